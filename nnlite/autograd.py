@@ -1,0 +1,228 @@
+"""Applying ops, recording them, and going back: reverse-mode differentiation.
+
+``apply`` is the one gate between Tensors and ops: it checks shapes, puts memory into canonical
+order, runs the op and, when a gradient will be wanted, records a node on the tape. Gradients are
+first order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from nnlite import layout
+from nnlite.errors import DTypeError, GradientError
+from nnlite.layout import Array
+from nnlite.node import Node, Value
+from nnlite.ops.record import ArrayType, Context, Op, Params
+
+_mode = threading.local()
+
+
+def grad_enabled() -> bool:
+    """True unless inside ``no_grad()``."""
+    return bool(getattr(_mode, "enabled", True))
+
+
+@contextmanager
+def set_grad_enabled(enabled: bool) -> Iterator[None]:
+    """Within the block, record (or do not record) for differentiation."""
+    before = grad_enabled()
+    _mode.enabled = enabled
+    try:
+        yield
+    finally:
+        _mode.enabled = before
+
+
+def no_grad() -> Any:
+    """A context manager (and decorator) within which nothing is recorded."""
+    return set_grad_enabled(False)
+
+
+class TapeNode(Node):
+    """A node that was executed: it also holds what backward needs."""
+
+    __slots__ = ("context", "types", "versions")
+
+    def __init__(
+        self,
+        op: Op,
+        inputs: tuple[Value | None, ...],
+        params: Mapping[str, Any],
+        context: Context,
+        types: tuple[ArrayType, ...],
+    ) -> None:
+        super().__init__(op, inputs, params)
+        self.context = context
+        self.types = types
+        self.versions = tuple(value.version if value is not None else 0 for value in inputs)
+
+
+_ORDERS = {"channels_last": layout.channels_last, "C": layout.contiguous}
+
+
+def _in_order(op: Op, array: Array | None) -> Array | None:
+    return array if array is None or op.layout == "any" else _ORDERS[op.layout](array)
+
+
+def apply(
+    op: Op, arrays: Sequence[Array | None], values: Sequence[Value | None], params: Params
+) -> tuple[tuple[Array, ...], tuple[Value | None, ...]]:
+    """Run ``op``; returns its output arrays and, where a gradient can flow, their values on the tape.
+
+    Raises ShapeError or DTypeError of the op's shape rule.
+    """
+    types = [None if a is None else ArrayType(a.shape, a.dtype) for a in arrays]
+    output_types = op.output_types(types, params)
+    recording = grad_enabled() and op.backward is not None
+    needs = tuple(recording and value is not None and value.requires_grad for value in values)
+    context = Context(params, needs)
+    result = op.forward(context, *(_in_order(op, array) for array in arrays), **params)
+    outputs = result if isinstance(result, tuple) else (result,)
+    if not any(needs):
+        return outputs, (None,) * len(outputs)
+    inputs = tuple(value if need else None for value, need in zip(values, needs, strict=True))
+    node = TapeNode(op, inputs, params, context, output_types)
+    return outputs, tuple(
+        Value(node, index, type=output_type, requires_grad=True) if output_type.dtype.kind == "f" else None
+        for index, output_type in enumerate(output_types)
+    )
+
+
+# ------------------------------------------------------------------------------------- backward
+
+
+def _topological_order(roots: Sequence[Value]) -> list[TapeNode]:
+    """All nodes that ``roots`` depend on, every node after the nodes it depends on. Iterative."""
+    order: list[TapeNode] = []
+    seen: set[int] = set()
+    stack: list[tuple[TapeNode, int]] = []
+    for root in roots:
+        if isinstance(root.node, TapeNode) and id(root.node) not in seen:
+            seen.add(id(root.node))
+            stack.append((root.node, 0))
+        while stack:
+            node, position = stack.pop()
+            if position == len(node.inputs):
+                order.append(node)
+                continue
+            stack.append((node, position + 1))
+            value = node.inputs[position]
+            below = value.node if value is not None else None
+            if isinstance(below, TapeNode) and id(below) not in seen:
+                seen.add(id(below))
+                stack.append((below, 0))
+    return order
+
+
+def _check_alive(node: TapeNode) -> None:
+    if node.context.saved is None:
+        raise GradientError(
+            f"{node.op.name}: the arrays saved for backward are gone; "
+            "pass retain_graph=True to the first backward to go back twice"
+        )
+    for value, version in zip(node.inputs, node.versions, strict=True):
+        if value is not None and value.node is None and value.version != version:
+            raise GradientError(
+                f"{node.op.name}: a parameter {value.name!r} was changed in place after it was used; "
+                "call backward before the optimiser's step"
+            )
+
+
+def _node_gradients(node: TapeNode, gradients: list[Array | None], needs: tuple[bool, ...]) -> list[Array | None]:
+    """Gradients of ``node``'s inputs from those of its outputs."""
+    _check_alive(node)
+    ordered = tuple(_in_order(node.op, gradient) for gradient in gradients)
+    assert node.op.backward is not None
+    result = node.op.backward(node.context, ordered if len(ordered) > 1 else ordered[0], needs)
+    if len(result) != len(node.inputs):
+        raise AssertionError(f"{node.op.name}.backward returned {len(result)} gradients")
+    return list(result)
+
+
+def _own(gradient: Array, *others: Array | None) -> Array:
+    """``gradient``, copied when it may share memory with ``others``: a leaf owns its gradient."""
+    if any(other is not None and np.may_share_memory(gradient, other) for other in others):
+        return gradient.copy(order="K")
+    return gradient
+
+
+def _check_seed(root: Value, gradient: Array) -> None:
+    if root.type is not None and gradient.shape != root.type.shape:
+        raise GradientError(
+            f"backward: the gradient has shape {list(gradient.shape)} "
+            f"but the output has {list(root.type.shape)}"
+        )
+
+
+def gradients(
+    roots: Sequence[Value],
+    seeds: Sequence[Array],
+    targets: Sequence[Value] | None,
+    retain_graph: bool,
+) -> dict[Value, Array]:
+    """Sum over ``roots`` of seed^T d root / d target, for each target that a root depends on.
+
+    ``targets`` None means every leaf. Nodes that lead to no target are not visited.
+    """
+    order = _topological_order(roots)
+    wanted: set[Value] | None = None if targets is None else set(targets)
+    useful: set[int] = set()  # nodes that some target lies below
+
+    def leads_to_target(value: Value | None) -> bool:
+        if value is None:
+            return False
+        if wanted is None:
+            return True
+        return value in wanted or id(value.node) in useful
+
+    for node in order:
+        if any(leads_to_target(value) for value in node.inputs):
+            useful.add(id(node))
+
+    result: dict[Value, Array] = {}
+    pending: dict[int, list[Array | None]] = {}
+
+    def deliver(value: Value, gradient: Array, *others: Array | None) -> None:
+        if (wanted is None and value.node is None) or (wanted is not None and value in wanted):
+            known = result.get(value)
+            result[value] = _own(gradient, *others) if known is None else known + gradient
+        if value.node is not None and id(value.node) in useful:
+            assert isinstance(value.node, TapeNode)
+            slots = pending.setdefault(id(value.node), [None] * len(value.node.types))
+            known = slots[value.index]
+            slots[value.index] = gradient if known is None else known + gradient
+
+    for root, seed in zip(roots, seeds, strict=True):
+        _check_seed(root, seed)
+        deliver(root, seed, seed)
+    for node in reversed(order):
+        arriving = pending.pop(id(node), None)
+        if arriving is None:
+            continue
+        needs = tuple(leads_to_target(value) for value in node.inputs)
+        leaving = _node_gradients(node, arriving, needs)
+        for value, need, gradient in zip(node.inputs, needs, leaving, strict=True):
+            if value is not None and need and gradient is not None:
+                deliver(value, gradient, *arriving)
+    if not retain_graph:
+        for node in order:
+            node.context.saved = None
+    return result
+
+
+def backward(roots: Sequence[Value], seeds: Sequence[Array], retain_graph: bool = False) -> None:
+    """Add the gradient of every leaf below ``roots`` to its ``grad``."""
+    for leaf, gradient in gradients(roots, seeds, None, retain_graph).items():
+        leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+
+
+def check_differentiable(dtype: np.dtype[Any]) -> None:
+    """Raises DTypeError unless ``dtype`` is a floating type."""
+    if dtype.kind != "f":
+        raise DTypeError(f"only floating-point tensors can require gradients, not {dtype}")

@@ -1,0 +1,35 @@
+"""Kernels: specs, their variants per backend, and the choice between them."""
+
+from __future__ import annotations
+
+from nnlite.kernels import catalog, reference
+from nnlite.kernels.select import (
+    BACKENDS,
+    Decision,
+    Explanation,
+    explain,
+    launch,
+    requested_backend,
+    select,
+    unavailable,
+    use_backend,
+)
+from nnlite.kernels.spec import SPECS, VARIANTS, KernelSpec, Variant
+
+__all__ = [
+    "BACKENDS",
+    "SPECS",
+    "VARIANTS",
+    "Decision",
+    "Explanation",
+    "KernelSpec",
+    "Variant",
+    "catalog",
+    "explain",
+    "launch",
+    "reference",
+    "requested_backend",
+    "select",
+    "unavailable",
+    "use_backend",
+]

@@ -1,0 +1,241 @@
+"""Every kernel's row: what it computes, its operands, cost, tolerance and samples.
+
+Arrays are channels-last (``nnlite.layout``); normalisation sees them as rows [M,C]. Operands that
+may be None are listed as optional.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nnlite.geometry import Conv2dGeometry, NormGeometry, Pool2dGeometry
+from nnlite.kernels.samples import conv2d_samples, norm_samples, pool2d_samples
+from nnlite.kernels.spec import REGISTRY, DType, KernelSpec, Types
+from nnlite.layout import Array
+
+FLOAT32_EPSILON = 2.0**-24
+
+
+def _sum_tolerance(length: int) -> float:
+    # Rounding errors of a sum of n products grow like sqrt(n) in practice; 8 leaves room for tails.
+    return 8 * FLOAT32_EPSILON * float(np.sqrt(max(length, 1)))
+
+
+# --------------------------------------------------------------------------------- convolution
+
+
+def _conv2d_types(g: Conv2dGeometry, dtype: DType) -> Types:
+    return {
+        "x": (g.x_shape, dtype),
+        "w": (g.w_shape, dtype),
+        "bias": ((g.K,), dtype),
+        "y": (g.y_shape, dtype),
+        "gy": (g.y_shape, dtype),
+        "gx": (g.x_shape, dtype),
+        "gw": (g.w_shape, dtype),
+    }
+
+
+REGISTRY.add_spec(
+    KernelSpec(
+        name="conv2d_forward",
+        formula="y[n,k,p,q] = bias[k] + sum_crs w[k,c,r,s] x[n, c, p·stride_h + r·dilation_h - pad_top,"
+        " q·stride_w + s·dilation_w - pad_left], c over the C/groups channels of k's group",
+        inputs=("x", "w", "bias"),
+        outputs=("y",),
+        optional=frozenset({"bias"}),
+        types=_conv2d_types,
+        flops=lambda g: 2 * g.macs,
+        tolerance=lambda g: _sum_tolerance(g.C // g.groups * g.R * g.S + 1),
+        samples=conv2d_samples,
+    )
+)
+REGISTRY.add_spec(
+    KernelSpec(
+        name="conv2d_grad_input",
+        formula="gx[n,c,h,w] = sum over k,r,s,p,q with h = p·stride_h + r·dilation_h - pad_top and"
+        " w = q·stride_w + s·dilation_w - pad_left of w[k,c,r,s] gy[n,k,p,q]",
+        inputs=("gy", "w"),
+        outputs=("gx",),
+        types=_conv2d_types,
+        flops=lambda g: 2 * g.macs,
+        tolerance=lambda g: _sum_tolerance(g.K // g.groups * g.R * g.S),
+        samples=conv2d_samples,
+    )
+)
+REGISTRY.add_spec(
+    KernelSpec(
+        name="conv2d_grad_weight",
+        formula="gw[k,c,r,s] = sum_npq gy[n,k,p,q] x[n, c, p·stride_h + r·dilation_h - pad_top,"
+        " q·stride_w + s·dilation_w - pad_left]",
+        inputs=("x", "gy"),
+        outputs=("gw",),
+        types=_conv2d_types,
+        flops=lambda g: 2 * g.macs,
+        tolerance=lambda g: _sum_tolerance(g.N * g.P * g.Q),
+        samples=conv2d_samples,
+    )
+)
+
+# ------------------------------------------------------------------------------------- pooling
+
+
+def _pool2d_types(g: Pool2dGeometry, dtype: DType) -> Types:
+    return {
+        "x": (g.x_shape, dtype),
+        "y": (g.y_shape, dtype),
+        "indices": (g.y_shape, np.dtype(np.int32)),
+        "gy": (g.y_shape, dtype),
+        "gx": (g.x_shape, dtype),
+    }
+
+
+def _max_pool_backward_inputs(
+    g: Pool2dGeometry, types: Types, rng: np.random.Generator
+) -> dict[str, Array]:
+    # One random position of each window that lies inside the input.
+    def positions(out: int, stride: int, before: int, kernel: int, dilation: int, size: int) -> Array:
+        at = np.arange(out)[:, None] * stride - before + np.arange(kernel) * dilation
+        inside = (at >= 0) & (at < size)
+        shape = (g.N, g.C, out)
+        choice = np.argmax(rng.random((*shape, kernel)) * inside, axis=-1)
+        chosen: Array = np.take_along_axis(np.broadcast_to(at, (*shape, kernel)), choice[..., None], -1)
+        return chosen[..., 0]
+
+    rows = positions(g.P, g.stride_h, g.pad_top, g.R, g.dilation_h, g.H)
+    columns = positions(g.Q, g.stride_w, g.pad_left, g.S, g.dilation_w, g.W)
+    indices = rows[:, :, :, None] * g.W + columns[:, :, None, :]
+    shape, dtype = types["gy"]
+    return {"gy": rng.standard_normal(shape).astype(dtype), "indices": indices.astype(np.int32)}
+
+
+REGISTRY.add_spec(
+    KernelSpec(
+        name="max_pool2d_forward",
+        formula="y[n,c,p,q] = max_rs x[n, c, p·stride_h + r·dilation_h - pad_top, ...]; indices holds"
+        " h·W + w of the first maximum in row-major order of the window; a NaN wins, padding never",
+        inputs=("x",),
+        outputs=("y", "indices"),
+        optional=frozenset({"indices"}),
+        types=_pool2d_types,
+        flops=lambda g: g.N * g.C * g.P * g.Q * g.R * g.S,
+        tolerance=lambda g: 0.0,
+        samples=lambda: pool2d_samples(average=False),
+    )
+)
+REGISTRY.add_spec(
+    KernelSpec(
+        name="max_pool2d_backward",
+        formula="gx[n,c,h,w] = sum of gy[n,c,p,q] over the p,q whose indices[n,c,p,q] = h·W + w",
+        inputs=("gy", "indices"),
+        outputs=("gx",),
+        types=_pool2d_types,
+        flops=lambda g: g.N * g.C * g.P * g.Q,
+        tolerance=lambda g: _sum_tolerance(g.R * g.S),
+        samples=lambda: pool2d_samples(average=False),
+        make_inputs=_max_pool_backward_inputs,
+    )
+)
+REGISTRY.add_spec(
+    KernelSpec(
+        name="avg_pool2d_forward",
+        formula="y[n,c,p,q] = (sum of x over the window) / count; count is the number of window elements"
+        " inside the input, or with count_include_pad inside the padded input (overhang by ceil_mode"
+        " never counts)",
+        inputs=("x",),
+        outputs=("y",),
+        types=_pool2d_types,
+        flops=lambda g: g.N * g.C * g.P * g.Q * g.R * g.S,
+        tolerance=lambda g: _sum_tolerance(g.R * g.S),
+        samples=lambda: pool2d_samples(average=True),
+    )
+)
+REGISTRY.add_spec(
+    KernelSpec(
+        name="avg_pool2d_backward",
+        formula="gx[n,c,h,w] = sum of gy[n,c,p,q] / count(p,q) over the windows p,q that hold h,w",
+        inputs=("gy",),
+        outputs=("gx",),
+        types=_pool2d_types,
+        flops=lambda g: g.N * g.C * g.P * g.Q * g.R * g.S,
+        tolerance=lambda g: _sum_tolerance(g.R * g.S),
+        samples=lambda: pool2d_samples(average=True),
+    )
+)
+
+# --------------------------------------------------------------------------- batch normalisation
+
+
+def _norm_types(g: NormGeometry, dtype: DType) -> Types:
+    rows = ((g.M, g.C), dtype)
+    channel = ((g.C,), dtype)
+    names = ("weight", "bias", "mean", "inv_std", "scale", "shift", "gweight", "gbias")
+    return {"x": rows, "y": rows, "gy": rows, "gx": rows} | dict.fromkeys(names, channel)
+
+
+def _norm_inputs(g: Any, types: Types, rng: np.random.Generator) -> dict[str, Array]:
+    inputs = {n: rng.standard_normal(shape).astype(dtype) for n, (shape, dtype) in types.items()}
+    if "inv_std" in inputs:  # a deviation is positive, and mean and deviation belong to x
+        x = inputs["x"].astype(np.float64)
+        inputs["mean"] = x.mean(0).astype(inputs["x"].dtype)
+        inputs["inv_std"] = (1 / np.sqrt(x.var(0) + g.epsilon)).astype(inputs["x"].dtype)
+    return inputs
+
+
+REGISTRY.add_spec(
+    KernelSpec(
+        name="batch_norm_training_forward",
+        formula="mean = sum_m x / M; inv_std = 1 / sqrt(sum_m (x - mean)^2 / M + epsilon);"
+        " y = (x - mean) inv_std weight + bias, all per channel",
+        inputs=("x", "weight", "bias"),
+        outputs=("y", "mean", "inv_std"),
+        types=_norm_types,
+        flops=lambda g: 7 * g.M * g.C,
+        tolerance=lambda g: 4 * _sum_tolerance(g.M),
+        samples=norm_samples,
+    )
+)
+REGISTRY.add_spec(
+    KernelSpec(
+        name="batch_norm_training_backward",
+        formula="xhat = (x - mean) inv_std; gbias = sum_m gy; gweight = sum_m gy xhat;"
+        " gx = weight inv_std (gy - gbias/M - xhat gweight/M)",
+        inputs=("x", "gy", "weight", "mean", "inv_std"),
+        outputs=("gx", "gweight", "gbias"),
+        optional=frozenset({"gx"}),
+        types=_norm_types,
+        flops=lambda g: 10 * g.M * g.C,
+        tolerance=lambda g: 8 * _sum_tolerance(g.M),
+        samples=norm_samples,
+        make_inputs=_norm_inputs,
+    )
+)
+REGISTRY.add_spec(
+    KernelSpec(
+        name="batch_norm_inference_forward",
+        formula="y = x scale + shift per channel; scale = weight / sqrt(running_var + epsilon),"
+        " shift = bias - running_mean scale",
+        inputs=("x", "scale", "shift"),
+        outputs=("y",),
+        types=_norm_types,
+        flops=lambda g: 2 * g.M * g.C,
+        tolerance=lambda g: _sum_tolerance(2),
+        samples=norm_samples,
+    )
+)
+REGISTRY.add_spec(
+    KernelSpec(
+        name="batch_norm_inference_backward",
+        formula="gx = gy scale; gbias = sum_m gy; gweight = sum_m gy (x - mean) inv_std, per channel",
+        inputs=("x", "gy", "scale", "mean", "inv_std"),
+        outputs=("gx", "gweight", "gbias"),
+        optional=frozenset({"gx", "gweight", "gbias"}),
+        types=_norm_types,
+        flops=lambda g: 6 * g.M * g.C,
+        tolerance=lambda g: 4 * _sum_tolerance(g.M),
+        samples=norm_samples,
+        make_inputs=_norm_inputs,
+    )
+)

@@ -1,0 +1,12 @@
+"""The reference backend: NumPy, any floating type, always available, the oracle of all others."""
+
+from __future__ import annotations
+
+from nnlite.kernels.reference import conv2d, norm, pool2d
+
+__all__ = ["conv2d", "norm", "pool2d", "unavailable"]
+
+
+def unavailable() -> str | None:
+    """None: NumPy is always there."""
+    return None

@@ -1,0 +1,86 @@
+"""Geometries that every kernel variant is tested on: the table is crossed, because bugs live in one cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+from nnlite.errors import ShapeError
+from nnlite.geometry import (
+    Conv2dGeometry,
+    NormGeometry,
+    Pool2dGeometry,
+    conv2d_geometry,
+    pool2d_geometry,
+)
+
+
+def conv2d_samples() -> Iterator[Conv2dGeometry]:
+    """stride x dilation x groups x asymmetric padding x batch x odd sizes, then notable single cells."""
+    channels = {  # groups -> (C, K)
+        1: (5, 7),
+        2: (6, 10),
+        6: (6, 6),  # depthwise
+        3: (3, 12),  # depthwise with multiplier 4
+    }
+    for stride, dilation, pads, batch, kernel, (groups, (C, K)) in product(
+        [(1, 1), (2, 2), (2, 1), (3, 3)],
+        [(1, 1), (2, 2), (1, 3)],
+        [(0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 2, 3)],
+        [1, 3],
+        [(3, 3), (1, 1), (2, 3)],
+        channels.items(),
+    ):
+        yield conv2d_geometry(
+            (batch, C, 9, 8), (K, C // groups, *kernel), stride, pads, dilation, groups
+        )
+    single = [
+        # x shape, w shape, stride, pads, dilation, groups
+        ((1, 1, 5, 5), (1, 1, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),  # one channel everywhere
+        ((2, 3, 17, 19), (32, 3, 3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 1),  # MobileNet's stem
+        ((1, 3, 23, 21), (16, 3, 7, 7), (2, 2), (3, 3, 3, 3), (1, 1), 1),  # ResNet's stem
+        ((2, 64, 7, 7), (64, 64, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),  # whole vectors
+        ((2, 33, 6, 5), (65, 33, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),  # one past whole vectors
+        ((1, 96, 9, 9), (24, 96, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),  # MobileNet's projection
+        ((3, 31, 5, 7), (130, 31, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+        ((2, 40, 8, 8), (24, 40, 1, 1), (2, 2), (0, 0, 0, 0), (1, 1), 1),  # ResNet's shortcut
+        ((1, 96, 11, 13), (96, 1, 3, 3), (2, 2), (0, 0, 1, 1), (1, 1), 96),  # TensorFlow's SAME
+        ((2, 50, 12, 10), (50, 1, 5, 5), (1, 1), (2, 2, 2, 2), (1, 1), 50),
+        ((1, 17, 15, 15), (17, 1, 7, 7), (2, 2), (3, 3, 3, 3), (1, 1), 17),
+        ((1, 64, 8, 8), (128, 2, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 32),  # ResNeXt
+        ((4, 20, 1, 1), (8, 20, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),  # a linear layer
+        ((1, 4, 2, 2), (3, 4, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),  # kernel larger than the input
+        ((1, 4, 3, 12), (5, 4, 1, 7), (1, 1), (0, 3, 0, 3), (1, 1), 1),  # Inception's 1x7
+        ((2, 6, 10, 4), (5, 6, 5, 1), (2, 1), (2, 0, 2, 0), (1, 1), 1),
+        ((1, 8, 10, 10), (6, 8, 2, 2), (5, 5), (0, 0, 0, 0), (1, 1), 1),  # stride beyond the kernel
+        ((1, 12, 5, 5), (9, 12, 4, 4), (2, 2), (2, 2, 1, 1), (1, 1), 1),  # DCGAN's 4x4/2
+    ]
+    for sample in single:
+        yield conv2d_geometry(*sample)
+
+
+def pool2d_samples(average: bool) -> Iterator[Pool2dGeometry]:
+    """kernel x stride x padding x dilation x ceil_mode x batch; average: also count_include_pad."""
+    for kernel, stride, pads, dilation, ceil_mode, batch, counted in product(
+        [(2, 2), (3, 3), (3, 2)],
+        [(1, 1), (2, 2), (3, 2)],
+        [(0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 1, 0)],
+        [(1, 1), (2, 2)],
+        [False, True],
+        [1, 2],
+        [True, False] if average else [True],
+    ):
+        try:
+            yield pool2d_geometry((batch, 5, 9, 8), kernel, stride, pads, dilation, ceil_mode, counted)
+        except ShapeError:
+            continue  # padding as large as the window: refused, see the error samples
+    yield pool2d_geometry((2, 64, 7, 7), (7, 7), (7, 7))  # global
+    yield pool2d_geometry((1, 1, 4, 4), (2, 2), (2, 2))  # one channel
+    yield pool2d_geometry((2, 67, 12, 12), (3, 3), (2, 2), (1, 1, 1, 1))  # ResNet's
+
+
+def norm_samples() -> Iterator[NormGeometry]:
+    """Few and many rows, channel counts around the vector length, a large and a usual epsilon."""
+    for rows, channels in product([2, 3, 49, 1000], [1, 3, 16, 33, 130]):
+        yield NormGeometry(rows, channels, 1e-5)
+    yield NormGeometry(5, 8, 0.1)

@@ -1,0 +1,142 @@
+"""Choosing a kernel variant: before execution, by geometry and element type alone, explainably.
+
+The order of preference is ``native``, ``reference``. Within a backend the first registered variant
+that supports the geometry serves. A backend that was asked for by name (``nl.use_backend``,
+``NNLITE_BACKEND``) and cannot serve raises: it is never replaced silently.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from nnlite import memory
+from nnlite.errors import BackendError
+from nnlite.geometry import Geometry, describe
+from nnlite.kernels.spec import VARIANTS, DType, Variant
+from nnlite.layout import Array
+
+BACKENDS = ("native", "reference")
+"""Every backend, best first. Module ``nnlite.kernels.<name>`` registers its variants when imported."""
+
+_requested: contextvars.ContextVar[str] = contextvars.ContextVar("nnlite_backend", default="")
+_recorder: contextvars.ContextVar[list[Decision] | None] = contextvars.ContextVar(
+    "nnlite_decisions", default=None
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which variant serves a kernel call, and why each one before it does not."""
+
+    kernel: str
+    geometry: Geometry
+    dtype: DType
+    variant: Variant
+    rejected: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        text = f"{self.kernel}[{describe(self.geometry)}] {self.dtype}: {self.variant}"
+        return text + "".join(f"\n    not {name}: {reason}" for name, reason in self.rejected)
+
+
+@lru_cache(maxsize=None)
+def unavailable(backend: str) -> str | None:
+    """None when ``backend`` can be used in this process, else the reason why not."""
+    if backend not in BACKENDS:
+        return f"there is no such backend; choose from {', '.join(BACKENDS)}"
+    module = import_module(f"nnlite.kernels.{backend}")
+    reason: str | None = module.unavailable()
+    return reason
+
+
+def requested_backend() -> str:
+    """The backend asked for by name, or ``auto``."""
+    return _requested.get() or os.environ.get("NNLITE_BACKEND", "") or "auto"
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Within the block kernels come from backend ``name`` only (``auto``: the best that serves).
+
+    Raises BackendError when the backend is not available.
+    """
+    if name != "auto" and (reason := unavailable(name)):
+        raise BackendError(f"backend {name!r} cannot be used: {reason}")
+    token = _requested.set(name)
+    try:
+        yield
+    finally:
+        _requested.reset(token)
+
+
+@lru_cache(maxsize=65536)
+def _decide(kernel: str, geometry: Geometry, dtype: DType, requested: str) -> Decision:
+    rejected: list[tuple[str, str]] = []
+    for backend in BACKENDS if requested == "auto" else (requested,):
+        if reason := unavailable(backend):
+            rejected.append((backend, reason))
+            continue
+        for variant in VARIANTS[kernel]:
+            if variant.backend != backend:
+                continue
+            if reason := variant.supports(geometry, dtype):
+                rejected.append((str(variant), reason))
+            else:
+                return Decision(kernel, geometry, dtype, variant, tuple(rejected))
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in rejected) or "it has no variant of it"
+    raise BackendError(
+        f"{kernel}[{describe(geometry)}] {dtype}: backend {requested!r} cannot serve ({reasons}); "
+        "use nl.use_backend('auto')"
+    )
+
+
+def select(kernel: str, geometry: Geometry, dtype: Any = np.float32) -> Decision:
+    """The variant that serves ``kernel`` on ``geometry`` under the backend in force.
+
+    Raises BackendError with every reason when none can.
+    """
+    return _decide(kernel, geometry, np.dtype(dtype), requested_backend())
+
+
+def launch(kernel: str, geometry: Geometry, *operands: Array | None) -> None:
+    """Select a variant and run it on ``operands``, inputs first, then outputs."""
+    dtype = next(a.dtype for a in operands if a is not None and a.dtype.kind == "f")
+    decision = select(kernel, geometry, dtype)
+    if (decisions := _recorder.get()) is not None:
+        decisions.append(decision)
+    size = decision.variant.workspace(geometry)
+    decision.variant.run(geometry, *operands, memory.workspace(size) if size else None)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The kernel choices made during one call, in order; ``result`` is what the call returned."""
+
+    result: Any
+    decisions: tuple[Decision, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.decisions)) or "no kernel with a choice of variants ran"
+
+
+def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+    """Call ``function`` and report which kernel variants served it, and why not the others.
+
+    >>> print(nl.explain(nl.functional.conv2d, x, w, stride=2))
+    """
+    decisions: list[Decision] = []
+    token = _recorder.set(decisions)
+    try:
+        result = function(*args, **kwargs)
+    finally:
+        _recorder.reset(token)
+    return Explanation(result, tuple(decisions))

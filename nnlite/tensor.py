@@ -1,0 +1,360 @@
+"""Tensor: an array, its place on the tape, and arithmetic."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from nnlite import autograd
+from nnlite.errors import DTypeError, GradientError, ShapeError
+from nnlite.layout import Array
+from nnlite.node import Value
+from nnlite.ops import OPS, Op
+
+
+class Tracer(Protocol):
+    """Whoever wants to see every op that is applied (``nnlite.graph.trace``)."""
+
+    def record(
+        self,
+        op: Op,
+        inputs: Sequence[Tensor | None],
+        params: dict[str, Any],
+        outputs: Sequence[Tensor],
+    ) -> None:
+        """Called after ``op`` has run."""
+
+
+tracer: contextvars.ContextVar[Tracer | None] = contextvars.ContextVar("nnlite_tracer", default=None)
+
+
+class Tensor:
+    """An n-dimensional array that remembers how it was computed.
+
+    ``array`` is a NumPy array. Raises DTypeError when ``requires_grad`` is set on anything but
+    floating-point numbers.
+    """
+
+    __slots__ = ("__weakref__", "_array", "_value")
+    __array_ufunc__ = None  # so that ``numpy_array * tensor`` asks the tensor
+
+    def __init__(self, array: Array, requires_grad: bool = False, *, _value: Value | None = None) -> None:
+        self._array = array
+        self._value = _value
+        if requires_grad:
+            self.requires_grad = True
+
+    # ---------------------------------------------------------------------------- attributes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes, [N,C,H,W] for pictures."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return self._array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self._array.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self._array.size
+
+    @property
+    def is_leaf(self) -> bool:
+        """True unless an op that can be differentiated computed it."""
+        return self._value is None or self._value.node is None
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether operations on it are recorded for backward."""
+        return self._value is not None and self._value.requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, flag: bool) -> None:
+        if not self.is_leaf:
+            raise GradientError("requires_grad can be set on leaf tensors only; use detach() first")
+        if flag:
+            autograd.check_differentiable(self.dtype)
+            if self._value is None:
+                self._value = Value(type=None)
+        if self._value is not None:
+            self._value.requires_grad = flag
+
+    @property
+    def grad(self) -> Tensor | None:
+        """Accumulated gradient of a leaf, or None."""
+        if self._value is None or self._value.grad is None:
+            return None
+        return Tensor(self._value.grad)
+
+    @grad.setter
+    def grad(self, gradient: Tensor | None) -> None:
+        if self._value is None:
+            self._value = Value()
+        if gradient is not None and gradient.shape != self.shape:
+            raise ShapeError(f"grad has shape {list(gradient.shape)} but the tensor {list(self.shape)}")
+        self._value.grad = None if gradient is None else gradient._array
+
+    # ------------------------------------------------------------------------- to and from
+
+    def numpy(self) -> Array:
+        """The array itself, without a copy; a read-only view where a change would falsify gradients."""
+        if not self.requires_grad:
+            return self._array
+        view = self._array.view()
+        view.flags.writeable = False
+        return view
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False and dtype is not None and np.dtype(dtype) != self.dtype:
+            raise ValueError(f"{self.dtype} cannot become {dtype} without a copy")
+        return np.array(self._array, dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.requires_grad:
+            raise GradientError("a tensor that requires gradients cannot be exported; use detach()")
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._array.__dlpack_device__()
+
+    def item(self) -> float | int | bool:
+        """The only element as a Python number; ShapeError when there are several."""
+        if self.size != 1:
+            raise ShapeError(f"item() needs one element but the tensor has shape {list(self.shape)}")
+        number: float | int | bool = self._array.item()
+        return number
+
+    def detach(self) -> Tensor:
+        """The same array, off the tape."""
+        return Tensor(self._array)
+
+    def astype(self, dtype: Any) -> Tensor:
+        """Elements converted to ``dtype``; gradients are converted back."""
+        return apply(OPS["cast"], self, dtype=np.dtype(dtype).name)
+
+    # ----------------------------------------------------------------------------- backward
+
+    def backward(self, gradient: Tensor | Array | None = None, retain_graph: bool = False) -> None:
+        """Add d self / d leaf (times ``gradient``) to the ``grad`` of every leaf that requires it.
+
+        A scalar needs no ``gradient``. Raises GradientError when nothing was recorded, when the
+        shapes differ, or on a second call without ``retain_graph``.
+        """
+        value = _recorded(self, "backward")
+        autograd.backward([value], [_seed(self, gradient)], retain_graph)
+
+    # --------------------------------------------------------------------------- arithmetic
+
+    def __add__(self, other: Any) -> Tensor:
+        return apply(OPS["add"], self, operand(other, self))
+
+    def __radd__(self, other: Any) -> Tensor:
+        return apply(OPS["add"], operand(other, self), self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return apply(OPS["sub"], self, operand(other, self))
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return apply(OPS["sub"], operand(other, self), self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return apply(OPS["mul"], self, operand(other, self))
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return apply(OPS["mul"], operand(other, self), self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return apply(OPS["div"], self, operand(other, self))
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return apply(OPS["div"], operand(other, self), self)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return apply(OPS["pow"], self, operand(other, self))
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return apply(OPS["matmul"], self, operand(other, self))
+
+    def __neg__(self) -> Tensor:
+        return apply(OPS["neg"], self)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return apply(OPS["getitem"], self, index=index if isinstance(index, tuple) else (index,))
+
+    # -------------------------------------------------------------------------------- shape
+
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+        """The same elements in row-major order with another shape; one size may be -1."""
+        return apply(OPS["reshape"], self, shape=_sizes(shape))
+
+    def permute(self, *axes: int | Sequence[int]) -> Tensor:
+        """Axes in another order."""
+        return apply(OPS["transpose"], self, axes=_sizes(axes))
+
+    def transpose(self, axis0: int, axis1: int) -> Tensor:
+        """Two axes exchanged, as in PyTorch."""
+        axes = list(range(self.ndim))
+        axes[axis0], axes[axis1] = axes[axis1], axes[axis0]
+        return apply(OPS["transpose"], self, axes=tuple(axes))
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """Axes start_dim..end_dim merged into one."""
+        return apply(OPS["flatten"], self, start=start_dim, end=end_dim)
+
+    # ------------------------------------------------------------------------------- reduce
+
+    def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+        """Sum over ``dim`` (all axes by default)."""
+        return apply(OPS["sum"], self, axes=_axes(dim), keepdims=keepdim)
+
+    def mean(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+        """Mean over ``dim`` (all axes by default)."""
+        return apply(OPS["mean"], self, axes=_axes(dim), keepdims=keepdim)
+
+    def max(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+        """Largest element over ``dim``; the gradient goes to the largest, shared among ties."""
+        return apply(OPS["max"], self, axes=_axes(dim), keepdims=keepdim)
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __repr__(self) -> str:
+        text = np.array2string(self._array, separator=", ", prefix="tensor(")
+        flags = ", requires_grad=True" if self.requires_grad else ""
+        return f"tensor({text}, dtype={self.dtype}{flags})"
+
+
+def _sizes(values: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:
+    if len(values) == 1 and not isinstance(values[0], int):
+        return tuple(int(v) for v in values[0])
+    return tuple(int(v) for v in values)  # type: ignore[arg-type]
+
+
+def _axes(dim: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    return None if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+
+
+# ------------------------------------------------------------------------------------ creation
+
+
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of ``data`` (array, nested lists, number).
+
+    Python floats become float32; arrays keep their type unless ``dtype`` says otherwise.
+    """
+    if isinstance(data, Tensor):
+        data = data.numpy()
+    array = np.array(data, dtype=dtype)
+    if dtype is None and array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"tensor: elements of type {array.dtype} are not numbers")
+    return Tensor(array, requires_grad)
+
+
+def asarray(data: Any) -> Tensor:
+    """A tensor over the memory of ``data`` where that is possible (NumPy array, DLPack exporter)."""
+    if isinstance(data, Tensor):
+        return data
+    if not isinstance(data, np.ndarray) and hasattr(data, "__dlpack__"):
+        return Tensor(np.from_dlpack(data))
+    return Tensor(np.asarray(data))
+
+
+def operand(data: Any, like: Tensor) -> Tensor:
+    """``data`` as the other operand of an operation with ``like``; Python numbers take its type."""
+    if isinstance(data, Tensor):
+        return data
+    if isinstance(data, (bool, int)) or (isinstance(data, float) and like.dtype.kind == "f"):
+        return Tensor(np.asarray(data, like.dtype))
+    return Tensor(np.asarray(data))
+
+
+# ----------------------------------------------------------------------------------- operation
+
+
+def apply_many(op: Op, *operands: Tensor | None, **params: Any) -> tuple[Tensor, ...]:
+    """Apply ``op`` and return all its outputs."""
+    arrays = [None if t is None else t._array for t in operands]
+    values = [None if t is None else t._value for t in operands]
+    results, result_values = autograd.apply(op, arrays, values, params)
+    outputs = tuple(Tensor(a, _value=v) for a, v in zip(results, result_values, strict=True))
+    if (active := tracer.get()) is not None:
+        active.record(op, operands, params, outputs)
+    return outputs
+
+
+def apply(op: Op, *operands: Tensor | None, **params: Any) -> Tensor:
+    """Apply ``op`` and return its first output."""
+    return apply_many(op, *operands, **params)[0]
+
+
+# ----------------------------------------------------------------------------------- gradients
+
+
+def _recorded(tensor: Tensor, what: str) -> Value:
+    if tensor._value is None or not tensor._value.requires_grad:
+        raise GradientError(
+            f"{what}: the tensor does not depend on anything that requires gradients; "
+            "set requires_grad=True on an input, and do not compute it under no_grad()"
+        )
+    return tensor._value
+
+
+def _seed(tensor: Tensor, gradient: Tensor | Array | None) -> Array:
+    if gradient is not None:
+        array = gradient._array if isinstance(gradient, Tensor) else np.asarray(gradient)
+        return array.astype(tensor.dtype, copy=False)
+    if tensor.size != 1:
+        raise GradientError(
+            f"backward: an output of shape {list(tensor.shape)} needs an explicit gradient; "
+            "only a scalar has an obvious one"
+        )
+    return np.ones(tensor.shape, tensor.dtype)
+
+
+def _listed(tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Array | Sequence[Tensor | Array | None] | None = None,
+    retain_graph: bool = False,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of ``outputs`` with respect to ``inputs``, without touching any ``grad``.
+
+    Returns sum_i grad_outputs[i]^T d outputs[i] / d input for each input, None for an unused one.
+    Raises GradientError for an unused input unless ``allow_unused``, and for ``create_graph``:
+    gradients here are first order.
+    """
+    if create_graph:
+        raise GradientError("grad: create_graph=True asks for second-order gradients; nnlite has none")
+    roots, targets = _listed(outputs), _listed(inputs)
+    if grad_outputs is None or isinstance(grad_outputs, (Tensor, np.ndarray)):
+        grad_outputs = [grad_outputs] * len(roots) if grad_outputs is None else [grad_outputs]
+    if len(grad_outputs) != len(roots):
+        raise GradientError(f"grad: {len(roots)} outputs but {len(grad_outputs)} grad_outputs")
+    seeds = [_seed(t, g) for t, g in zip(roots, grad_outputs, strict=True)]
+    wanted = [_recorded(t, f"grad: input {i}") for i, t in enumerate(targets)]
+    values = [_recorded(t, f"grad: output {i}") for i, t in enumerate(roots)]
+    found = autograd.gradients(values, seeds, wanted, retain_graph)
+    result = tuple(Tensor(found[v]) if v in found else None for v in wanted)
+    for i, gradient in enumerate(result):
+        if gradient is None and not allow_unused:
+            raise GradientError(f"grad: input {i} is not used by the outputs; pass allow_unused=True")
+    return result
