@@ -41,3 +41,7 @@ class ConfigError(NnliteError, ValueError):
 
 class TrainingError(NnliteError):
     """Training had to stop; the message says where and what was kept."""
+
+
+class OperandError(NnliteError, ValueError):
+    """An operand holds a value that the operation does not take."""

@@ -1,0 +1,26 @@
+"""Op records by family. Importing this package fills the registry."""
+
+from __future__ import annotations
+
+from nnlite.ops import conv, elementwise, indexing, linear, loss, norm, pool, reduce, shape
+from nnlite.ops.record import OPS, READERS, ArrayType, Context, ErrorSample, Op, Sample, register
+
+__all__ = [
+    "OPS",
+    "READERS",
+    "ArrayType",
+    "Context",
+    "ErrorSample",
+    "Op",
+    "Sample",
+    "conv",
+    "elementwise",
+    "indexing",
+    "linear",
+    "loss",
+    "norm",
+    "pool",
+    "reduce",
+    "register",
+    "shape",
+]

@@ -1,0 +1,339 @@
+"""Convolution and transposed convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnlite import memory
+from nnlite.errors import DTypeError, ShapeError
+from nnlite.geometry import (
+    Conv2dGeometry,
+    Padding,
+    Pair,
+    conv2d_geometry,
+    conv_transpose2d_geometry,
+    pair,
+    resolve_pads,
+)
+from nnlite.kernels import launch
+from nnlite.layout import Array, rows
+from nnlite.node import Node
+from nnlite.ops.record import (
+    ArrayType,
+    Context,
+    ErrorSample,
+    Needs,
+    OnnxNode,
+    OnnxWriter,
+    Op,
+    Sample,
+    register,
+)
+
+
+def _same_float_type(op: str, **operands: ArrayType | None) -> np.dtype[Any]:
+    present = {name: t.dtype for name, t in operands.items() if t is not None}
+    if len(set(present.values())) != 1 or next(iter(present.values())).kind != "f":
+        listed = ", ".join(f"{name} is {dtype}" for name, dtype in present.items())
+        raise DTypeError(f"{op}: {listed}; all must have one floating-point type, convert with astype")
+    return next(iter(present.values()))
+
+
+def _check_bias(op: str, bias: ArrayType | None, channels: int) -> None:
+    if bias is not None and bias.shape != (channels,):
+        raise ShapeError(f"{op}: bias has shape {list(bias.shape)} but must be [{channels}]")
+
+
+def _channel_sums(gy: Array) -> Array:
+    """Gradient of a bias: gy [N,K,P,Q] summed over all but K."""
+    total: Array = rows(gy).sum(0)
+    return total
+
+
+# ---------------------------------------------------------------------------------------- conv2d
+
+
+def conv2d_geometry_of(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+) -> Conv2dGeometry:
+    if len(x_shape) != 4 or len(w_shape) != 4:  # let the shape rule say what is wrong
+        return conv2d_geometry(x_shape, w_shape)
+    stride, dilation = pair("conv2d", "stride", stride, 1), pair("conv2d", "dilation", dilation, 1)
+    size, kernel = (x_shape[2], x_shape[3]), (w_shape[2], w_shape[3])
+    pads = resolve_pads("conv2d", padding, size, kernel, stride, dilation)
+    return conv2d_geometry(x_shape, w_shape, stride, pads, dilation, groups)
+
+
+def conv2d_shape(x: ArrayType, w: ArrayType, bias: ArrayType | None, **params: Any) -> ArrayType:
+    dtype = _same_float_type("conv2d", x=x, w=w, bias=bias)
+    geometry = conv2d_geometry_of(x.shape, w.shape, **params)
+    _check_bias("conv2d", bias, geometry.K)
+    return ArrayType(geometry.y_shape, dtype)
+
+
+def conv2d_forward(ctx: Context, x: Array, w: Array, bias: Array | None, **params: Any) -> Array:
+    geometry = conv2d_geometry_of(x.shape, w.shape, **params)
+    y = memory.empty(geometry.y_shape, x.dtype)
+    launch("conv2d_forward", geometry, x, w, bias, y)
+    # Each gradient needs only the other operand: a frozen weight does not keep x alive.
+    ctx.save(x if ctx.needs[1] else None, w if ctx.needs[0] else None)
+    ctx.values["geometry"] = geometry
+    return y
+
+
+def conv2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    assert ctx.saved is not None
+    x, w = ctx.saved
+    geometry: Conv2dGeometry = ctx.values["geometry"]
+    gx = gw = gbias = None
+    if needs[0]:
+        gx = memory.empty(geometry.x_shape, gy.dtype)
+        launch("conv2d_grad_input", geometry, gy, w, gx)
+    if needs[1]:
+        gw = memory.empty(geometry.w_shape, gy.dtype)
+        launch("conv2d_grad_weight", geometry, x, gy, gw)
+    if needs[2]:
+        gbias = _channel_sums(gy)
+    return gx, gw, gbias
+
+
+def conv2d_macs(x: ArrayType, w: ArrayType, bias: ArrayType | None, **params: Any) -> int:
+    return conv2d_geometry_of(x.shape, w.shape, **params).macs
+
+
+_PLAIN = dict(stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1)
+
+
+def conv2d_samples() -> Iterator[Sample]:
+    yield Sample((2, 3, 6, 5), (4, 3, 3, 3), (4,), **_PLAIN)
+    yield Sample((1, 4, 7, 8), (6, 2, 3, 2), None, **_PLAIN | dict(stride=(2, 1), padding=(0, 1, 2, 3), groups=2))
+    yield Sample((2, 3, 7, 7), (6, 1, 3, 3), (6,), **_PLAIN | dict(padding=(1, 1, 1, 1), groups=3))
+    yield Sample((1, 2, 9, 8), (3, 2, 3, 3), (3,), **_PLAIN | dict(dilation=(2, 3), padding=(2, 2, 2, 2)))
+    yield Sample((1, 2, 7, 6), (3, 2, 3, 3), None, **_PLAIN | dict(stride=(2, 2), padding="same_upper"))
+    yield Sample((1, 2, 7, 6), (3, 2, 2, 3), None, **_PLAIN | dict(stride=(2, 2), padding="same_lower"))
+
+
+def conv2d_errors() -> Iterator[ErrorSample]:
+    yield ErrorSample(
+        ShapeError,
+        r"x has 32 channels but w \[64, 16, 3, 3\] expects 16 x groups\(1\) = 16; did you mean groups=2",
+        (1, 32, 8, 8), (64, 16, 3, 3), None, **_PLAIN,
+    )  # fmt: skip
+    yield ErrorSample(ShapeError, "must be.*N,C,H,W.*batch", (3, 8, 8), (4, 3, 3, 3), None, **_PLAIN)
+    yield ErrorSample(ShapeError, "w has shape", (1, 3, 8, 8), (4, 3, 3), None, **_PLAIN)
+    yield ErrorSample(ShapeError, "bias has shape", (1, 3, 8, 8), (4, 3, 3, 3), (3,), **_PLAIN)
+    yield ErrorSample(ShapeError, "does not fit", (1, 3, 2, 8), (4, 3, 3, 3), None, **_PLAIN)
+    for params, match in [
+        (dict(groups=0), "groups=0 must be at least 1"),
+        (dict(groups=3), "not a multiple of groups=3"),
+        (dict(stride=(0, 1)), "stride.*at least 1"),
+        (dict(dilation=(1, 0)), "dilation.*at least 1"),
+        (dict(padding=(1, -1)), "must not be negative"),
+        (dict(padding=(1, 1, 1)), "padding"),
+        (dict(padding="same", stride=(2, 2)), "needs stride 1"),
+        (dict(padding="full"), "must be 'same', 'valid'"),
+    ]:
+        channels = 3 // params["groups"] if params.get("groups") else 3  # type: ignore[operator]
+        yield ErrorSample(ShapeError, match, (1, 3, 8, 8), (4, channels, 3, 3), None, **_PLAIN | params)
+    integers = np.ones((1, 1, 3, 3), np.int64)
+    yield ErrorSample(DTypeError, "one floating-point type", integers, integers, None, **_PLAIN)
+
+
+def _onnx_window(n: OnnxNode, kernel: Sequence[int]) -> dict[str, Any]:
+    """strides, pads and dilations of an ONNX convolution node."""
+    declared = n.attribute("kernel_shape")
+    if declared is not None and kernel and tuple(declared) != tuple(kernel):
+        raise n.refuse(f"kernel_shape {declared} disagrees with the weight's {list(kernel)}")
+    rank = len(kernel) or len(declared or ())
+    if rank not in (0, 2):
+        raise n.refuse(f"{rank}-dimensional kernels are not supported, only two-dimensional ones")
+    auto_pad = n.attribute("auto_pad", "NOTSET")
+    padding: Any = auto_pad.lower()
+    if auto_pad in ("NOTSET", ""):
+        padding = tuple(n.attribute("pads") or (0, 0, 0, 0))
+    stride, dilation = n.attribute("strides") or (1, 1), n.attribute("dilations") or (1, 1)
+    return dict(stride=tuple(stride), padding=padding, dilation=tuple(dilation))
+
+
+def _kernel_of(n: OnnxNode, index: int) -> tuple[int, ...]:
+    known = n.known(n.inputs[index])
+    return () if known is None else known.shape[2:]
+
+
+def read_conv(n: OnnxNode) -> Any:
+    window = _onnx_window(n, _kernel_of(n, 1))
+    bias = n.inputs[2] if len(n.inputs) > 2 else None
+    return n.emit("conv2d", n.inputs[0], n.inputs[1], bias, **window, groups=n.attribute("group", 1))
+
+
+def _window_attributes(params: Any) -> dict[str, Any]:
+    attributes: dict[str, Any] = dict(strides=params["stride"], dilations=params["dilation"])
+    if isinstance(params["padding"], str):
+        attributes["auto_pad"] = params["padding"].upper()
+    else:
+        attributes["pads"] = params["padding"]
+    return attributes
+
+
+def write_conv(w: OnnxWriter, node: Node) -> str:
+    return w.add("Conv", node.inputs, group=node.params["groups"], **_window_attributes(node.params))
+
+
+register(
+    Op(
+        name="conv2d",
+        formula="y[n,k,p,q] = bias[k] + Σ_{c,r,s} w[k,c,r,s] · x[n, c, p·stride + r·dilation - pad_top, "
+        "q·stride + s·dilation - pad_left];  x [N,C,H,W], w [K,C/groups,R,S], y [N,K,P,Q], "
+        "P = ⌊(H + pads - dilation·(R-1) - 1) / stride⌋ + 1; c runs over the channels of k's group",
+        gradient="gx: w spread over gy's windows (a convolution of gy with w flipped, at stride 1); "
+        "gw[k,c,r,s] = Σ_{n,p,q} gy[n,k,p,q] · x[n,c,…]; gbias[k] = Σ_{n,p,q} gy[n,k,p,q]",
+        source="ONNX Conv-22; torch.nn.functional.conv2d",
+        shape=conv2d_shape,
+        forward=conv2d_forward,
+        backward=conv2d_backward,
+        macs=conv2d_macs,
+        samples=conv2d_samples,
+        errors=conv2d_errors,
+        reads={"Conv": read_conv},
+        writes=write_conv,
+        layout="channels_last",
+        kernels=("conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"),
+    )
+)
+
+# ------------------------------------------------------------------------------ conv_transpose2d
+
+
+def conv_transpose2d_geometry_of(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    stride: Pair,
+    padding: Padding,
+    output_padding: Pair,
+    dilation: Pair,
+    groups: int,
+) -> Conv2dGeometry:
+    op = "conv_transpose2d"
+    stride, dilation = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
+    output_padding = pair(op, "output_padding", output_padding, 0)
+    if isinstance(padding, str):
+        raise ShapeError(f"{op}: padding={padding!r} must be integers")
+    pads = resolve_pads(op, padding, (1, 1), (1, 1), stride, dilation)
+    return conv_transpose2d_geometry(x_shape, w_shape, stride, pads, output_padding, dilation, groups)
+
+
+def conv_transpose2d_shape(x: ArrayType, w: ArrayType, bias: ArrayType | None, **params: Any) -> ArrayType:
+    dtype = _same_float_type("conv_transpose2d", x=x, w=w, bias=bias)
+    geometry = conv_transpose2d_geometry_of(x.shape, w.shape, **params)
+    _check_bias("conv_transpose2d", bias, geometry.C)
+    return ArrayType(geometry.x_shape, dtype)
+
+
+def conv_transpose2d_forward(ctx: Context, x: Array, w: Array, bias: Array | None, **params: Any) -> Array:
+    geometry = conv_transpose2d_geometry_of(x.shape, w.shape, **params)
+    y = memory.empty(geometry.x_shape, x.dtype)
+    launch("conv2d_grad_input", geometry, x, w, y)
+    if bias is not None:
+        y += bias[:, None, None]
+    ctx.save(x if ctx.needs[1] else None, w if ctx.needs[0] else None)
+    ctx.values["geometry"] = geometry
+    return y
+
+
+def conv_transpose2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    assert ctx.saved is not None
+    x, w = ctx.saved
+    geometry: Conv2dGeometry = ctx.values["geometry"]
+    gx = gw = gbias = None
+    if needs[0]:
+        gx = memory.empty(geometry.y_shape, gy.dtype)
+        launch("conv2d_forward", geometry, gy, w, None, gx)
+    if needs[1]:
+        gw = memory.empty(geometry.w_shape, gy.dtype)
+        launch("conv2d_grad_weight", geometry, gy, x, gw)
+    if needs[2]:
+        gbias = _channel_sums(gy)
+    return gx, gw, gbias
+
+
+def conv_transpose2d_macs(x: ArrayType, w: ArrayType, bias: ArrayType | None, **params: Any) -> int:
+    return conv_transpose2d_geometry_of(x.shape, w.shape, **params).macs
+
+
+_TRANSPOSED = _PLAIN | dict(output_padding=(0, 0))
+
+
+def conv_transpose2d_samples() -> Iterator[Sample]:
+    yield Sample((2, 3, 4, 5), (3, 4, 3, 3), (4,), **_TRANSPOSED)
+    yield Sample((1, 4, 3, 3), (4, 5, 4, 4), None, **_TRANSPOSED | dict(stride=(2, 2), padding=(1, 1, 1, 1)))
+    yield Sample(
+        (1, 4, 3, 4), (4, 3, 3, 2), (6,),
+        **_TRANSPOSED | dict(stride=(2, 3), padding=(0, 1, 1, 0), output_padding=(1, 2), groups=2),
+    )  # fmt: skip
+    yield Sample((1, 2, 5, 4), (2, 3, 3, 3), (3,), **_TRANSPOSED | dict(dilation=(2, 2), padding=(2, 2, 2, 2)))
+
+
+def conv_transpose2d_errors() -> Iterator[ErrorSample]:
+    x, w = (1, 3, 4, 4), (3, 2, 3, 3)
+    yield ErrorSample(ShapeError, "x has 5 channels", (1, 5, 4, 4), w, None, **_TRANSPOSED)
+    yield ErrorSample(ShapeError, "must be", (3, 4, 4), w, None, **_TRANSPOSED)
+    yield ErrorSample(ShapeError, "must be", x, (3, 2, 3), None, **_TRANSPOSED)
+    yield ErrorSample(ShapeError, "bias has shape", x, w, (3,), **_TRANSPOSED)
+    for params, match in [
+        (dict(groups=2), "must divide"),
+        (dict(output_padding=(1, 1)), "output_padding.*smaller"),
+        (dict(padding=(4, 4)), "leaves no output"),
+        (dict(padding="same"), "must be integers"),
+    ]:
+        yield ErrorSample(ShapeError, match, x, w, None, **_TRANSPOSED | params)
+    integers = np.ones((1, 1, 3, 3), np.int64)
+    yield ErrorSample(DTypeError, "one floating-point type", integers, integers, None, **_TRANSPOSED)
+
+
+def read_conv_transpose(n: OnnxNode) -> Any:
+    window = _onnx_window(n, _kernel_of(n, 1))
+    if isinstance(window["padding"], str) or n.attribute("output_shape"):
+        raise n.refuse("auto_pad and output_shape are not supported; export with explicit pads")
+    bias = n.inputs[2] if len(n.inputs) > 2 else None
+    return n.emit(
+        "conv_transpose2d", n.inputs[0], n.inputs[1], bias, **window,
+        output_padding=tuple(n.attribute("output_padding") or (0, 0)), groups=n.attribute("group", 1),
+    )  # fmt: skip
+
+
+def write_conv_transpose(w: OnnxWriter, node: Node) -> str:
+    params = node.params
+    extra = dict(group=params["groups"], output_padding=params["output_padding"])
+    return w.add("ConvTranspose", node.inputs, **extra, **_window_attributes(params))
+
+
+register(
+    Op(
+        name="conv_transpose2d",
+        formula="y[n,c,h,w] = bias[c] + Σ over k,r,s,p,q with h = p·stride + r·dilation - pad_top and "
+        "w = q·stride + s·dilation - pad_left of w[k,c,r,s] · x[n,k,p,q]: the adjoint of conv2d;  "
+        "x [N,K,P,Q], w [K,C/groups,R,S], y [N,C,H,W], "
+        "H = (P-1)·stride - pads + dilation·(R-1) + output_padding + 1",
+        gradient="gx = conv2d(gy, w); gw = conv2d's weight gradient with the roles of x and gy exchanged; "
+        "gbias[c] = Σ_{n,h,w} gy[n,c,h,w]",
+        source="ONNX ConvTranspose-22; torch.nn.functional.conv_transpose2d",
+        shape=conv_transpose2d_shape,
+        forward=conv_transpose2d_forward,
+        backward=conv_transpose2d_backward,
+        macs=conv_transpose2d_macs,
+        samples=conv_transpose2d_samples,
+        errors=conv_transpose2d_errors,
+        reads={"ConvTranspose": read_conv_transpose},
+        writes=write_conv_transpose,
+        layout="channels_last",
+        kernels=("conv2d_grad_input", "conv2d_forward", "conv2d_grad_weight"),
+    )
+)

@@ -1,0 +1,359 @@
+"""Elementwise operations: rows of a table, each an expression and its derivatives.
+
+Operands broadcast as in NumPy; a gradient is summed over the axes along which its operand was
+stretched. A derivative names the operands (or the output ``y``) that it needs, and only those are
+kept until backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnlite.errors import DTypeError, ShapeError
+from nnlite.layout import Array
+from nnlite.node import Node
+from nnlite.ops.record import (
+    ArrayType,
+    Context,
+    ErrorSample,
+    Needs,
+    OnnxNode,
+    OnnxWriter,
+    Op,
+    Reader,
+    Sample,
+    register,
+)
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """∂/∂operand: its text, what it uses, and ``function(gy, *used, **params)``."""
+
+    text: str
+    uses: tuple[str, ...]
+    function: Callable[..., Array]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One elementwise operation. Operands are named x, or a and b."""
+
+    name: str
+    expression: str
+    forward: Callable[..., Array]
+    derivatives: tuple[Derivative, ...]
+    onnx: str
+    low: float = -2.0
+    high: float = 2.0
+    """The interval that test operands are drawn from."""
+    kinks: tuple[float, ...] = ()
+    """Points without derivative, which test operands avoid."""
+    integers: bool = False
+    """True when integers are taken too (shape arithmetic in model files)."""
+
+
+def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
+    """Sum ``gradient`` over the axes along which an operand of ``shape`` was stretched."""
+    if gradient.shape == shape:
+        return gradient
+    lead = gradient.ndim - len(shape)
+    stretched = tuple(
+        axis for axis in range(gradient.ndim)
+        if axis < lead or (shape[axis - lead] == 1 and gradient.shape[axis] != 1)
+    )  # fmt: skip
+    return gradient.sum(axis=stretched, keepdims=True).reshape(shape)
+
+
+def broadcast_shape(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """NumPy's broadcast of ``shapes``; ShapeError names them when there is none."""
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        listed = " and ".join(str(list(shape)) for shape in shapes)
+        raise ShapeError(
+            f"{op}: shapes {listed} do not broadcast; aligned at the right, sizes must be equal or 1"
+        ) from None
+
+
+def _shape_rule(row: Row) -> Callable[..., ArrayType]:
+    def rule(*types: ArrayType, **params: Any) -> ArrayType:
+        dtype = np.result_type(*(t.dtype for t in types))
+        if dtype.kind not in ("fiu" if row.integers else "f"):
+            listed = ", ".join(str(t.dtype) for t in types)
+            raise DTypeError(f"{row.name}: operands of type {listed} are not taken; convert with astype")
+        return ArrayType(broadcast_shape(row.name, *(t.shape for t in types)), dtype)
+
+    return rule
+
+
+def _make(
+    row: Row, names: tuple[str, ...]
+) -> tuple[Callable[..., Array], Callable[..., Sequence[Array | None]]]:
+    def forward(ctx: Context, *operands: Array, **params: Any) -> Array:
+        y = row.forward(*operands, **params)
+        if ctx.recording:
+            known = dict(zip(names, operands, strict=True)) | {"y": y}
+            used = {u for d, need in zip(row.derivatives, ctx.needs, strict=True) if need for u in d.uses}
+            ctx.values["saved"] = tuple(sorted(used))
+            ctx.values["types"] = tuple((a.shape, a.dtype) for a in operands)
+            ctx.save(*(known[name] for name in sorted(used)))
+        return y
+
+    def backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+        assert ctx.saved is not None
+        known = dict(zip(ctx.values["saved"], ctx.saved, strict=True))
+        result: list[Array | None] = []
+        for derivative, need, (shape, dtype) in zip(
+            row.derivatives, needs, ctx.values["types"], strict=True
+        ):
+            if not need:
+                result.append(None)
+                continue
+            gradient = derivative.function(gy, *(known[name] for name in derivative.uses), **ctx.params)
+            result.append(unbroadcast(gradient, shape).astype(dtype, copy=False))
+        return result
+
+    return forward, backward
+
+
+def _operand(row: Row, shape: tuple[int, ...], seed: int) -> Array:
+    values = np.random.default_rng(seed).uniform(row.low, row.high, shape)
+    for kink in row.kinks:
+        near = np.abs(values - kink) < 0.05
+        values[near] = kink + 0.1
+    return values
+
+
+def _samples(row: Row) -> Iterator[Sample]:
+    if len(row.derivatives) == 1:
+        for shape in [(2, 3, 4, 5), (3,), ()]:
+            yield Sample(_operand(row, shape, seed=1))
+        return
+    for a, b in [((2, 3, 4), (2, 3, 4)), ((2, 3, 4), (3, 1)), ((1, 4), (2, 3, 1)), ((2, 3), ())]:
+        yield Sample(_operand(row, a, seed=1), _operand(row, b, seed=2))
+
+
+def _errors(row: Row) -> Iterator[ErrorSample]:
+    strings = np.array(["a"])
+    operands = len(row.derivatives)
+    yield ErrorSample(DTypeError, "not taken", *[strings] * operands)
+    if operands == 2:
+        yield ErrorSample(ShapeError, "do not broadcast", (2, 3), (4,))
+
+
+def _reader(name: str) -> Reader:
+    return lambda n: n.emit(name, *n.inputs)
+
+
+def _register(row: Row) -> Op:
+    names = ("x",) if len(row.derivatives) == 1 else ("a", "b")
+    forward, backward = _make(row, names)
+    gradients = "; ".join(f"g{n} = {d.text}" for n, d in zip(names, row.derivatives, strict=True))
+    return register(
+        Op(
+            name=row.name,
+            formula=f"y = {row.expression}, elementwise with broadcasting",
+            gradient=gradients,
+            source=f"ONNX {row.onnx}",
+            shape=_shape_rule(row),
+            forward=forward,
+            backward=backward,
+            samples=lambda: _samples(row),
+            errors=lambda: _errors(row),
+            reads={row.onnx: _reader(row.name)},
+            writes=lambda w, node: w.add(row.onnx, node.inputs),
+        )
+    )
+
+
+def _sigmoid(x: Array) -> Array:
+    # exp of a non-positive number only: no overflow for any x.
+    small = np.exp(-np.abs(x))
+    result: Array = np.where(x >= 0, 1, small) / (1 + small)
+    return result.astype(x.dtype, copy=False)
+
+
+def _divide(a: Array, b: Array) -> Array:
+    if np.result_type(a, b).kind == "f":
+        return np.asarray(a / b)
+    # Integers divide towards zero, as in C and ONNX; // would round down.
+    quotient = np.abs(a) // np.abs(b)
+    return np.asarray(np.where((a < 0) != (b < 0), -quotient, quotient))
+
+
+def _share_max(gy: Array, own: Array, other: Array) -> Array:
+    # Where both operands are the extreme each gets half, as in PyTorch.
+    return gy * (own == other) * 0.5
+
+
+D = Derivative
+ROWS = (
+    Row("neg", "-x", np.negative, (D("-gy", (), np.negative),), "Neg", integers=True),
+    Row("exp", "eˣ", np.exp, (D("gy · y", ("y",), np.multiply),), "Exp"),
+    Row("log", "ln x", np.log, (D("gy / x", ("x",), np.divide),), "Log", low=0.2),
+    Row("sqrt", "√x", np.sqrt, (D("gy / 2y", ("y",), lambda gy, y: gy * 0.5 / y),), "Sqrt", low=0.2),
+    Row("abs", "|x|", np.abs, (D("gy · sign x", ("x",), lambda gy, x: gy * np.sign(x)),), "Abs",
+        kinks=(0.0,), integers=True),
+    Row("relu", "max(x, 0)", lambda x: np.maximum(x, 0),
+        (D("gy where x > 0", ("y",), lambda gy, y: gy * (y > 0)),), "Relu", kinks=(0.0,)),
+    Row("sigmoid", "1 / (1 + e⁻ˣ)", _sigmoid,
+        (D("gy · y · (1 - y)", ("y",), lambda gy, y: gy * y * (1 - y)),), "Sigmoid"),
+    Row("tanh", "tanh x", np.tanh, (D("gy · (1 - y²)", ("y",), lambda gy, y: gy * (1 - y * y)),), "Tanh"),
+    Row("add", "a + b", np.add, (D("gy", (), lambda gy: gy), D("gy", (), lambda gy: gy)), "Add",
+        integers=True),
+    Row("sub", "a - b", np.subtract, (D("gy", (), lambda gy: gy), D("-gy", (), np.negative)), "Sub",
+        integers=True),
+    Row("mul", "a · b", np.multiply,
+        (D("gy · b", ("b",), np.multiply), D("gy · a", ("a",), np.multiply)), "Mul", integers=True),
+    Row("div", "a / b", _divide,
+        (D("gy / b", ("b",), np.divide), D("-gy · y / b", ("b", "y"), lambda gy, b, y: -gy * y / b)),
+        "Div", low=0.3, integers=True),
+    Row("pow", "aᵇ", np.power,
+        (D("gy · b · aᵇ⁻¹", ("a", "b"), lambda gy, a, b: gy * b * np.power(a, b - 1)),
+         D("gy · y · ln a (0 where a = 0)", ("a", "y"),
+           lambda gy, a, y: gy * y * np.log(np.where(a == 0, 1, a)))),
+        "Pow", low=0.3, integers=True),
+    Row("maximum", "max(a, b)", np.maximum,
+        (D("gy where a > b, half where equal", ("a", "b"),
+           lambda gy, a, b: gy * (a > b) + _share_max(gy, a, b)),
+         D("gy where b > a, half where equal", ("a", "b"),
+           lambda gy, a, b: gy * (b > a) + _share_max(gy, a, b))), "Max", integers=True),
+    Row("minimum", "min(a, b)", np.minimum,
+        (D("gy where a < b, half where equal", ("a", "b"),
+           lambda gy, a, b: gy * (a < b) + _share_max(gy, a, b)),
+         D("gy where b < a, half where equal", ("a", "b"),
+           lambda gy, a, b: gy * (b < a) + _share_max(gy, a, b))), "Min", integers=True),
+)  # fmt: skip
+for _row in ROWS:
+    _register(_row)
+
+# ------------------------------------------------------------------------------------- with params
+
+
+def clamp_shape(x: ArrayType, minimum: float | None, maximum: float | None) -> ArrayType:
+    if x.dtype.kind not in "fiu":
+        raise DTypeError(f"clamp: x is {x.dtype}, not a number type; convert with astype")
+    return x
+
+
+def clamp_forward(ctx: Context, x: Array, minimum: float | None, maximum: float | None) -> Array:
+    ctx.save(x)
+    low = None if minimum is None else np.asarray(minimum, x.dtype)
+    high = None if maximum is None else np.asarray(maximum, x.dtype)
+    if low is not None:
+        x = np.maximum(x, low)
+    return np.asarray(x if high is None else np.minimum(x, high))
+
+
+def clamp_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    assert ctx.saved is not None
+    x, low, high = ctx.saved[0], ctx.params["minimum"], ctx.params["maximum"]
+    assert x is not None
+    inside = np.ones(x.shape, bool) if low is None else x >= low
+    if high is not None:
+        inside = inside & (x <= high)
+    return (gy * inside,)
+
+
+def clamp_samples() -> Iterator[Sample]:
+    x = np.linspace(-3.03, 9.01, 24).reshape(2, 3, 4)
+    yield Sample(x, minimum=0.0, maximum=6.0)
+    yield Sample(x, minimum=-1.0, maximum=None)
+    yield Sample(x, minimum=None, maximum=1.0)
+    yield Sample(x, minimum=None, maximum=None)
+
+
+def clamp_errors() -> Iterator[ErrorSample]:
+    yield ErrorSample(DTypeError, "not a number type", np.array(["a"]), minimum=0.0, maximum=1.0)
+
+
+def _scalar(value: Any) -> Any:
+    """A host operand that stands for one number; Values pass through."""
+    return float(value) if isinstance(value, (int, float, np.ndarray, np.generic)) else value
+
+
+def read_clip(n: OnnxNode) -> Any:
+    if n.version < 11:
+        bounds = n.attribute("min"), n.attribute("max")
+    else:
+        bounds = _scalar(n.host(1)), _scalar(n.host(2))
+    return n.emit("clamp", n.inputs[0], minimum=bounds[0], maximum=bounds[1])
+
+
+def write_clip(w: OnnxWriter, node: Node) -> str:
+    bounds = [node.params["minimum"], node.params["maximum"]]
+    known = node.inputs[0].type if node.inputs[0] is not None else None
+    dtype = np.float32 if known is None else known.dtype
+    return w.add("Clip", [node.inputs[0], *(None if b is None else w.host(b, dtype) for b in bounds)])
+
+
+register(
+    Op(
+        name="clamp",
+        formula="y = min(max(x, minimum), maximum), elementwise; an absent bound does not bind",
+        gradient="gy where minimum ≤ x ≤ maximum, else 0",
+        source="ONNX Clip-13; torch.clamp",
+        shape=clamp_shape,
+        forward=clamp_forward,
+        backward=clamp_backward,
+        samples=clamp_samples,
+        errors=clamp_errors,
+        reads={"Clip": read_clip},
+        writes=write_clip,
+    )
+)
+
+
+def cast_shape(x: ArrayType, dtype: str) -> ArrayType:
+    if np.dtype(dtype).kind not in "fiub":
+        raise DTypeError(f"cast: {dtype} is not a number type")
+    return ArrayType(x.shape, np.dtype(dtype))
+
+
+def cast_forward(ctx: Context, x: Array, dtype: str) -> Array:
+    ctx.values["dtype"] = x.dtype
+    return x.astype(dtype)
+
+
+def cast_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    return (gy.astype(ctx.values["dtype"]),)
+
+
+def cast_samples() -> Iterator[Sample]:
+    yield Sample((2, 3), dtype="float64")
+    yield Sample(np.array([1, 0, 3]), dtype="float32", gradcheck=False)
+    yield Sample(np.array([1.7, -1.7]), dtype="int64", gradcheck=False)
+
+
+def read_cast(n: OnnxNode) -> Any:
+    from onnx import helper
+
+    return n.emit("cast", n.inputs[0], dtype=np.dtype(helper.tensor_dtype_to_np_dtype(n.attribute("to"))).name)
+
+
+def write_cast(w: OnnxWriter, node: Node) -> str:
+    from onnx import helper
+
+    return w.add("Cast", node.inputs, to=int(helper.np_dtype_to_tensor_dtype(np.dtype(node.params["dtype"]))))
+
+
+register(
+    Op(
+        name="cast",
+        formula="y = x with elements of type dtype; floats become integers by truncation",
+        gradient="gy converted back to x's type",
+        source="ONNX Cast-13",
+        shape=cast_shape,
+        forward=cast_forward,
+        backward=cast_backward,
+        samples=cast_samples,
+        errors=lambda: [ErrorSample(DTypeError, "not a number type", (2, 3), dtype="str")],
+        reads={"Cast": read_cast},
+        writes=write_cast,
+    )
+)

@@ -1,0 +1,191 @@
+"""Training-time operations: cross-entropy and dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnlite.errors import DTypeError, OperandError, ShapeError
+from nnlite.layout import Array
+from nnlite.node import Node
+from nnlite.ops.record import (
+    ArrayType,
+    Context,
+    ErrorSample,
+    Needs,
+    OnnxNode,
+    OnnxWriter,
+    Op,
+    Sample,
+    register,
+)
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def cross_entropy_shape(
+    logits: ArrayType, labels: ArrayType, reduction: str, label_smoothing: float
+) -> ArrayType:
+    if len(logits.shape) != 2 or labels.shape != logits.shape[:1]:
+        raise ShapeError(
+            f"cross_entropy: logits {list(logits.shape)} must be [N,classes] and labels "
+            f"{list(labels.shape)} must be [N]"
+        )
+    if logits.dtype.kind != "f" or labels.dtype.kind not in "iu":
+        raise DTypeError(
+            f"cross_entropy: logits are {logits.dtype} and labels {labels.dtype}; "
+            "they must be floating-point and integers"
+        )
+    if reduction not in REDUCTIONS:
+        raise OperandError(f"cross_entropy: reduction={reduction!r} must be one of {', '.join(REDUCTIONS)}")
+    if not 0 <= label_smoothing < 1:
+        raise OperandError(f"cross_entropy: label_smoothing={label_smoothing} must be in [0, 1)")
+    if reduction == "mean" and logits.shape[0] == 0:
+        raise ShapeError("cross_entropy: the mean of an empty batch does not exist")
+    return ArrayType(labels.shape if reduction == "none" else (), logits.dtype)
+
+
+def cross_entropy_forward(
+    ctx: Context, logits: Array, labels: Array, reduction: str, label_smoothing: float
+) -> Array:
+    count, classes = logits.shape
+    if count and not 0 <= labels.min() <= labels.max() < classes:
+        bad = int(labels.min()) if labels.min() < 0 else int(labels.max())
+        raise OperandError(f"cross_entropy: label {bad} is not one of the {classes} classes 0..{classes - 1}")
+    shifted = logits - logits.max(1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(1, keepdims=True))
+    log_probability = shifted - log_sum
+    at = np.arange(count)
+    losses = -(1 - label_smoothing) * log_probability[at, labels]
+    if label_smoothing:
+        losses -= label_smoothing * log_probability.mean(1)
+    ctx.save(log_probability, labels)
+    if reduction == "none":
+        return np.asarray(losses, logits.dtype)
+    total = losses.sum() if reduction == "sum" else losses.mean()
+    return np.asarray(total, logits.dtype)
+
+
+def cross_entropy_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    assert ctx.saved is not None
+    log_probability, labels = ctx.saved
+    assert log_probability is not None and labels is not None
+    count, classes = log_probability.shape
+    smoothing = ctx.params["label_smoothing"]
+    gradient = np.exp(log_probability)
+    gradient -= smoothing / classes
+    gradient[np.arange(count), labels] -= 1 - smoothing
+    scale = gy[:, None] if ctx.params["reduction"] == "none" else gy
+    if ctx.params["reduction"] == "mean":
+        scale = scale / count
+    return (gradient * scale).astype(gradient.dtype, copy=False), None
+
+
+def cross_entropy_samples() -> Iterator[Sample]:
+    labels = np.array([0, 4, 2])
+    for reduction in REDUCTIONS:
+        for smoothing in (0.0, 0.1):
+            yield Sample((3, 5), labels, reduction=reduction, label_smoothing=smoothing)
+
+
+def cross_entropy_errors() -> Iterator[ErrorSample]:
+    plain = dict(reduction="mean", label_smoothing=0.0)
+    labels = np.array([0, 1])
+    yield ErrorSample(OperandError, "label 5 is not one of the 5 classes", (2, 5), np.array([0, 5]), **plain)
+    yield ErrorSample(OperandError, "label -1", (2, 5), np.array([0, -1]), **plain)
+    yield ErrorSample(ShapeError, "must be .N,classes", (2, 5, 1), labels, **plain)
+    yield ErrorSample(ShapeError, "must be .N.", (3, 5), labels, **plain)
+    yield ErrorSample(ShapeError, "empty batch", (0, 5), np.zeros(0, int), **plain)
+    yield ErrorSample(DTypeError, "integers", (2, 5), (2,), **plain)
+    yield ErrorSample(OperandError, "reduction", (2, 5), labels, **plain | dict(reduction="max"))
+    yield ErrorSample(OperandError, "label_smoothing", (2, 5), labels, **plain | dict(label_smoothing=1.0))
+
+
+def write_cross_entropy(w: OnnxWriter, node: Node) -> str:
+    if node.params["label_smoothing"]:
+        raise OperandError("cross_entropy: ONNX has no label_smoothing; export the model without its loss")
+    return w.add("SoftmaxCrossEntropyLoss", node.inputs, reduction=node.params["reduction"])
+
+
+def read_cross_entropy(n: OnnxNode) -> Any:
+    if len(n.inputs) > 2 or n.outputs > 1 or n.attribute("ignore_index") is not None:
+        raise n.refuse("weights, ignore_index and the log_prob output are not supported")
+    reduction = n.attribute("reduction", "mean")
+    return n.emit("cross_entropy", *n.inputs, reduction=reduction, label_smoothing=0.0)
+
+
+register(
+    Op(
+        name="cross_entropy",
+        formula="loss[n] = -Σ_k t[n,k] · ln softmax(logits[n])[k], t = 1 - label_smoothing at the label plus "
+        "label_smoothing / classes everywhere;  logits [N,classes], labels [N]; reduction mean, sum or none",
+        gradient="glogits = (softmax(logits) - t) · gy (/ N for the mean); none for the labels",
+        source="torch.nn.functional.cross_entropy; ONNX SoftmaxCrossEntropyLoss-13; label smoothing: "
+        "Szegedy et al. 2016, arXiv:1512.00567",
+        shape=cross_entropy_shape,
+        forward=cross_entropy_forward,
+        backward=cross_entropy_backward,
+        samples=cross_entropy_samples,
+        errors=cross_entropy_errors,
+        reads={"SoftmaxCrossEntropyLoss": read_cross_entropy},
+        writes=write_cross_entropy,
+        layout="C",
+    )
+)
+
+# --------------------------------------------------------------------------------------- dropout
+
+
+def dropout_shape(x: ArrayType, p: float, seed: int | None) -> ArrayType:
+    if x.dtype.kind != "f":
+        raise DTypeError(f"dropout: x is {x.dtype} but must be floating-point")
+    if not 0 <= p < 1:
+        raise OperandError(f"dropout: p={p} must be in [0, 1)")
+    return x
+
+
+def dropout_forward(ctx: Context, x: Array, p: float, seed: int | None) -> Array:
+    if seed is None or p == 0:  # inference: the expectation is x itself
+        return x
+    keep = np.random.Generator(np.random.Philox(seed)).random(x.shape, np.float32) >= p
+    mask = keep.astype(x.dtype) / np.asarray(1 - p, x.dtype)
+    ctx.save(mask)
+    return np.asarray(x * mask)
+
+
+def dropout_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    return (gy * ctx.saved[0] if ctx.saved else gy,)
+
+
+def read_dropout(n: OnnxNode) -> Any:
+    if n.outputs > 1:
+        raise n.refuse("the mask output is not supported")
+    ratio = n.attribute("ratio", 0.5) if n.version < 12 else n.host(1, 0.5)
+    return n.emit("dropout", n.inputs[0], p=float(ratio), seed=None)
+
+
+def write_dropout(w: OnnxWriter, node: Node) -> str:
+    return w.add("Identity", node.inputs)
+
+
+register(
+    Op(
+        name="dropout",
+        formula="y = x · keep / (1 - p), keep = 1 with probability 1 - p, else 0, drawn from seed; "
+        "without a seed (inference) y = x",
+        gradient="gx = gy · keep / (1 - p)",
+        source="Srivastava et al. 2014, jmlr.org/papers/v15/srivastava14a.html; ONNX Dropout-13",
+        shape=dropout_shape,
+        forward=dropout_forward,
+        backward=dropout_backward,
+        samples=lambda: [Sample((3, 4), p=0.5, seed=7, onnx=False), Sample((3, 4), p=0.5, seed=None)],
+        errors=lambda: [
+            ErrorSample(OperandError, "must be in", (2, 3), p=1.0, seed=1),
+            ErrorSample(DTypeError, "floating-point", np.ones(3, int), p=0.5, seed=1),
+        ],
+        reads={"Dropout": read_dropout},
+        writes=write_dropout,
+    )
+)

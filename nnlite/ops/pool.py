@@ -1,0 +1,327 @@
+"""Pooling: maximum, average, adaptive average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from nnlite import memory
+from nnlite.errors import DTypeError, ShapeError
+from nnlite.geometry import Padding, Pair, Pool2dGeometry, pair, pool2d_geometry, resolve_pads
+from nnlite.kernels import launch
+from nnlite.layout import Array
+from nnlite.node import Node
+from nnlite.ops.record import (
+    ArrayType,
+    Context,
+    ErrorSample,
+    Needs,
+    OnnxNode,
+    OnnxWriter,
+    Op,
+    Sample,
+    register,
+)
+
+
+def _float_type(op: str, x: ArrayType) -> np.dtype[Any]:
+    if x.dtype.kind != "f":
+        raise DTypeError(f"{op}: x is {x.dtype} but must be floating-point; convert with astype")
+    return x.dtype
+
+
+def pool2d_geometry_of(
+    op: str,
+    x_shape: tuple[int, ...],
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    ceil_mode: bool,
+    count_include_pad: bool = True,
+) -> Pool2dGeometry:
+    kernel, stride = pair(op, "kernel_size", kernel_size, 1), pair(op, "stride", stride, 1)
+    dilation = pair(op, "dilation", dilation, 1)
+    size = (x_shape[2], x_shape[3]) if len(x_shape) == 4 else (1, 1)
+    pads = resolve_pads(op, padding, size, kernel, stride, dilation)
+    return pool2d_geometry(x_shape, kernel, stride, pads, dilation, ceil_mode, count_include_pad, op)
+
+
+_PLAIN = dict(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0, 0, 0), dilation=(1, 1), ceil_mode=False)
+
+
+def _samples(**extra: Any) -> Iterator[Sample]:
+    yield Sample((2, 3, 6, 5), **_PLAIN, **extra)
+    wide = dict(kernel_size=(3, 3), padding=(1, 0, 1, 1))
+    yield Sample((1, 2, 7, 8), **_PLAIN | wide | extra)
+    yield Sample((1, 2, 7, 6), **_PLAIN | dict(kernel_size=(3, 2), ceil_mode=True) | extra)
+    yield Sample((1, 2, 9, 8), **_PLAIN | dict(dilation=(2, 2), stride=(1, 2), padding=(1, 1, 1, 1)) | extra)
+    yield Sample((1, 2, 5, 6), **_PLAIN | dict(kernel_size=(3, 3), padding="same_lower") | extra)
+
+
+def _errors(**extra: Any) -> Iterator[ErrorSample]:
+    x = (1, 2, 6, 6)
+    yield ErrorSample(ShapeError, "must be.*N,C,H,W", (2, 6, 6), **_PLAIN, **extra)
+    yield ErrorSample(DTypeError, "floating-point", np.ones((1, 1, 4, 4), np.int64), **_PLAIN, **extra)
+    for params, match in [
+        (dict(kernel_size=(9, 9)), "does not fit"),
+        (dict(kernel_size=(0, 2)), "kernel_size.*at least 1"),
+        (dict(stride=(0, 2)), "stride.*at least 1"),
+        (dict(padding=(2, 2)), "nothing but padding"),
+        (dict(dilation=(0, 1)), "dilation.*at least 1"),
+    ]:
+        yield ErrorSample(ShapeError, match, x, **_PLAIN | params, **extra)
+    # Two elements seven apart, padded by four on each side of a row of one: both lie outside.
+    spread = dict(dilation=(7, 7), padding=(4, 4, 4, 4), stride=(1, 1))
+    yield ErrorSample(ShapeError, "nothing but padding", (1, 1, 1, 1), **_PLAIN | spread, **extra)
+
+
+# ------------------------------------------------------------------------------------ max_pool2d
+
+
+def max_pool2d_shape(x: ArrayType, **params: Any) -> ArrayType:
+    dtype = _float_type("max_pool2d", x)
+    return ArrayType(pool2d_geometry_of("max_pool2d", x.shape, **params).y_shape, dtype)
+
+
+def max_pool2d_forward(ctx: Context, x: Array, **params: Any) -> Array:
+    geometry = pool2d_geometry_of("max_pool2d", x.shape, **params)
+    y = memory.empty(geometry.y_shape, x.dtype)
+    indices = memory.empty(geometry.y_shape, np.int32) if ctx.recording else None
+    launch("max_pool2d_forward", geometry, x, y, indices)
+    ctx.save(indices)
+    ctx.values["geometry"] = geometry
+    return y
+
+
+def max_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    assert ctx.saved is not None
+    geometry: Pool2dGeometry = ctx.values["geometry"]
+    gx = memory.empty(geometry.x_shape, gy.dtype)
+    launch("max_pool2d_backward", geometry, gy, ctx.saved[0], gx)
+    return (gx,)
+
+
+def _onnx_window(n: OnnxNode) -> dict[str, Any]:
+    kernel = n.attribute("kernel_shape") or ()
+    if len(kernel) != 2:
+        raise n.refuse(f"kernel_shape {list(kernel)} is not two-dimensional")
+    auto_pad = n.attribute("auto_pad", "NOTSET")
+    explicit = auto_pad in ("NOTSET", "")
+    return dict(
+        kernel_size=tuple(kernel),
+        stride=tuple(n.attribute("strides") or (1, 1)),
+        padding=tuple(n.attribute("pads") or (0, 0, 0, 0)) if explicit else auto_pad.lower(),
+        dilation=tuple(n.attribute("dilations") or (1, 1)),
+        ceil_mode=bool(n.attribute("ceil_mode", 0)),
+    )
+
+
+def _window_attributes(params: Any) -> dict[str, Any]:
+    attributes: dict[str, Any] = dict(
+        kernel_shape=params["kernel_size"],
+        strides=params["stride"],
+        dilations=params["dilation"],
+        ceil_mode=int(params["ceil_mode"]),
+    )
+    if isinstance(params["padding"], str):
+        attributes["auto_pad"] = params["padding"].upper()
+    else:
+        attributes["pads"] = params["padding"]
+    return attributes
+
+
+def read_max_pool(n: OnnxNode) -> Any:
+    if n.outputs > 1:
+        raise n.refuse("the Indices output is not supported")
+    return n.emit("max_pool2d", n.inputs[0], **_onnx_window(n))
+
+
+register(
+    Op(
+        name="max_pool2d",
+        formula="y[n,c,p,q] = max_{r,s} x[n, c, p·stride + r·dilation - pad_top, "
+        "q·stride + s·dilation - pad_left]; padding never wins, NaN does;  x [N,C,H,W], y [N,C,P,Q], "
+        "P = ⌊(H + pads - dilation·(R-1) - 1) / stride⌋ + 1, or ⌈⌉ with ceil_mode, without windows "
+        "that start in the end padding",
+        gradient="gx[n,c,h,w] = Σ gy[n,c,p,q] over the windows whose (first) maximum is at h,w",
+        source="ONNX MaxPool-22; torch.nn.functional.max_pool2d",
+        shape=max_pool2d_shape,
+        forward=max_pool2d_forward,
+        backward=max_pool2d_backward,
+        samples=_samples,
+        errors=_errors,
+        reads={"MaxPool": read_max_pool},
+        writes=lambda w, node: w.add("MaxPool", node.inputs, **_window_attributes(node.params)),
+        layout="channels_last",
+        kernels=("max_pool2d_forward", "max_pool2d_backward"),
+    )
+)
+
+# ------------------------------------------------------------------------------------ avg_pool2d
+
+
+def avg_pool2d_shape(x: ArrayType, **params: Any) -> ArrayType:
+    dtype = _float_type("avg_pool2d", x)
+    return ArrayType(pool2d_geometry_of("avg_pool2d", x.shape, **params).y_shape, dtype)
+
+
+def avg_pool2d_forward(ctx: Context, x: Array, **params: Any) -> Array:
+    geometry = pool2d_geometry_of("avg_pool2d", x.shape, **params)
+    y = memory.empty(geometry.y_shape, x.dtype)
+    launch("avg_pool2d_forward", geometry, x, y)
+    ctx.values["geometry"] = geometry
+    return y
+
+
+def avg_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    geometry: Pool2dGeometry = ctx.values["geometry"]
+    gx = memory.empty(geometry.x_shape, gy.dtype)
+    launch("avg_pool2d_backward", geometry, gy, gx)
+    return (gx,)
+
+
+def avg_pool2d_samples() -> Iterator[Sample]:
+    yield from _samples(count_include_pad=True)
+    yield from _samples(count_include_pad=False)
+
+
+def read_average_pool(n: OnnxNode) -> Any:
+    include = bool(n.attribute("count_include_pad", 0))
+    return n.emit("avg_pool2d", n.inputs[0], **_onnx_window(n), count_include_pad=include)
+
+
+def write_average_pool(w: OnnxWriter, node: Node) -> str:
+    attributes = _window_attributes(node.params)
+    if w.version < 19:
+        if tuple(attributes["dilations"]) != (1, 1):
+            raise ShapeError("avg_pool2d: ONNX knows dilation from operator set 19 on; export with opset=19")
+        del attributes["dilations"]
+    return w.add(
+        "AveragePool", node.inputs, count_include_pad=int(node.params["count_include_pad"]), **attributes
+    )
+
+
+register(
+    Op(
+        name="avg_pool2d",
+        formula="y[n,c,p,q] = Σ_{r,s} x[n, c, p·stride + r·dilation - pad_top, …] / count; count is the "
+        "number of window elements inside x, or with count_include_pad inside the padded x;  "
+        "x [N,C,H,W], y [N,C,P,Q] as in max_pool2d",
+        gradient="gx[n,c,h,w] = Σ gy[n,c,p,q] / count(p,q) over the windows that hold h,w",
+        source="ONNX AveragePool-22; torch.nn.functional.avg_pool2d",
+        shape=avg_pool2d_shape,
+        forward=avg_pool2d_forward,
+        backward=avg_pool2d_backward,
+        samples=avg_pool2d_samples,
+        errors=lambda: _errors(count_include_pad=True),
+        reads={"AveragePool": read_average_pool},
+        writes=write_average_pool,
+        layout="channels_last",
+        kernels=("avg_pool2d_forward", "avg_pool2d_backward"),
+    )
+)
+
+# --------------------------------------------------------------------------- adaptive_avg_pool2d
+
+
+def _adaptive_geometry(x_shape: tuple[int, ...], output_size: Pair) -> Pool2dGeometry | None:
+    """The plain pooling that computes the same, where the windows are equal and disjoint."""
+    height, width = x_shape[2:]
+    if height % output_size[0] or width % output_size[1]:
+        return None
+    kernel = (height // output_size[0], width // output_size[1])
+    return pool2d_geometry(x_shape, kernel, kernel, op="adaptive_avg_pool2d")
+
+
+@lru_cache(maxsize=256)
+def _averaging_matrix(size: int, out: int) -> Array:
+    """[out, size]: row p averages x[⌊p·size/out⌋ : ⌈(p+1)·size/out⌉]."""
+    matrix = np.zeros((out, size))
+    for p in range(out):
+        begin, end = p * size // out, -(-(p + 1) * size // out)
+        matrix[p, begin:end] = 1 / (end - begin)
+    return matrix
+
+
+def adaptive_avg_pool2d_shape(x: ArrayType, output_size: Pair) -> ArrayType:
+    if len(x.shape) != 4:
+        raise ShapeError(f"adaptive_avg_pool2d: x has shape {list(x.shape)} but must be [N,C,H,W]")
+    size = pair("adaptive_avg_pool2d", "output_size", output_size, 1)
+    if min(x.shape[2:]) < 1:
+        raise ShapeError(f"adaptive_avg_pool2d: x {list(x.shape)} has no pixels to average")
+    return ArrayType((*x.shape[:2], *size), _float_type("adaptive_avg_pool2d", x))
+
+
+def adaptive_avg_pool2d_forward(ctx: Context, x: Array, output_size: Pair) -> Array:
+    ctx.values["x_shape"] = x.shape
+    y = memory.empty((*x.shape[:2], *output_size), x.dtype)
+    if (geometry := _adaptive_geometry(x.shape, output_size)) is not None:
+        launch("avg_pool2d_forward", geometry, x, y)
+    else:
+        rows_matrix = _averaging_matrix(x.shape[2], output_size[0]).astype(x.dtype)
+        columns_matrix = _averaging_matrix(x.shape[3], output_size[1]).astype(x.dtype)
+        y[...] = np.einsum("ph,nchw,qw->ncpq", rows_matrix, x, columns_matrix, optimize=True)
+    return y
+
+
+def adaptive_avg_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    x_shape: tuple[int, ...] = ctx.values["x_shape"]
+    gx = memory.empty(x_shape, gy.dtype)
+    if (geometry := _adaptive_geometry(x_shape, gy.shape[2:])) is not None:
+        launch("avg_pool2d_backward", geometry, gy, gx)
+    else:
+        rows_matrix = _averaging_matrix(x_shape[2], gy.shape[2]).astype(gy.dtype)
+        columns_matrix = _averaging_matrix(x_shape[3], gy.shape[3]).astype(gy.dtype)
+        gx[...] = np.einsum("ph,ncpq,qw->nchw", rows_matrix, gy, columns_matrix, optimize=True)
+    return (gx,)
+
+
+def adaptive_avg_pool2d_samples() -> Iterator[Sample]:
+    yield Sample((2, 3, 5, 7), output_size=(1, 1))
+    yield Sample((1, 2, 6, 8), output_size=(3, 2), onnx=False)
+    yield Sample((1, 2, 7, 5), output_size=(3, 4), onnx=False)
+    yield Sample((1, 2, 2, 3), output_size=(4, 3), onnx=False)
+
+
+def adaptive_avg_pool2d_errors() -> Iterator[ErrorSample]:
+    yield ErrorSample(ShapeError, "must be.*N,C,H,W", (2, 3, 4), output_size=(1, 1))
+    yield ErrorSample(ShapeError, "output_size.*at least 1", (1, 2, 3, 4), output_size=(0, 1))
+    yield ErrorSample(ShapeError, "no pixels", (1, 2, 0, 4), output_size=(1, 1))
+    yield ErrorSample(DTypeError, "floating-point", np.ones((1, 1, 2, 2), np.int64), output_size=(1, 1))
+
+
+def write_adaptive_avg_pool(w: OnnxWriter, node: Node) -> str:
+    if tuple(node.params["output_size"]) != (1, 1):
+        raise ShapeError(
+            "adaptive_avg_pool2d: ONNX knows only output size 1 (GlobalAveragePool); "
+            "use avg_pool2d with a fixed kernel_size to export"
+        )
+    return w.add("GlobalAveragePool", node.inputs)
+
+
+def _read_global(op: str) -> Callable[[OnnxNode], Any]:
+    return lambda n: n.emit(op, n.inputs[0], output_size=(1, 1))
+
+
+register(
+    Op(
+        name="adaptive_avg_pool2d",
+        formula="y[n,c,p,q] = mean of x[n, c, ⌊p·H/P⌋ : ⌈(p+1)·H/P⌉, ⌊q·W/Q⌋ : ⌈(q+1)·W/Q⌉];  "
+        "x [N,C,H,W], y [N,C,P,Q] with (P, Q) = output_size; (1, 1) is global average pooling",
+        gradient="gx[n,c,h,w] = Σ gy[n,c,p,q] / size of window (p,q) over the windows that hold h,w",
+        source="torch.nn.functional.adaptive_avg_pool2d; ONNX GlobalAveragePool-22",
+        shape=adaptive_avg_pool2d_shape,
+        forward=adaptive_avg_pool2d_forward,
+        backward=adaptive_avg_pool2d_backward,
+        samples=adaptive_avg_pool2d_samples,
+        errors=adaptive_avg_pool2d_errors,
+        reads={"GlobalAveragePool": _read_global("adaptive_avg_pool2d")},
+        writes=write_adaptive_avg_pool,
+        layout="channels_last",
+        kernels=("avg_pool2d_forward", "avg_pool2d_backward"),
+    )
+)

@@ -1,0 +1,275 @@
+"""Reductions over axes: sum, mean, max; and the normalising softmax and log_softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnlite.errors import DTypeError, ShapeError
+from nnlite.layout import Array
+from nnlite.node import Node
+from nnlite.ops.record import (
+    ArrayType,
+    Context,
+    ErrorSample,
+    Needs,
+    OnnxNode,
+    OnnxWriter,
+    Op,
+    Reader,
+    Sample,
+    Writer,
+    register,
+)
+
+Axes = tuple[int, ...] | None
+
+
+def normalise_axes(op: str, axes: Axes, ndim: int) -> tuple[int, ...]:
+    """``axes`` as sorted non-negative integers; None means all. ShapeError names a bad one."""
+    if axes is None:
+        return tuple(range(ndim))
+    for axis in axes:
+        if not -ndim <= axis < ndim:
+            raise ShapeError(f"{op}: axis {axis} is out of range for {ndim} axes")
+    result = tuple(sorted(axis % ndim for axis in axes))
+    if len(set(result)) != len(result):
+        raise ShapeError(f"{op}: axes {axes} name one axis twice")
+    return result
+
+
+def _shape_rule(op: str, numbers: str) -> Callable[..., ArrayType]:
+    def rule(x: ArrayType, axes: Axes, keepdims: bool) -> ArrayType:
+        if x.dtype.kind not in numbers:
+            raise DTypeError(f"{op}: x is {x.dtype}, which is not taken; convert with astype")
+        reduced = normalise_axes(op, axes, len(x.shape))
+        if op != "sum" and any(x.shape[axis] == 0 for axis in reduced):
+            raise ShapeError(f"{op}: x {list(x.shape)} has no elements along the reduced axes")
+        if keepdims:
+            return ArrayType(tuple(1 if i in reduced else n for i, n in enumerate(x.shape)), x.dtype)
+        return ArrayType(tuple(n for i, n in enumerate(x.shape) if i not in reduced), x.dtype)
+
+    return rule
+
+
+def _spread(ctx: Context, gy: Array) -> Array:
+    """gy with the reduced axes back as axes of size 1."""
+    return np.expand_dims(gy, ctx.values["axes"]) if not ctx.params["keepdims"] else gy
+
+
+def _remember(ctx: Context, op: str, x: Array, axes: Axes) -> tuple[int, ...]:
+    reduced = normalise_axes(op, axes, x.ndim)
+    ctx.values["axes"], ctx.values["x_shape"] = reduced, x.shape
+    return reduced
+
+
+def _broadcast(gy: Array, ctx: Context) -> Array:
+    return np.broadcast_to(_spread(ctx, gy), ctx.values["x_shape"])
+
+
+def sum_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
+    reduced = _remember(ctx, "sum", x, axes)
+    return np.asarray(x.sum(reduced, keepdims=keepdims, dtype=x.dtype))
+
+
+def sum_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    return (_broadcast(gy, ctx).copy(),)
+
+
+def mean_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
+    reduced = _remember(ctx, "mean", x, axes)
+    return np.asarray(x.mean(reduced, keepdims=keepdims))
+
+
+def mean_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    shape = ctx.values["x_shape"]
+    count = int(np.prod([shape[axis] for axis in ctx.values["axes"]], dtype=np.int64))
+    return (_broadcast(gy / count, ctx).astype(gy.dtype),)
+
+
+def max_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
+    reduced = _remember(ctx, "max", x, axes)
+    largest = x.max(reduced, keepdims=True)
+    if ctx.recording:
+        hits = x == largest
+        ctx.save(hits / hits.sum(reduced, keepdims=True))
+    return np.asarray(largest if keepdims else np.squeeze(largest, reduced))
+
+
+def max_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    assert ctx.saved is not None and ctx.saved[0] is not None
+    return ((_spread(ctx, gy) * ctx.saved[0]).astype(gy.dtype),)
+
+
+def _samples() -> Iterator[Sample]:
+    for axes in [None, (1,), (2, 3), (-1, 0)]:
+        for keepdims in (False, True):
+            yield Sample((2, 3, 4, 5), axes=axes, keepdims=keepdims)
+
+
+def _errors() -> Iterator[ErrorSample]:
+    yield ErrorSample(ShapeError, "out of range", (2, 3), axes=(2,), keepdims=False)
+    yield ErrorSample(ShapeError, "twice", (2, 3), axes=(1, -1), keepdims=False)
+    yield ErrorSample(DTypeError, "not taken", np.array(["a"]), axes=None, keepdims=False)
+
+
+def _read_reduce(op: str, axes_input_since: int) -> Reader:
+    def read(n: OnnxNode) -> Any:
+        axes = n.host(1) if n.version >= axes_input_since else n.attribute("axes")
+        if isinstance(axes, (tuple, list)) and not axes:
+            axes = None
+        if axes is None and n.attribute("noop_with_empty_axes", 0):
+            return n.emit("identity", n.inputs[0])
+        axes = tuple(axes) if isinstance(axes, (tuple, list)) else axes
+        return n.emit(op, n.inputs[0], axes=axes, keepdims=bool(n.attribute("keepdims", 1)))
+
+    return read
+
+
+def _write_reduce(op_type: str, axes_input_since: int) -> Writer:
+    def write(w: OnnxWriter, node: Node) -> str:
+        axes, keepdims = node.params["axes"], int(node.params["keepdims"])
+        if axes is None:
+            return w.add(op_type, node.inputs, keepdims=keepdims)
+        if w.version < axes_input_since:
+            return w.add(op_type, node.inputs, keepdims=keepdims, axes=axes)
+        return w.add(op_type, [node.inputs[0], w.host(axes)], keepdims=keepdims)
+
+    return write
+
+
+def _register_reduction(
+    name: str,
+    symbol: str,
+    gradient: str,
+    numbers: str,
+    forward: Callable[..., Array],
+    backward: Callable[..., Sequence[Array | None]],
+    onnx: str,
+    axes_input_since: int,
+) -> None:
+    register(
+        Op(
+            name=name,
+            formula=f"y = {symbol} of x over the given axes (all when None); keepdims keeps them as size 1",
+            gradient=gradient,
+            source=f"ONNX {onnx}-{axes_input_since}; torch.{name}",
+            shape=_shape_rule(name, numbers),
+            forward=forward,
+            backward=backward,
+            samples=_samples,
+            errors=_errors,
+            reads={onnx: _read_reduce(name, axes_input_since)},
+            writes=_write_reduce(onnx, axes_input_since),
+        )
+    )
+
+
+_register_reduction(
+    "sum", "Σ", "gx = gy, repeated along the reduced axes", "fiu", sum_forward, sum_backward, "ReduceSum", 13
+)
+_register_reduction(
+    "mean", "mean", "gx = gy / count, repeated along the reduced axes", "f",
+    mean_forward, mean_backward, "ReduceMean", 18,
+)  # fmt: skip
+_register_reduction(
+    "max", "maximum", "gx = gy at the maximum, shared equally among ties", "fiu",
+    max_forward, max_backward, "ReduceMax", 18,
+)  # fmt: skip
+
+# -------------------------------------------------------------------------------------- softmax
+
+
+def _softmax_rule(op: str) -> Callable[..., ArrayType]:
+    def rule(x: ArrayType, axis: int) -> ArrayType:
+        if x.dtype.kind != "f":
+            raise DTypeError(f"{op}: x is {x.dtype} but must be floating-point; convert with astype")
+        normalise_axes(op, (axis,), len(x.shape))
+        return x
+
+    return rule
+
+
+def softmax_forward(ctx: Context, x: Array, axis: int) -> Array:
+    # Subtracting the maximum changes nothing mathematically and keeps exp from overflowing.
+    y = np.exp(x - x.max(axis, keepdims=True))
+    y /= y.sum(axis, keepdims=True)
+    ctx.save(y)
+    return y
+
+
+def softmax_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    assert ctx.saved is not None and ctx.saved[0] is not None
+    y, axis = ctx.saved[0], ctx.params["axis"]
+    return (y * (gy - (gy * y).sum(axis, keepdims=True)),)
+
+
+def log_softmax_forward(ctx: Context, x: Array, axis: int) -> Array:
+    shifted = x - x.max(axis, keepdims=True)
+    y: Array = shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
+    ctx.save(y)
+    return y
+
+
+def log_softmax_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    assert ctx.saved is not None and ctx.saved[0] is not None
+    return (gy - np.exp(ctx.saved[0]) * gy.sum(ctx.params["axis"], keepdims=True),)
+
+
+def _read_softmax(op: str) -> Reader:
+    def read(n: OnnxNode) -> Any:
+        x = n.inputs[0]
+        if n.version >= 13:
+            return n.emit(op, x, axis=n.attribute("axis", -1))
+        # Before operator set 13 all axes from ``axis`` on are normalised together.
+        axis, known = n.attribute("axis", 1), n.known(x)
+        if axis == -1 or (known is not None and axis % len(known.shape) == len(known.shape) - 1):
+            return n.emit(op, x, axis=-1)
+        flat = n.emit(op, n.emit("flatten", x, start=axis, end=-1), axis=-1)
+        return n.emit("reshape", flat, shape=n.emit("shape_of", x))
+
+    return read
+
+
+def _softmax_samples() -> Iterator[Sample]:
+    yield Sample((3, 5), axis=-1)
+    yield Sample((2, 3, 4), axis=1)
+
+
+def _softmax_errors() -> Iterator[ErrorSample]:
+    yield ErrorSample(ShapeError, "out of range", (3, 5), axis=2)
+    yield ErrorSample(DTypeError, "floating-point", np.ones((2, 2), np.int64), axis=1)
+
+
+register(
+    Op(
+        name="softmax",
+        formula="y = eˣ / Σ eˣ, the sum over one axis",
+        gradient="gx = y · (gy - Σ gy · y)",
+        source="ONNX Softmax-13; torch.softmax",
+        shape=_softmax_rule("softmax"),
+        forward=softmax_forward,
+        backward=softmax_backward,
+        samples=_softmax_samples,
+        errors=_softmax_errors,
+        reads={"Softmax": _read_softmax("softmax")},
+        writes=lambda w, node: w.add("Softmax", node.inputs, axis=node.params["axis"]),
+    )
+)
+register(
+    Op(
+        name="log_softmax",
+        formula="y = x - ln Σ eˣ, the sum over one axis",
+        gradient="gx = gy - eʸ · Σ gy",
+        source="ONNX LogSoftmax-13; torch.log_softmax",
+        shape=_softmax_rule("log_softmax"),
+        forward=log_softmax_forward,
+        backward=log_softmax_backward,
+        samples=_softmax_samples,
+        errors=_softmax_errors,
+        reads={"LogSoftmax": _read_softmax("log_softmax")},
+        writes=lambda w, node: w.add("LogSoftmax", node.inputs, axis=node.params["axis"]),
+    )
+)

@@ -1,0 +1,509 @@
+"""Operations that move elements without changing them, and the few that ask for a shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnlite import memory
+from nnlite.errors import ShapeError
+from nnlite.layout import Array
+from nnlite.node import Node
+from nnlite.ops.record import (
+    ArrayType,
+    Context,
+    ErrorSample,
+    Needs,
+    OnnxNode,
+    OnnxWriter,
+    Op,
+    Sample,
+    register,
+)
+from nnlite.ops.reduce import normalise_axes
+
+END = np.iinfo(np.int64).max
+"""An end beyond every axis, as ONNX's Slice writes "to the end"."""
+
+
+def _restore_shape(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    return (gy.reshape(ctx.values["x_shape"]),)
+
+
+# --------------------------------------------------------------------------------------- reshape
+
+
+def reshape_shape(x: ArrayType, shape: Sequence[int], allowzero: bool = False) -> ArrayType:
+    target = [int(size) for size in shape]
+    if not allowzero:
+        for i, size in enumerate(target):
+            if size == 0:
+                if i >= len(x.shape):
+                    raise ShapeError(f"reshape: size 0 at axis {i} copies an axis that x {list(x.shape)} lacks")
+                target[i] = x.shape[i]
+    if target.count(-1) > 1 or min(target, default=0) < -1:
+        raise ShapeError(f"reshape: {list(shape)} must hold at most one -1 and nothing below it")
+    total, known = int(np.prod(x.shape)), int(np.prod([s for s in target if s != -1]))
+    if -1 in target:
+        if known == 0 or total % known:
+            raise ShapeError(f"reshape: {list(x.shape)} has {total} elements, which {list(shape)} cannot hold")
+        target[target.index(-1)] = total // known
+    elif known != total:
+        raise ShapeError(f"reshape: {list(x.shape)} has {total} elements but {list(shape)} holds {known}")
+    return ArrayType(tuple(target), x.dtype)
+
+
+def reshape_forward(ctx: Context, x: Array, shape: Sequence[int], allowzero: bool = False) -> Array:
+    ctx.values["x_shape"] = x.shape
+    return x.reshape(reshape_shape(ArrayType(x.shape, x.dtype), shape, allowzero).shape)
+
+
+def reshape_samples() -> Iterator[Sample]:
+    yield Sample((2, 3, 4), shape=(6, 4))
+    yield Sample((2, 3, 4), shape=(-1, 2))
+    yield Sample((2, 3, 4), shape=(0, -1))
+    yield Sample((1,), shape=())
+
+
+def reshape_errors() -> Iterator[ErrorSample]:
+    yield ErrorSample(ShapeError, "24 elements but .* holds 25", (2, 3, 4), shape=(5, 5))
+    yield ErrorSample(ShapeError, "cannot hold", (2, 3, 4), shape=(-1, 5))
+    yield ErrorSample(ShapeError, "at most one -1", (2, 3, 4), shape=(-1, -1))
+    yield ErrorSample(ShapeError, "copies an axis", (2, 3), shape=(6, 1, 0))
+
+
+def read_reshape(n: OnnxNode) -> Any:
+    shape = n.attribute("shape") if n.version < 5 else n.host(1)
+    return n.emit("reshape", n.inputs[0], shape=shape, allowzero=bool(n.attribute("allowzero", 0)))
+
+
+def write_reshape(w: OnnxWriter, node: Node) -> str:
+    zero = {"allowzero": 1} if node.params.get("allowzero") and w.version >= 14 else {}
+    return w.add("Reshape", [node.inputs[0], w.host(node.params["shape"])], **zero)
+
+
+register(
+    Op(
+        name="reshape",
+        formula="the elements of x in row-major order of the logical axes, with another shape; "
+        "-1 is what remains, 0 copies x's size (unless allowzero)",
+        gradient="gx = gy with x's shape",
+        source="ONNX Reshape-14; torch.reshape",
+        shape=reshape_shape,
+        forward=reshape_forward,
+        backward=_restore_shape,
+        samples=reshape_samples,
+        errors=reshape_errors,
+        reads={"Reshape": read_reshape},
+        writes=write_reshape,
+    )
+)
+
+# --------------------------------------------------------------------------------------- flatten
+
+
+def flatten_shape(x: ArrayType, start: int, end: int) -> ArrayType:
+    rank = len(x.shape)
+    if rank == 0:
+        return ArrayType((1,), x.dtype)
+    # ONNX's Flatten may put its cut behind the last axis: start == rank merges nothing.
+    if start == rank and end == -1:
+        return ArrayType((*x.shape, 1), x.dtype)
+    first, last = (normalise_axes("flatten", (axis,), rank)[0] for axis in (start, end))
+    if first > last:
+        raise ShapeError(f"flatten: start_dim {start} lies behind end_dim {end}")
+    merged = int(np.prod(x.shape[first : last + 1]))
+    return ArrayType((*x.shape[:first], merged, *x.shape[last + 1 :]), x.dtype)
+
+
+def flatten_forward(ctx: Context, x: Array, start: int, end: int) -> Array:
+    ctx.values["x_shape"] = x.shape
+    return x.reshape(flatten_shape(ArrayType(x.shape, x.dtype), start, end).shape)
+
+
+def flatten_samples() -> Iterator[Sample]:
+    yield Sample((2, 3, 4, 5), start=1, end=-1)
+    yield Sample((2, 3, 4, 5), start=1, end=2, onnx=False)
+    yield Sample((2, 3, 4), start=0, end=-1, onnx=False)
+
+
+def flatten_errors() -> Iterator[ErrorSample]:
+    yield ErrorSample(ShapeError, "behind", (2, 3, 4), start=2, end=1)
+    yield ErrorSample(ShapeError, "out of range", (2, 3, 4), start=1, end=3)
+
+
+def read_flatten(n: OnnxNode) -> Any:
+    axis = n.attribute("axis", 1)
+    if axis == 0:
+        return n.emit("reshape", n.inputs[0], shape=(1, -1))
+    tail = n.emit("flatten", n.inputs[0], start=axis, end=-1)
+    return tail if axis == 1 else n.emit("flatten", tail, start=0, end=-2)
+
+
+def write_flatten(w: OnnxWriter, node: Node) -> str:
+    start, end = node.params["start"], node.params["end"]
+    if (start, end) == (1, -1):
+        return w.add("Flatten", node.inputs, axis=1)
+    known = node.inputs[0].type if node.inputs[0] is not None else None
+    if known is None:
+        raise ShapeError("flatten: only start_dim=1, end_dim=-1 can be written to ONNX for an unknown shape")
+    return w.add("Reshape", [node.inputs[0], w.host(flatten_shape(known, start, end).shape)])
+
+
+register(
+    Op(
+        name="flatten",
+        formula="axes start..end of x merged into one, in row-major order",
+        gradient="gx = gy with x's shape",
+        source="torch.flatten; ONNX Flatten-13",
+        shape=flatten_shape,
+        forward=flatten_forward,
+        backward=_restore_shape,
+        samples=flatten_samples,
+        errors=flatten_errors,
+        reads={"Flatten": read_flatten},
+        writes=write_flatten,
+    )
+)
+
+# ------------------------------------------------------------------------------------- transpose
+
+
+def transpose_shape(x: ArrayType, axes: Sequence[int] | None) -> ArrayType:
+    order = tuple(range(len(x.shape)))[::-1] if axes is None else tuple(axes)
+    if sorted(axis % max(len(x.shape), 1) for axis in order) != list(range(len(x.shape))):
+        raise ShapeError(f"transpose: axes {list(order)} must name each of the {len(x.shape)} axes once")
+    return ArrayType(tuple(x.shape[axis] for axis in order), x.dtype)
+
+
+def transpose_forward(ctx: Context, x: Array, axes: Sequence[int] | None) -> Array:
+    return x.transpose(axes)
+
+
+def transpose_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    axes = ctx.params["axes"]
+    return (gy.transpose() if axes is None else gy.transpose(np.argsort([a % gy.ndim for a in axes])),)
+
+
+register(
+    Op(
+        name="transpose",
+        formula="y[i_axes[0], i_axes[1], …] = x[i_0, i_1, …]; axes None reverses them",
+        gradient="gx = gy transposed back",
+        source="ONNX Transpose-13; torch.permute",
+        shape=transpose_shape,
+        forward=transpose_forward,
+        backward=transpose_backward,
+        samples=lambda: [Sample((2, 3, 4), axes=(2, 0, 1)), Sample((2, 3), axes=None)],
+        errors=lambda: [ErrorSample(ShapeError, "each of the 2 axes once", (2, 3), axes=(0, 0))],
+        reads={"Transpose": lambda n: n.emit("transpose", n.inputs[0], axes=n.attribute("perm"))},
+        writes=lambda w, node: w.add("Transpose", node.inputs, perm=node.params["axes"]),
+    )
+)
+
+# ---------------------------------------------------------------------------- squeeze, unsqueeze
+
+
+def squeeze_shape(x: ArrayType, axes: Sequence[int] | None) -> ArrayType:
+    if axes is None:
+        return ArrayType(tuple(n for n in x.shape if n != 1), x.dtype)
+    gone = normalise_axes("squeeze", tuple(axes), len(x.shape))
+    if any(x.shape[axis] != 1 for axis in gone):
+        raise ShapeError(f"squeeze: axes {list(axes)} of {list(x.shape)} are not all of size 1")
+    return ArrayType(tuple(n for i, n in enumerate(x.shape) if i not in gone), x.dtype)
+
+
+def squeeze_forward(ctx: Context, x: Array, axes: Sequence[int] | None) -> Array:
+    ctx.values["x_shape"] = x.shape
+    return x.reshape(squeeze_shape(ArrayType(x.shape, x.dtype), axes).shape)
+
+
+def unsqueeze_shape(x: ArrayType, axes: Sequence[int]) -> ArrayType:
+    new = normalise_axes("unsqueeze", tuple(axes), len(x.shape) + len(axes))
+    sizes = iter(x.shape)
+    return ArrayType(
+        tuple(1 if i in new else next(sizes) for i in range(len(x.shape) + len(axes))), x.dtype
+    )
+
+
+def unsqueeze_forward(ctx: Context, x: Array, axes: Sequence[int]) -> Array:
+    ctx.values["x_shape"] = x.shape
+    return x.reshape(unsqueeze_shape(ArrayType(x.shape, x.dtype), axes).shape)
+
+
+def _read_axes(op: str) -> Any:
+    def read(n: OnnxNode) -> Any:
+        return n.emit(op, n.inputs[0], axes=n.attribute("axes") if n.version < 13 else n.host(1))
+
+    return read
+
+
+def _write_axes(op_type: str) -> Any:
+    def write(w: OnnxWriter, node: Node) -> str:
+        axes = node.params["axes"]
+        if axes is None:
+            return w.add(op_type, node.inputs)
+        if w.version < 13:
+            return w.add(op_type, node.inputs, axes=axes)
+        return w.add(op_type, [node.inputs[0], w.host(axes)])
+
+    return write
+
+
+register(
+    Op(
+        name="squeeze",
+        formula="x without the given axes of size 1 (all such axes when None)",
+        gradient="gx = gy with x's shape",
+        source="ONNX Squeeze-13",
+        shape=squeeze_shape,
+        forward=squeeze_forward,
+        backward=_restore_shape,
+        samples=lambda: [Sample((2, 1, 3, 1), axes=(1, -1)), Sample((2, 1, 3), axes=None)],
+        errors=lambda: [ErrorSample(ShapeError, "not all of size 1", (2, 3), axes=(1,))],
+        reads={"Squeeze": _read_axes("squeeze")},
+        writes=_write_axes("Squeeze"),
+    )
+)
+register(
+    Op(
+        name="unsqueeze",
+        formula="x with new axes of size 1 at the given positions of the result",
+        gradient="gx = gy with x's shape",
+        source="ONNX Unsqueeze-13",
+        shape=unsqueeze_shape,
+        forward=unsqueeze_forward,
+        backward=_restore_shape,
+        samples=lambda: [Sample((2, 3), axes=(0,)), Sample((2, 3), axes=(3, 1))],
+        errors=lambda: [ErrorSample(ShapeError, "out of range", (2, 3), axes=(4,))],
+        reads={"Unsqueeze": _read_axes("unsqueeze")},
+        writes=_write_axes("Unsqueeze"),
+    )
+)
+
+# ---------------------------------------------------------------------------------------- concat
+
+
+def concat_shape(*parts: ArrayType, axis: int) -> ArrayType:
+    first = parts[0]
+    (at,) = normalise_axes("concat", (axis,), len(first.shape))
+    for part in parts:
+        same = len(part.shape) == len(first.shape) and all(
+            i == at or a == b for i, (a, b) in enumerate(zip(part.shape, first.shape, strict=True))
+        )
+        if not same or part.dtype != first.dtype:
+            raise ShapeError(f"concat: {part} does not fit {first} along axis {axis}")
+    total = sum(part.shape[at] for part in parts)
+    return ArrayType((*first.shape[:at], total, *first.shape[at + 1 :]), first.dtype)
+
+
+def concat_forward(ctx: Context, *parts: Array, axis: int) -> Array:
+    ctx.values["sizes"] = [part.shape[axis] for part in parts]
+    return np.concatenate(parts, axis)
+
+
+def concat_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    cuts = np.cumsum(ctx.values["sizes"])[:-1]
+    pieces = np.split(gy, cuts, ctx.params["axis"])
+    return [piece if need else None for piece, need in zip(pieces, needs, strict=True)]
+
+
+def concat_errors() -> Iterator[ErrorSample]:
+    yield ErrorSample(ShapeError, "does not fit", (2, 3), (3, 4), axis=1)
+    yield ErrorSample(ShapeError, "does not fit", (2, 3), (2, 3, 1), axis=1)
+    yield ErrorSample(ShapeError, "out of range", (2, 3), (2, 3), axis=2)
+
+
+register(
+    Op(
+        name="concat",
+        formula="the operands one after another along axis",
+        gradient="gy cut into the operands' pieces",
+        source="ONNX Concat-13; torch.cat",
+        shape=concat_shape,
+        forward=concat_forward,
+        backward=concat_backward,
+        samples=lambda: [Sample((2, 3, 2), (2, 1, 2), (2, 2, 2), axis=1), Sample((2, 3), (1, 3), axis=-2)],
+        errors=concat_errors,
+        reads={"Concat": lambda n: n.emit("concat", *n.inputs, axis=n.attribute("axis", 1))},
+        writes=lambda w, node: w.add("Concat", node.inputs, axis=node.params["axis"]),
+    )
+)
+
+# ----------------------------------------------------------------------------------------- slice
+
+
+def _slices(
+    shape: tuple[int, ...],
+    starts: Sequence[int],
+    ends: Sequence[int],
+    axes: Sequence[int] | None,
+    steps: Sequence[int] | None,
+) -> tuple[slice, ...]:
+    listed = tuple(range(len(starts))) if axes is None else tuple(axes)
+    strides = (1,) * len(starts) if steps is None else tuple(steps)
+    if not len(starts) == len(ends) == len(listed) == len(strides):
+        raise ShapeError("slice: starts, ends, axes and steps must be of one length")
+    normalise_axes("slice", listed, len(shape))
+    if 0 in strides:
+        raise ShapeError("slice: a step of 0 leads nowhere")
+    result = [slice(None)] * len(shape)
+    for start, end, axis, step in zip(starts, ends, listed, strides, strict=True):
+        # Counting backwards, an end before the first element means "through the first".
+        stop = None if step < 0 and end < -shape[axis] else int(end)
+        result[axis] = slice(int(start), stop, int(step))
+    return tuple(result)
+
+
+def slice_shape(
+    x: ArrayType,
+    starts: Sequence[int],
+    ends: Sequence[int],
+    axes: Sequence[int] | None = None,
+    steps: Sequence[int] | None = None,
+) -> ArrayType:
+    cuts = _slices(x.shape, starts, ends, axes, steps)
+    sizes = (len(range(*cut.indices(size))) for cut, size in zip(cuts, x.shape, strict=True))
+    return ArrayType(tuple(sizes), x.dtype)
+
+
+def slice_forward(ctx: Context, x: Array, **params: Any) -> Array:
+    cuts = _slices(x.shape, **({"axes": None, "steps": None} | params))
+    ctx.values["cuts"], ctx.values["x_shape"] = cuts, x.shape
+    return x[cuts]
+
+
+def slice_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    gx = memory.empty(ctx.values["x_shape"], gy.dtype)
+    gx[...] = 0
+    gx[ctx.values["cuts"]] = gy
+    return (gx,)
+
+
+def slice_samples() -> Iterator[Sample]:
+    yield Sample((4, 5, 6), starts=(1, 0), ends=(3, END), axes=(0, 2), steps=(1, 2))
+    yield Sample((4, 5), starts=(-1,), ends=(-END,), axes=(1,), steps=(-2,))
+    yield Sample((4, 5), starts=(1, -3), ends=(100, -1), axes=None, steps=None)
+
+
+def slice_errors() -> Iterator[ErrorSample]:
+    yield ErrorSample(ShapeError, "step of 0", (4, 5), starts=(0,), ends=(1,), axes=(0,), steps=(0,))
+    yield ErrorSample(ShapeError, "one length", (4, 5), starts=(0,), ends=(1, 2), axes=(0,), steps=(1,))
+    yield ErrorSample(ShapeError, "out of range", (4, 5), starts=(0,), ends=(1,), axes=(2,), steps=(1,))
+
+
+def read_slice(n: OnnxNode) -> Any:
+    if n.version < 10:
+        window = [n.attribute(name) for name in ("starts", "ends", "axes")] + [None]
+    else:
+        window = [n.host(i) for i in (1, 2, 3, 4)]
+    names = ("starts", "ends", "axes", "steps")
+    return n.emit("slice", n.inputs[0], **dict(zip(names, window, strict=True)))
+
+
+def write_slice(w: OnnxWriter, node: Node) -> str:
+    params = [node.params.get(name) for name in ("starts", "ends", "axes", "steps")]
+    return w.add("Slice", [node.inputs[0], *(None if p is None else w.host(p) for p in params)])
+
+
+register(
+    Op(
+        name="slice",
+        formula="x[starts:ends:steps] along the given axes; negative starts and ends count from the end",
+        gradient="gx = 0 with gy in the window",
+        source="ONNX Slice-13",
+        shape=slice_shape,
+        forward=slice_forward,
+        backward=slice_backward,
+        samples=slice_samples,
+        errors=slice_errors,
+        reads={"Slice": read_slice},
+        writes=write_slice,
+    )
+)
+
+# ------------------------------------------------------------------------------------------- pad
+
+
+def pad_shape(x: ArrayType, pads: Sequence[int], value: float = 0.0) -> ArrayType:
+    rank = len(x.shape)
+    if len(pads) != 2 * rank:
+        raise ShapeError(f"pad: {len(pads)} pads given but x {list(x.shape)} needs {2 * rank}")
+    sizes = tuple(int(n + pads[i] + pads[rank + i]) for i, n in enumerate(x.shape))
+    if min(sizes, default=0) < 0:
+        raise ShapeError(f"pad: negative pads {list(pads)} take more than {list(x.shape)} has")
+    return ArrayType(sizes, x.dtype)
+
+
+def _pad_windows(shape: tuple[int, ...], pads: Sequence[int]) -> tuple[Any, Any]:
+    """Where x lies in the result, and which part of x that is (all of it, unless a pad is negative)."""
+    rank = len(shape)
+    inside, part = [], []
+    for size, before, after in zip(shape, pads[:rank], pads[rank:], strict=True):
+        inside.append(slice(max(before, 0), max(before, 0) + size + min(before, 0) + min(after, 0)))
+        part.append(slice(max(-before, 0), size + min(after, 0)))
+    return tuple(inside), tuple(part)
+
+
+def pad_forward(ctx: Context, x: Array, pads: Sequence[int], value: float = 0.0) -> Array:
+    y = memory.empty(pad_shape(ArrayType(x.shape, x.dtype), pads).shape, x.dtype)
+    y[...] = value
+    inside, part = _pad_windows(x.shape, [int(p) for p in pads])
+    y[inside] = x[part]
+    ctx.values.update(x_shape=x.shape, inside=inside, part=part)
+    return y
+
+
+def pad_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    gx = memory.empty(ctx.values["x_shape"], gy.dtype)
+    gx[...] = 0
+    gx[ctx.values["part"]] = gy[ctx.values["inside"]]
+    return (gx,)
+
+
+def pad_samples() -> Iterator[Sample]:
+    yield Sample((1, 2, 3, 4), pads=(0, 0, 1, 2, 0, 0, 3, 0), value=0.0)
+    yield Sample((2, 5), pads=(1, -1, 0, -2), value=1.5)
+
+
+def pad_errors() -> Iterator[ErrorSample]:
+    yield ErrorSample(ShapeError, "needs 4", (2, 3), pads=(1, 1), value=0.0)
+    yield ErrorSample(ShapeError, "take more than", (2, 3), pads=(0, -2, 0, -2), value=0.0)
+
+
+def read_pad(n: OnnxNode) -> Any:
+    if n.attribute("mode", "constant") != "constant":
+        raise n.refuse(f"mode {n.attribute('mode')!r} is not supported, only constant")
+    if len(n.inputs) > 3 and n.inputs[3] is not None:
+        raise n.refuse("the axes input is not supported")
+    if n.version < 11:
+        pads = n.attribute("pads") or n.attribute("paddings")
+        return n.emit("pad", n.inputs[0], pads=pads, value=n.attribute("value", 0.0))
+    value = n.host(2)
+    return n.emit("pad", n.inputs[0], pads=n.host(1), value=0.0 if value is None else value)
+
+
+def write_pad(w: OnnxWriter, node: Node) -> str:
+    known = node.inputs[0].type if node.inputs[0] is not None else None
+    value = w.host(node.params.get("value", 0.0), np.float32 if known is None else known.dtype)
+    return w.add("Pad", [node.inputs[0], w.host(node.params["pads"]), value], mode="constant")
+
+
+register(
+    Op(
+        name="pad",
+        formula="x with pads[i] elements of value before and pads[rank+i] after it along axis i; "
+        "negative pads cut off",
+        gradient="gx = the part of gy where x lies, 0 where x was cut off",
+        source="ONNX Pad-13 (mode constant); torch.nn.functional.pad",
+        shape=pad_shape,
+        forward=pad_forward,
+        backward=pad_backward,
+        samples=pad_samples,
+        errors=pad_errors,
+        reads={"Pad": read_pad},
+        writes=write_pad,
+    )
+)
