@@ -248,6 +248,22 @@ def test_closing_ends_the_threads(samples: list[Sample]) -> None:
     assert loader_threads() == []
 
 
+def test_closing_waits_only_for_the_pictures_in_hand(samples: list[Sample]) -> None:
+    begun, go_on = [], threading.Event()
+
+    def transform(picture: np.ndarray, rng: object = None) -> np.ndarray:
+        begun.append(1)
+        if len(begun) > 1:
+            go_on.wait(5)
+        return ToFloat()(picture[:20])
+
+    batches = Loader(samples, transform, 1, workers=1).epoch(0)
+    next(batches)
+    threading.Timer(0.05, go_on.set).start()
+    batches.close()
+    assert len(begun) <= 2, "pictures that nobody will take were prepared"
+
+
 def test_a_raising_consumer_ends_the_threads(samples: list[Sample]) -> None:
     def consume() -> None:
         for _ in Loader(samples, EVALUATION, 2, workers=3).epoch(0):

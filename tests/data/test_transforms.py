@@ -235,6 +235,16 @@ def test_hue_turns_the_colour_circle() -> None:
     np.testing.assert_array_equal(ColorJitter(hue=0.5)(grey, generator(0, 0, 0)), grey)
 
 
+def test_hue_wraps_around_exactly(picture: np.ndarray) -> None:
+    # -0.1 · 255 = -25.5 is cut to -25, and the circle has 256 steps.
+    hsv = np.array(Image.fromarray(picture).convert("HSV"))
+    hsv[..., 0] = (hsv[..., 0].astype(int) - 25) % 256
+    bands = [Image.fromarray(np.ascontiguousarray(hsv[..., i])) for i in range(3)]
+    expected = np.asarray(Image.merge("HSV", bands).convert("RGB"))
+    jittered = ColorJitter(hue=(-0.1, -0.1))(picture, generator(0, 0, 0))
+    np.testing.assert_array_equal(jittered, expected)
+
+
 def test_factors_are_uniform_in_their_bounds() -> None:
     grey = np.full((1, 1, 3), 100, np.uint8)
     values = [int(ColorJitter(brightness=0.5)(grey, generator(0, 0, i))[0, 0, 0]) for i in range(1000)]
