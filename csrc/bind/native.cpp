@@ -1,0 +1,244 @@
+// Python bindings of the CPU kernels: check operands, release the GIL, call. No mathematics here.
+
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstring>
+
+#include "../cpu/cpu.h"
+#include "../cpu/dispatch.h"
+#include "../cpu/parallel.h"
+#include "args.h"
+
+namespace nnlite {
+namespace {
+
+using Ints = std::array<int64_t, conv2d_fields>;
+using PoolInts = std::array<int64_t, pool2d_fields>;
+
+void require(bool good, const char* rule) {
+    if (!good) throw py::value_error(std::string("geometry: ") + rule);
+}
+
+Conv2d conv2d(const Ints& ints) {
+    Conv2d g;
+    std::memcpy(&g, ints.data(), sizeof g);
+    require(g.N >= 0 && g.C > 0 && g.H > 0 && g.W > 0 && g.K > 0, "sizes must be positive");
+    require(g.R > 0 && g.S > 0 && g.P > 0 && g.Q > 0, "kernel and output sizes must be positive");
+    require(g.stride_h > 0 && g.stride_w > 0 && g.dilation_h > 0 && g.dilation_w > 0,
+            "strides and dilations must be positive");
+    require(g.pad_top >= 0 && g.pad_left >= 0 && g.pad_bottom >= 0 && g.pad_right >= 0, "pads must not be negative");
+    require(g.groups > 0 && g.C % g.groups == 0 && g.K % g.groups == 0, "groups must divide C and K");
+    return g;
+}
+
+Pool2d pool2d(const PoolInts& ints) {
+    Pool2d g;
+    std::memcpy(&g, ints.data(), sizeof g);
+    require(g.N >= 0 && g.C > 0 && g.H > 0 && g.W > 0, "sizes must be positive");
+    require(g.R > 0 && g.S > 0 && g.P > 0 && g.Q > 0, "window and output sizes must be positive");
+    require(g.stride_h > 0 && g.stride_w > 0 && g.dilation_h > 0 && g.dilation_w > 0,
+            "strides and dilations must be positive");
+    require(g.pad_top >= 0 && g.pad_left >= 0 && g.pad_bottom >= 0 && g.pad_right >= 0, "pads must not be negative");
+    return g;
+}
+
+Norm norm(int64_t M, int64_t C) {
+    require(M >= 0 && C > 0, "sizes must be positive");
+    return {M, C};
+}
+
+Shape x_shape(const Conv2d& g) { return {g.N, g.C, g.H, g.W}; }
+Shape w_shape(const Conv2d& g) { return {g.K, g.group_C(), g.R, g.S}; }
+Shape y_shape(const Conv2d& g) { return {g.N, g.K, g.P, g.Q}; }
+Shape x_shape(const Pool2d& g) { return {g.N, g.C, g.H, g.W}; }
+Shape y_shape(const Pool2d& g) { return {g.N, g.C, g.P, g.Q}; }
+
+// Other Python threads run meanwhile, and denormals are zeros in this one.
+template <class Function>
+void without_gil(const Function& function) {
+    py::gil_scoped_release released;
+    const FlushDenormals flush;
+    function();
+}
+
+using Object = const py::object&;
+
+using Conv2dSize = size_t (*)(const Conv2d&);
+
+// What a variant takes for granted. Python's supports() never chooses it for anything else; a direct call might.
+void any(const Conv2d&) {}
+void stem(const Conv2d& g) { require(g.groups == 1 && g.dilation_w == 1, "stem takes groups=1 and dilation_w=1"); }
+void depthwise(const Conv2d& g) {
+    require(g.groups == g.C && g.taps() <= 961, "depthwise takes groups=C and at most 961 taps");
+}
+void depthwise_single(const Conv2d& g) {
+    depthwise(g);
+    require(g.K == g.C, "this depthwise kernel takes K=C");
+}
+using Rule = void (*)(const Conv2d&);
+
+template <Conv2dSize size>
+size_t conv2d_size(const Ints& ints) {
+    return size(conv2d(ints));
+}
+
+template <void (*kernel)(const Conv2d&, const float*, const float*, const float*, float*, void*), Conv2dSize size, Rule rule>
+void forward(const Ints& ints, Object x_, Object w_, Object bias_, Object y_, Object workspace_) {
+    const Conv2d g = conv2d(ints);
+    rule(g);
+    const float* x = in<float>(x_, "x", x_shape(g));
+    const float* w = in<float>(w_, "w", w_shape(g));
+    const float* bias = in_or_null<float>(bias_, "bias", {g.K});
+    float* y = out<float>(y_, "y", y_shape(g));
+    void* workspace = scratch(workspace_, size(g));
+    without_gil([&] { kernel(g, x, w, bias, y, workspace); });
+}
+
+template <void (*kernel)(const Conv2d&, const float*, const float*, float*, void*), Conv2dSize size, Rule rule>
+void grad_input(const Ints& ints, Object gy_, Object w_, Object gx_, Object workspace_) {
+    const Conv2d g = conv2d(ints);
+    rule(g);
+    const float* gy = in<float>(gy_, "gy", y_shape(g));
+    const float* w = in<float>(w_, "w", w_shape(g));
+    float* gx = out<float>(gx_, "gx", x_shape(g));
+    void* workspace = scratch(workspace_, size(g));
+    without_gil([&] { kernel(g, gy, w, gx, workspace); });
+}
+
+template <void (*kernel)(const Conv2d&, const float*, const float*, float*, void*), Conv2dSize size, Rule rule>
+void grad_weight(const Ints& ints, Object x_, Object gy_, Object gw_, Object workspace_) {
+    const Conv2d g = conv2d(ints);
+    rule(g);
+    const float* x = in<float>(x_, "x", x_shape(g));
+    const float* gy = in<float>(gy_, "gy", y_shape(g));
+    float* gw = out<float>(gw_, "gw", w_shape(g));
+    void* workspace = scratch(workspace_, size(g));
+    without_gil([&] { kernel(g, x, gy, gw, workspace); });
+}
+
+void bind_conv2d(py::module_& m) {
+#define NNLITE_BIND(direction, name, rule)                  \
+    m.def(#name, &direction<name, name##_workspace, rule>); \
+    m.def(#name "_workspace", &conv2d_size<name##_workspace>)
+    NNLITE_BIND(forward, conv2d_forward_igemm, any);
+    NNLITE_BIND(forward, conv2d_forward_stem, stem);
+    NNLITE_BIND(forward, conv2d_forward_depthwise, depthwise);
+    NNLITE_BIND(grad_input, conv2d_grad_input_igemm, any);
+    NNLITE_BIND(grad_input, conv2d_grad_input_depthwise, depthwise_single);
+    NNLITE_BIND(grad_weight, conv2d_grad_weight_gemm, any);
+    NNLITE_BIND(grad_weight, conv2d_grad_weight_depthwise, depthwise_single);
+#undef NNLITE_BIND
+}
+
+void bind_pool2d(py::module_& m) {
+    m.def("max_pool2d_forward", [](const PoolInts& ints, Object x_, Object y_, Object indices_, Object) {
+        const Pool2d g = pool2d(ints);
+        const float* x = in<float>(x_, "x", x_shape(g));
+        float* y = out<float>(y_, "y", y_shape(g));
+        int32_t* indices = out_or_null<int32_t>(indices_, "indices", y_shape(g));
+        without_gil([&] { max_pool2d_forward(g, x, y, indices); });
+    });
+    m.def("max_pool2d_backward", [](const PoolInts& ints, Object gy_, Object indices_, Object gx_, Object) {
+        const Pool2d g = pool2d(ints);
+        const float* gy = in<float>(gy_, "gy", y_shape(g));
+        const int32_t* indices = in<int32_t>(indices_, "indices", y_shape(g));
+        float* gx = out<float>(gx_, "gx", x_shape(g));
+        without_gil([&] { max_pool2d_backward(g, gy, indices, gx); });
+    });
+    m.def("avg_pool2d_forward", [](const PoolInts& ints, Object x_, Object y_, Object) {
+        const Pool2d g = pool2d(ints);
+        const float* x = in<float>(x_, "x", x_shape(g));
+        float* y = out<float>(y_, "y", y_shape(g));
+        without_gil([&] { avg_pool2d_forward(g, x, y); });
+    });
+    m.def("avg_pool2d_backward", [](const PoolInts& ints, Object gy_, Object gx_, Object) {
+        const Pool2d g = pool2d(ints);
+        const float* gy = in<float>(gy_, "gy", y_shape(g));
+        float* gx = out<float>(gx_, "gx", x_shape(g));
+        without_gil([&] { avg_pool2d_backward(g, gy, gx); });
+    });
+}
+
+void bind_norm(py::module_& m) {
+    m.def("batch_norm_training_forward",
+          [](int64_t M, int64_t C, double epsilon, Object x_, Object weight_, Object bias_, Object y_, Object mean_,
+             Object inv_std_, Object workspace_) {
+              const Norm g = norm(M, C);
+              const float* x = in<float>(x_, "x", {M, C});
+              const float* weight = in<float>(weight_, "weight", {C});
+              const float* bias = in<float>(bias_, "bias", {C});
+              float* y = out<float>(y_, "y", {M, C});
+              float* mean = out<float>(mean_, "mean", {C});
+              float* inv_std = out<float>(inv_std_, "inv_std", {C});
+              void* workspace = scratch(workspace_, batch_norm_training_forward_workspace(g));
+              without_gil([&] {
+                  batch_norm_training_forward(g, epsilon, x, weight, bias, y, mean, inv_std, workspace);
+              });
+          });
+    m.def("batch_norm_training_backward",
+          [](int64_t M, int64_t C, double, Object x_, Object gy_, Object weight_, Object mean_, Object inv_std_,
+             Object gx_, Object gweight_, Object gbias_, Object workspace_) {
+              const Norm g = norm(M, C);
+              const float* x = in<float>(x_, "x", {M, C});
+              const float* gy = in<float>(gy_, "gy", {M, C});
+              const float* weight = in<float>(weight_, "weight", {C});
+              const float* mean = in<float>(mean_, "mean", {C});
+              const float* inv_std = in<float>(inv_std_, "inv_std", {C});
+              float* gx = out_or_null<float>(gx_, "gx", {M, C});
+              float* gweight = out<float>(gweight_, "gweight", {C});
+              float* gbias = out<float>(gbias_, "gbias", {C});
+              void* workspace = scratch(workspace_, batch_norm_training_backward_workspace(g));
+              without_gil([&] {
+                  batch_norm_training_backward(g, x, gy, weight, mean, inv_std, gx, gweight, gbias, workspace);
+              });
+          });
+    m.def("batch_norm_inference_forward",
+          [](int64_t M, int64_t C, double, Object x_, Object scale_, Object shift_, Object y_, Object) {
+              const Norm g = norm(M, C);
+              const float* x = in<float>(x_, "x", {M, C});
+              const float* scale = in<float>(scale_, "scale", {C});
+              const float* shift = in<float>(shift_, "shift", {C});
+              float* y = out<float>(y_, "y", {M, C});
+              without_gil([&] { batch_norm_inference_forward(g, x, scale, shift, y); });
+          });
+    m.def("batch_norm_inference_backward",
+          [](int64_t M, int64_t C, double, Object x_, Object gy_, Object scale_, Object mean_, Object inv_std_,
+             Object gx_, Object gweight_, Object gbias_, Object workspace_) {
+              const Norm g = norm(M, C);
+              const float* x = in<float>(x_, "x", {M, C});
+              const float* gy = in<float>(gy_, "gy", {M, C});
+              const float* scale = in<float>(scale_, "scale", {C});
+              const float* mean = in<float>(mean_, "mean", {C});
+              const float* inv_std = in<float>(inv_std_, "inv_std", {C});
+              float* gx = out_or_null<float>(gx_, "gx", {M, C});
+              float* gweight = out_or_null<float>(gweight_, "gweight", {C});
+              float* gbias = out_or_null<float>(gbias_, "gbias", {C});
+              void* workspace = scratch(workspace_, batch_norm_inference_backward_workspace(g));
+              without_gil([&] {
+                  batch_norm_inference_backward(g, x, gy, scale, mean, inv_std, gx, gweight, gbias, workspace);
+              });
+          });
+    m.def("batch_norm_training_forward_workspace",
+          [](int64_t M, int64_t C, double) { return batch_norm_training_forward_workspace(norm(M, C)); });
+    m.def("batch_norm_training_backward_workspace",
+          [](int64_t M, int64_t C, double) { return batch_norm_training_backward_workspace(norm(M, C)); });
+    m.def("batch_norm_inference_backward_workspace",
+          [](int64_t M, int64_t C, double) { return batch_norm_inference_backward_workspace(norm(M, C)); });
+}
+
+}  // namespace
+}  // namespace nnlite
+
+PYBIND11_MODULE(_native, m) {
+    m.doc() = "nnlite's CPU kernels; use them through nnlite.kernels.";
+    m.def("isa", [] { return nnlite::kernels().name; });
+    m.def("use_isa", &nnlite::use_isa);
+    m.def("compiled_isas", &nnlite::compiled_isas);
+    m.def("usable_isas", &nnlite::usable_isas);
+    m.def("set_num_threads", &nnlite::set_num_threads);
+    m.def("num_threads", &nnlite::num_threads);
+    nnlite::bind_conv2d(m);
+    nnlite::bind_pool2d(m);
+    nnlite::bind_norm(m);
+}

@@ -1,0 +1,54 @@
+// Every CPU kernel: one function per spec and variant, and its workspace where it needs one. Arrays are
+// channels-last: x [N,H,W,C], w [K,R,S,C/groups], y [N,P,Q,K]. Optional operands may be null.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../include/params.h"
+
+namespace nnlite {
+
+size_t conv2d_forward_igemm_workspace(const Conv2d& g);
+void conv2d_forward_igemm(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
+                          void* workspace);
+
+size_t conv2d_forward_stem_workspace(const Conv2d& g);
+void conv2d_forward_stem(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
+                         void* workspace);
+
+size_t conv2d_forward_depthwise_workspace(const Conv2d& g);
+void conv2d_forward_depthwise(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
+                              void* workspace);
+
+size_t conv2d_grad_input_igemm_workspace(const Conv2d& g);
+void conv2d_grad_input_igemm(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace);
+
+size_t conv2d_grad_input_depthwise_workspace(const Conv2d& g);
+void conv2d_grad_input_depthwise(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace);
+
+size_t conv2d_grad_weight_gemm_workspace(const Conv2d& g);
+void conv2d_grad_weight_gemm(const Conv2d& g, const float* x, const float* gy, float* gw, void* workspace);
+
+size_t conv2d_grad_weight_depthwise_workspace(const Conv2d& g);
+void conv2d_grad_weight_depthwise(const Conv2d& g, const float* x, const float* gy, float* gw, void* workspace);
+
+void max_pool2d_forward(const Pool2d& g, const float* x, float* y, int32_t* indices);
+void max_pool2d_backward(const Pool2d& g, const float* gy, const int32_t* indices, float* gx);
+void avg_pool2d_forward(const Pool2d& g, const float* x, float* y);
+void avg_pool2d_backward(const Pool2d& g, const float* gy, float* gx);
+
+size_t batch_norm_training_forward_workspace(const Norm& g);
+void batch_norm_training_forward(const Norm& g, double epsilon, const float* x, const float* weight,
+                                 const float* bias, float* y, float* mean, float* inv_std, void* workspace);
+size_t batch_norm_training_backward_workspace(const Norm& g);
+void batch_norm_training_backward(const Norm& g, const float* x, const float* gy, const float* weight,
+                                  const float* mean, const float* inv_std, float* gx, float* gweight, float* gbias,
+                                  void* workspace);
+void batch_norm_inference_forward(const Norm& g, const float* x, const float* scale, const float* shift, float* y);
+size_t batch_norm_inference_backward_workspace(const Norm& g);
+void batch_norm_inference_backward(const Norm& g, const float* x, const float* gy, const float* scale,
+                                   const float* mean, const float* inv_std, float* gx, float* gweight, float* gbias,
+                                   void* workspace);
+
+}  // namespace nnlite

@@ -1,0 +1,106 @@
+// A convolution seen from its output: every output position gathers from a grid of source positions.
+//
+//   out[n,i,j,:] = sum over taps (a,b) of  source[n, i·step + offset_h(a), j·step + offset_w(b), :] · w(a,b)
+//
+// The forward convolution is one such gather over x. The input gradient is stride_h x stride_w of them
+// over gy, one for each phase of the input positions: within a phase the same taps meet every position
+// and the source moves by one, so that no zero is ever multiplied (a "dilated" gy would be full of them).
+#pragma once
+
+#include <stdint.h>
+
+#include "../include/params.h"
+
+namespace nnlite {
+
+// One spatial axis. Tap a of the gather is tap first_tap + a·tap_step of the weight.
+struct Axis {
+    int64_t out;     // output positions
+    int64_t step;    // source positions from one output position to the next
+    int64_t source;  // source positions that exist
+    int64_t taps;
+    int64_t first_offset, offset_step;  // offset(a) = first_offset + a·offset_step
+    int64_t first_tap, tap_step;
+
+    int64_t offset(int64_t tap) const { return first_offset + tap * offset_step; }
+    int64_t weight_tap(int64_t tap) const { return first_tap + tap * tap_step; }
+};
+
+inline Axis forward_axis(int64_t out, int64_t stride, int64_t source, int64_t taps, int64_t pad, int64_t dilation) {
+    return {out, stride, source, taps, -pad, dilation, 0, 1};
+}
+
+inline int64_t greatest_common_divisor(int64_t a, int64_t b) {
+    while (b) {
+        const int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+// The input positions phase, phase + stride, ... of `size`. Position h meets output p through tap r where
+// p·stride = h + pad - r·dilation; for h = phase + i·stride that holds for every stride/gcd-th tap, and
+// then p = i + (phase + pad - r·dilation) / stride.
+inline Axis phase_axis(int64_t phase, int64_t size, int64_t stride, int64_t out, int64_t taps, int64_t pad,
+                       int64_t dilation) {
+    const int64_t tap_step = stride / greatest_common_divisor(stride, dilation);
+    int64_t first = 0;
+    while (first < tap_step && (phase + pad - first * dilation) % stride != 0) ++first;
+    const int64_t count = first < tap_step && first < taps ? (taps - first + tap_step - 1) / tap_step : 0;
+    const int64_t positions = phase < size ? (size - phase + stride - 1) / stride : 0;
+    return {positions, 1,     out,     count, (phase + pad - first * dilation) / stride, -(tap_step * dilation / stride),
+            first,     tap_step};
+}
+
+// Where a grid [N, height, width, channels] lies: strides in elements.
+struct Grid {
+    int64_t image, row, pixel;
+};
+
+struct Gather {
+    int64_t N;
+    Axis h, w;
+    Grid source_grid, out_grid;
+    const float* source;
+    float* out;
+    const float* zeros;  // what padding points to: as long as a source pixel (all its channels)
+
+    int64_t rows() const { return N * h.out * w.out; }
+    int64_t taps() const { return h.taps * w.taps; }
+
+    // The source pixel that tap (a,b) meets from output (i,j) of image n, or zeros.
+    const float* at(int64_t n, int64_t i, int64_t j, int64_t a, int64_t b) const {
+        const int64_t y = i * h.step + h.offset(a), x = j * w.step + w.offset(b);
+        if (y < 0 || y >= h.source || x < 0 || x >= w.source) return zeros;
+        return source + n * source_grid.image + y * source_grid.row + x * source_grid.pixel;
+    }
+    float* to(int64_t n, int64_t i, int64_t j) const {
+        return out + n * out_grid.image + i * out_grid.row + j * out_grid.pixel;
+    }
+};
+
+inline Gather forward_gather(const Conv2d& g, const float* x, float* y, const float* zeros) {
+    return {g.N,
+            forward_axis(g.P, g.stride_h, g.H, g.R, g.pad_top, g.dilation_h),
+            forward_axis(g.Q, g.stride_w, g.W, g.S, g.pad_left, g.dilation_w),
+            {g.H * g.W * g.C, g.W * g.C, g.C},
+            {g.P * g.Q * g.K, g.Q * g.K, g.K},
+            x,
+            y,
+            zeros};
+}
+
+inline Gather grad_input_gather(const Conv2d& g, const float* gy, float* gx, const float* zeros, int64_t phase_h,
+                                int64_t phase_w) {
+    return {g.N,
+            phase_axis(phase_h, g.H, g.stride_h, g.P, g.R, g.pad_top, g.dilation_h),
+            phase_axis(phase_w, g.W, g.stride_w, g.Q, g.S, g.pad_left, g.dilation_w),
+            {g.P * g.Q * g.K, g.Q * g.K, g.K},
+            {g.H * g.W * g.C, g.stride_h * g.W * g.C, g.stride_w * g.C},
+            gy,
+            gx + (phase_h * g.W + phase_w) * g.C,
+            zeros};
+}
+
+}  // namespace nnlite

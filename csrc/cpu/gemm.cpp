@@ -1,0 +1,143 @@
+#include "gemm.h"
+
+#include <string.h>
+
+#include "parallel.h"
+
+namespace nnlite {
+namespace {
+
+// One tap of one panel: [depth][width], from rows or from columns of w, whichever is contiguous.
+void pack_tap(const WeightView& v, const float* w, int64_t columns, int64_t width, float* to) {
+    for (int64_t d = 0; d < v.depth; ++d, to += width) {
+        const float* from = w + d * v.depth_stride;
+        if (v.column_stride == 1)
+            memcpy(to, from, static_cast<size_t>(columns) * sizeof(float));
+        else
+            for (int64_t c = 0; c < columns; ++c) to[c] = from[c * v.column_stride];
+        for (int64_t c = columns; c < width; ++c) to[c] = 0.0f;
+    }
+}
+
+}  // namespace
+
+void pack_weights(const Panels& panels, const WeightView& view, const Axis& h, const Axis& w, float* packed) {
+    const int64_t count = panels.count();
+    const int64_t work = panels.length * panels.width;
+    parallel_for(view.groups * count, grain_for(work, 1 << 15), [&](int64_t begin, int64_t end) {
+        for (int64_t item = begin; item < end; ++item) {
+            const int64_t group = item / count, panel = item % count;
+            const int64_t width = panels.vectors_of(panel) * panels.vector;
+            const float* from = view.w + group * view.group_stride + panel * panels.width * view.column_stride;
+            float* to = packed + group * panels.floats() + panels.start(panel);
+            for (int64_t a = 0; a < h.taps; ++a)
+                for (int64_t b = 0; b < w.taps; ++b, to += view.depth * width)
+                    pack_tap(view, from + h.weight_tap(a) * view.r_stride + w.weight_tap(b) * view.s_stride,
+                             panels.columns_of(panel), width, to);
+        }
+    });
+}
+
+namespace {
+
+// Row pointers of one block of output rows. They live on the stack, 32 KB at most: threads of some C
+// libraries have 128 KB in all.
+constexpr int64_t max_pointers = 4096;
+constexpr int64_t max_block_rows = 384;
+
+struct Block {
+    const float* rows[max_pointers];  // [tile][tap][tile_rows]
+    float* out[max_block_rows];
+};
+
+// Fills the pointers of output rows [begin, end) for the taps [tap_begin, tap_end).
+void locate(const Gather& g, int64_t tile_rows, int64_t begin, int64_t end, int64_t tap_begin, int64_t tap_end,
+            Block& block) {
+    int64_t j = begin % g.w.out, i = begin / g.w.out % g.h.out, n = begin / g.w.out / g.h.out;
+    const int64_t taps = tap_end - tap_begin;
+    for (int64_t m = begin; m < end; ++m) {
+        const int64_t row = m - begin;
+        const float** to = block.rows + row / tile_rows * taps * tile_rows + row % tile_rows;
+        block.out[row] = g.to(n, i, j);
+        int64_t a = tap_begin / (g.w.taps ? g.w.taps : 1), b = tap_begin - a * g.w.taps;
+        for (int64_t t = 0; t < taps; ++t, to += tile_rows) {
+            *to = g.at(n, i, j, a, b);
+            if (++b == g.w.taps) b = 0, ++a;
+        }
+        if (++j == g.w.out) {
+            j = 0;
+            if (++i == g.h.out) i = 0, ++n;
+        }
+    }
+}
+
+// How the output is cut: by geometry and tile shape alone.
+struct Cut {
+    int64_t block_rows, blocks;
+    int64_t tap_block;
+    int64_t panel_block, panel_blocks;
+
+    Cut(const Kernels& k, const Gather& g, const Panels& panels, int64_t groups) {
+        const int64_t taps = g.taps() > 0 ? g.taps() : 1;
+        tap_block = max_pointers / k.tile_rows;
+        if (tap_block > taps) tap_block = taps;
+        int64_t tiles = max_pointers / (tap_block * k.tile_rows);
+        if (tiles > max_block_rows / k.tile_rows) tiles = max_block_rows / k.tile_rows;
+        // At least 16 pieces of work, so that two to eight threads share it evenly: fewer rows per piece
+        // first, then fewer panels.
+        const int64_t all_tiles = (g.rows() + k.tile_rows - 1) / k.tile_rows;
+        while (tiles > 4 && (all_tiles + tiles - 1) / tiles * groups < 16) --tiles;
+        block_rows = tiles * k.tile_rows;
+        blocks = (g.rows() + block_rows - 1) / block_rows;
+        const int64_t wanted = (16 + blocks * groups - 1) / (blocks * groups);
+        panel_block = (panels.count() + wanted - 1) / wanted;
+        panel_blocks = (panels.count() + panel_block - 1) / panel_block;
+    }
+};
+
+}  // namespace
+
+void gather_gemm(const Kernels& k, const Gather& gather, const Panels& panels, const float* packed, int64_t depth,
+                 int64_t groups, const float* bias) {
+    const int64_t rows = gather.rows(), taps = gather.taps();
+    if (rows == 0) return;
+    const Cut cut(k, gather, panels, groups);
+    const int64_t work = cut.block_rows * cut.panel_block * panels.width * panels.length;
+    parallel_for(cut.blocks * groups * cut.panel_blocks, grain_for(work), [&](int64_t begin, int64_t end) {
+        Block block;
+        for (int64_t item = begin; item < end; ++item) {
+            const int64_t panel_begin = item % cut.panel_blocks * cut.panel_block;
+            const int64_t group = item / cut.panel_blocks % groups;
+            const int64_t row_begin = item / cut.panel_blocks / groups * cut.block_rows;
+            const int64_t row_end = row_begin + cut.block_rows < rows ? row_begin + cut.block_rows : rows;
+            int64_t panel_end = panel_begin + cut.panel_block;
+            if (panel_end > panels.count()) panel_end = panels.count();
+            int64_t tap = 0;
+            do {  // once even where no tap reaches the output: it gets its bias or zeros
+                const int64_t tap_end = tap + cut.tap_block < taps ? tap + cut.tap_block : taps;
+                locate(gather, k.tile_rows, row_begin, row_end, tap, tap_end, block);
+                for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
+                    const int64_t vectors = panels.vectors_of(panel);
+                    GemmTile t;
+                    t.taps = tap_end - tap, t.depth = depth;
+                    t.a_offset = group * depth, t.a_step = 1;
+                    t.b = packed + group * panels.floats() + panels.start(panel) +
+                          tap * depth * vectors * panels.vector;
+                    t.out_offset = group * panels.columns + panel * panels.width;
+                    t.bias = bias && tap == 0 ? bias + t.out_offset : nullptr;
+                    t.columns = panels.columns_of(panel);
+                    t.accumulate = tap > 0;
+                    for (int64_t row = row_begin; row < row_end; row += k.tile_rows) {
+                        const int64_t left = row_end - row < k.tile_rows ? row_end - row : k.tile_rows;
+                        t.a = block.rows + (row - row_begin) * t.taps;
+                        t.out = block.out + (row - row_begin);
+                        k.gemm_tile[vectors - 1][left - 1](t);
+                    }
+                }
+                tap = tap_end;
+            } while (tap < taps);
+        }
+    });
+}
+
+}  // namespace nnlite

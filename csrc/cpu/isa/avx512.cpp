@@ -1,0 +1,3 @@
+#define NNLITE_TABLE kernels_avx512
+#define NNLITE_ISA_NAME "avx512"
+#include "table.inl"

@@ -1,0 +1,59 @@
+// The matrix product in registers: M rows x NV vectors of the output stay in accumulators while the
+// reduction runs; per step one row of the packed panel is loaded and one element per row broadcast.
+// 12 x 2 accumulators with 32 registers, 6 x 2 with 16: one more row or vector and they spill.
+
+namespace nnlite {
+namespace {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int tile_rows = 12;
+#else
+constexpr int tile_rows = 6;
+#endif
+constexpr int tile_vectors = 2;
+
+template <int M, int NV>
+void gemm_tile(const GemmTile& t) {
+    vec acc[M][NV];
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i)
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) acc[i][v] = vec{};
+
+    const float* b = t.b;
+    const int64_t depth = t.depth, step = t.a_step;
+    for (int64_t tap = 0; tap < t.taps; ++tap) {
+        const float* a[M];
+#pragma GCC unroll 16
+        for (int i = 0; i < M; ++i) a[i] = t.a[tap * tile_rows + i] + t.a_offset;
+        int64_t at = 0;
+        for (int64_t d = 0; d < depth; ++d, at += step, b += NV * VL) {
+            vec row[NV];
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; ++v) row[v] = load(b + v * VL);
+#pragma GCC unroll 16
+            for (int i = 0; i < M; ++i) {
+                const vec element = splat(a[i][at]);
+#pragma GCC unroll 2
+                for (int v = 0; v < NV; ++v) acc[i][v] = fma(element, row[v], acc[i][v]);
+            }
+        }
+    }
+
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) {
+        const int64_t left = t.columns - v * VL;
+        if (left <= 0) break;
+        const vec bias = t.bias ? load_upto(t.bias + v * VL, left) : vec{};
+#pragma GCC unroll 16
+        for (int i = 0; i < M; ++i) {
+            float* out = t.out[i] + t.out_offset + v * VL;
+            vec sum = acc[i][v] + bias;
+            if (t.accumulate) sum += load_upto(out, left);
+            store_upto(out, sum, left);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace nnlite

@@ -1,0 +1,42 @@
+// The table of one instruction set. NNLITE_TABLE is its name, NNLITE_ISA_NAME what people call it.
+// It must be constant-initialised: a dynamic initialiser would run this file's instructions when
+// the library is loaded, on any CPU.
+
+#include "../../include/kernels.h"
+#include "vec.h"
+
+#include "gemm.inl"
+#include "depthwise.inl"
+#include "norm.inl"
+#include "pool.inl"
+
+namespace nnlite {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define NNLITE_TILES(NV)                                                                                        \
+    {gemm_tile<1, NV>, gemm_tile<2, NV>, gemm_tile<3, NV>, gemm_tile<4, NV>,  gemm_tile<5, NV>,  gemm_tile<6, NV>, \
+     gemm_tile<7, NV>, gemm_tile<8, NV>, gemm_tile<9, NV>, gemm_tile<10, NV>, gemm_tile<11, NV>, gemm_tile<12, NV>}
+#else
+#define NNLITE_TILES(NV)                                                                                        \
+    {gemm_tile<1, NV>, gemm_tile<2, NV>, gemm_tile<3, NV>, gemm_tile<4, NV>, gemm_tile<5, NV>, gemm_tile<6, NV>, \
+     nullptr,          nullptr,          nullptr,          nullptr,          nullptr,          nullptr}
+#endif
+
+extern const Kernels NNLITE_TABLE = {
+    NNLITE_ISA_NAME,
+    VL,
+    tile_rows,
+    tile_vectors,
+    {NNLITE_TILES(1), NNLITE_TILES(2)},
+    depthwise_tile,
+    depthwise_grad_weight,
+    max_rows,
+    sum_where,
+    weighted_sum,
+    moments,
+    scale_rows,
+    grad_sums,
+    grad_rows,
+};
+
+}  // namespace nnlite

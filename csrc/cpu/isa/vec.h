@@ -1,0 +1,103 @@
+// One vector type per instruction set, written with the vector extensions of GCC and Clang.
+//
+// Included by one file per instruction set, so that everything here has internal linkage. Arithmetic
+// is `+ - * /` on the types; only what the extensions cannot say portably is an intrinsic: fused
+// multiply-add, broadcast and partial access. Sources are compiled with -ffp-contract=off, so that a
+// multiplication and an addition fuse only where fma() stands.
+#pragma once
+
+#include <stdint.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace nnlite {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int VL = 16;
+#elif defined(__AVX2__)
+constexpr int VL = 8;
+#else
+constexpr int VL = 4;
+#endif
+
+typedef float vec __attribute__((vector_size(VL * 4)));
+typedef int32_t ivec __attribute__((vector_size(VL * 4)));
+typedef float vec_anywhere __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef int32_t ivec_anywhere __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+
+#define NNLITE_INLINE inline __attribute__((always_inline))
+
+NNLITE_INLINE vec load(const float* p) { return *reinterpret_cast<const vec_anywhere*>(p); }
+NNLITE_INLINE ivec load(const int32_t* p) { return *reinterpret_cast<const ivec_anywhere*>(p); }
+NNLITE_INLINE void store(float* p, vec v) { *reinterpret_cast<vec_anywhere*>(p) = v; }
+NNLITE_INLINE void store(int32_t* p, ivec v) { *reinterpret_cast<ivec_anywhere*>(p) = v; }
+
+// ---- broadcast and a·b + c
+
+#if defined(__AVX512F__)
+NNLITE_INLINE vec splat(float s) { return _mm512_set1_ps(s); }
+NNLITE_INLINE vec fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+#elif defined(__AVX2__)
+NNLITE_INLINE vec splat(float s) { return _mm256_set1_ps(s); }
+NNLITE_INLINE vec fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+#elif defined(__aarch64__)
+NNLITE_INLINE vec splat(float s) { return vdupq_n_f32(s); }
+NNLITE_INLINE vec fma(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
+#else
+NNLITE_INLINE vec splat(float s) { return vec{s, s, s, s}; }
+NNLITE_INLINE vec fma(vec a, vec b, vec c) { return a * b + c; }
+#endif
+
+NNLITE_INLINE ivec splat(int32_t s) { return ivec{} + s; }
+
+// ---- the first n < VL elements: never a byte beyond them is read or written
+
+#if defined(__AVX512F__)
+NNLITE_INLINE __mmask16 first(int64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
+NNLITE_INLINE vec load(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
+NNLITE_INLINE void store(float* p, vec v, int64_t n) { _mm512_mask_storeu_ps(p, first(n), v); }
+#elif defined(__AVX2__)
+alignas(32) const int32_t window[2 * VL] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+NNLITE_INLINE __m256i first(int64_t n) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(window + VL - n));
+}
+NNLITE_INLINE vec load(const float* p, int64_t n) { return _mm256_maskload_ps(p, first(n)); }
+NNLITE_INLINE void store(float* p, vec v, int64_t n) { _mm256_maskstore_ps(p, first(n), v); }
+#else
+NNLITE_INLINE vec load(const float* p, int64_t n) {
+    vec v = {};
+    for (int i = 0; i < n; ++i) v[i] = p[i];
+    return v;
+}
+NNLITE_INLINE void store(float* p, vec v, int64_t n) {
+    for (int i = 0; i < n; ++i) p[i] = v[i];
+}
+#endif
+
+NNLITE_INLINE ivec load(const int32_t* p, int64_t n) {
+    ivec v = {};
+    for (int i = 0; i < n; ++i) v[i] = p[i];
+    return v;
+}
+NNLITE_INLINE void store(int32_t* p, ivec v, int64_t n) {
+    for (int i = 0; i < n; ++i) p[i] = v[i];
+}
+
+// Whole vectors where n == VL, else a part: for loops whose last step is partial.
+NNLITE_INLINE vec load_upto(const float* p, int64_t n) { return n >= VL ? load(p) : load(p, n); }
+NNLITE_INLINE void store_upto(float* p, vec v, int64_t n) { n >= VL ? store(p, v) : store(p, v, n); }
+NNLITE_INLINE ivec load_upto(const int32_t* p, int64_t n) { return n >= VL ? load(p) : load(p, n); }
+NNLITE_INLINE void store_upto(int32_t* p, ivec v, int64_t n) { n >= VL ? store(p, v) : store(p, v, n); }
+
+NNLITE_INLINE vec select(ivec mask, vec yes, vec no) {
+    return reinterpret_cast<vec>((mask & reinterpret_cast<ivec>(yes)) | (~mask & reinterpret_cast<ivec>(no)));
+}
+NNLITE_INLINE ivec select(ivec mask, ivec yes, ivec no) { return (mask & yes) | (~mask & no); }
+
+}  // namespace
+}  // namespace nnlite

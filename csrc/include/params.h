@@ -1,0 +1,40 @@
+// Geometry of one kernel call: plain integers, shared by the CPU kernels, the CUDA kernels and the
+// bindings. Field order is that of ints() in nnlite/geometry.py; the letters mean the same there.
+//
+//   N batch · C input channels · H W input size · K output channels · R S kernel size · P Q output size
+#pragma once
+
+#include <stdint.h>
+
+namespace nnlite {
+
+struct Conv2d {
+    int64_t N, C, H, W, K, R, S, P, Q;
+    int64_t stride_h, stride_w;
+    int64_t pad_top, pad_left, pad_bottom, pad_right;
+    int64_t dilation_h, dilation_w;
+    int64_t groups;
+
+    int64_t group_C() const { return C / groups; }
+    int64_t group_K() const { return K / groups; }
+    int64_t taps() const { return R * S; }
+};
+
+struct Pool2d {
+    int64_t N, C, H, W, R, S, P, Q;
+    int64_t stride_h, stride_w;
+    int64_t pad_top, pad_left, pad_bottom, pad_right;
+    int64_t dilation_h, dilation_w;
+    int64_t count_include_pad;
+};
+
+struct Norm {
+    int64_t M, C;
+};
+
+constexpr int conv2d_fields = 18;
+constexpr int pool2d_fields = 17;
+static_assert(sizeof(Conv2d) == conv2d_fields * sizeof(int64_t), "no padding, no forgotten field");
+static_assert(sizeof(Pool2d) == pool2d_fields * sizeof(int64_t), "no padding, no forgotten field");
+
+}  // namespace nnlite

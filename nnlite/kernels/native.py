@@ -1,0 +1,160 @@
+"""The native backend: C++ kernels (``csrc/cpu``) behind the same signatures as every other's.
+
+``NNLITE_NATIVE=off`` keeps the extension from being imported; ``NNLITE_ISA`` chooses the instruction
+set. Variants are registered in any case, so that an explanation can say why they do not serve.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from nnlite import threads
+from nnlite.errors import ConfigError
+from nnlite.geometry import Conv2dGeometry, NormGeometry, Pool2dGeometry
+from nnlite.kernels.spec import REGISTRY, DType, Variant
+
+Supports = Callable[[Any, DType], str | None]
+
+
+@lru_cache(maxsize=1)
+def _load() -> tuple[Any, str | None]:
+    """The extension module, or None and the reason why it cannot be used."""
+    if os.environ.get("NNLITE_NATIVE", "").strip().lower() in ("off", "0"):
+        return None, "switched off by NNLITE_NATIVE=off"
+    try:
+        from nnlite import _native
+    except ModuleNotFoundError:
+        return None, "the extension was not built; install a C++ compiler and reinstall"
+    except ImportError as error:
+        return None, f"the extension does not load ({error}); reinstall nnlite"
+    if isa := os.environ.get("NNLITE_ISA", "").strip().lower():
+        try:
+            _native.use_isa(isa)
+        except ValueError as error:
+            raise ConfigError(f"NNLITE_ISA={isa}: {error}") from None
+    threads.follow(_native.set_num_threads)
+    return _native, None
+
+
+def unavailable() -> str | None:
+    """None when the extension can be used, else the reason; raises ConfigError for a wrong NNLITE_ISA."""
+    return _load()[1]
+
+
+@dataclass(frozen=True)
+class NativeInfo:
+    """What the native backend runs on."""
+
+    isa: str
+    usable_isas: tuple[str, ...]
+    compiled_isas: tuple[str, ...]
+    num_threads: int
+
+
+def native_info() -> NativeInfo | None:
+    """Instruction set and threads in use, or None when the backend is not available."""
+    native, reason = _load()
+    if reason:
+        return None
+    return NativeInfo(
+        native.isa(), tuple(native.usable_isas()), tuple(native.compiled_isas()), native.num_threads()
+    )
+
+
+# ----------------------------------------------------------------------------------- what serves
+
+
+def _float32(geometry: Any, dtype: DType) -> str | None:
+    return None if dtype == np.float32 else "float32 only"
+
+
+def _conv(g: Conv2dGeometry, dtype: DType) -> str | None:
+    return _float32(g, dtype) or (None if g.C and g.K else "needs at least one channel")
+
+
+def _stem(g: Conv2dGeometry, dtype: DType) -> str | None:
+    if g.groups != 1 or g.C > 4 or g.S == 1:
+        return "for at most 4 input channels, ungrouped, and kernels wider than 1"
+    return _conv(g, dtype) or (None if g.dilation_w == 1 else "needs dilation_w=1")
+
+
+def _depthwise(g: Conv2dGeometry, dtype: DType) -> str | None:
+    if g.groups != g.C or g.C == 1:
+        return "for one input channel per group and more than one group"
+    return _conv(g, dtype) or (None if g.R * g.S <= 961 else "kernels of at most 961 elements")
+
+
+def _depthwise_single(g: Conv2dGeometry, dtype: DType) -> str | None:
+    return _depthwise(g, dtype) or (None if g.K == g.C else "needs one output channel per input channel")
+
+
+def _pool(g: Pool2dGeometry, dtype: DType) -> str | None:
+    if reason := _float32(g, dtype):
+        return reason
+    if not g.C:
+        return "needs at least one channel"
+    return None if g.H * g.W < 2**31 else "input positions must fit int32"
+
+
+def _norm(g: NormGeometry, dtype: DType) -> str | None:
+    return _float32(g, dtype) or (None if g.C else "needs at least one channel")
+
+
+# ------------------------------------------------------------------------------------- variants
+
+
+def _register(
+    kernel: str, name: str, function: str, geometry: type, supports: Supports, workspace: bool = False
+) -> None:
+    # dataclasses.astuple, which ints() uses, takes longer than a small kernel; this is the same tuple.
+    values = attrgetter(*(field.name for field in fields(geometry)))
+    # A convolution and a pooling pass their geometry as one tuple, a normalisation as three numbers.
+    spread = geometry is NormGeometry
+
+    def run(geometry: Any, *operands: Any) -> None:
+        function_ = getattr(_load()[0], function)
+        if spread:
+            function_(*values(geometry), *operands)
+        else:
+            function_(values(geometry), *operands)
+
+    def size(geometry: Any) -> int:
+        function_ = getattr(_load()[0], f"{function}_workspace")
+        return int(function_(*values(geometry)) if spread else function_(values(geometry)))
+
+    variant = Variant(kernel, "native", name, run, supports)
+    if workspace:
+        variant = Variant(kernel, "native", name, run, supports, size)
+    REGISTRY.add_variant(variant)
+
+
+# In order of preference.
+for _direction, _name, _supports in (
+    ("forward", "depthwise", _depthwise),
+    ("forward", "stem", _stem),
+    ("forward", "igemm", _conv),
+    ("grad_input", "depthwise", _depthwise_single),
+    ("grad_input", "igemm", _conv),
+    ("grad_weight", "depthwise", _depthwise_single),
+    ("grad_weight", "gemm", _conv),
+):
+    _kernel = f"conv2d_{_direction}"
+    _register(_kernel, _name, f"{_kernel}_{_name}", Conv2dGeometry, _supports, workspace=True)
+
+for _kernel in ("max_pool2d_forward", "max_pool2d_backward", "avg_pool2d_forward", "avg_pool2d_backward"):
+    _register(_kernel, "gather", _kernel, Pool2dGeometry, _pool)
+
+for _kernel, _workspace in (
+    ("batch_norm_training_forward", True),
+    ("batch_norm_training_backward", True),
+    ("batch_norm_inference_forward", False),
+    ("batch_norm_inference_backward", True),
+):
+    _register(_kernel, "rows", _kernel, NormGeometry, _norm, workspace=_workspace)

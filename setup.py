@@ -1,0 +1,135 @@
+"""Builds ``nnlite._native``. Everything else about the package is in pyproject.toml.
+
+A build_ext of our own for three reasons: setuptools has no flags per file, and each instruction set's
+file needs its own; it compiles one file at a time; and a machine without a compiler must still be able
+to install the package (nnlite then runs on its other backends).
+
+``NNLITE_NATIVE=off`` builds no extension. ``NNLITE_WERROR=1`` turns warnings into errors.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+CPU = "csrc/cpu"
+SOURCES = ["csrc/bind/native.cpp"] + [
+    f"{CPU}/{name}.cpp"
+    for name in ("dispatch", "parallel", "gemm", "conv2d", "conv2d_depthwise", "conv2d_grad", "norm", "pool2d")
+]
+AVX2 = ["-mavx2", "-mfma"]
+ISA_FLAGS = {
+    "x86": {
+        "baseline": [],
+        "avx2": AVX2,
+        "avx512": [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+    },
+    "arm": {"neon": []},
+    "other": {"baseline": []},
+}
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",  # a product and a sum fuse where the source says so, on every compiler alike
+    "-fno-math-errno",  # sqrt is an instruction, not a call
+    "-Wall",
+    "-Wextra",
+    "-Wshadow",
+]
+
+
+def machine() -> str:
+    """The architecture that is compiled for: x86, arm or other."""
+    target = os.environ.get("ARCHFLAGS", "") or platform.machine()
+    if "x86_64" in target or "AMD64" in target:
+        return "x86"
+    return "arm" if "arm64" in target or "aarch64" in target else "other"
+
+
+class BuildNative(build_ext):
+    """Compiles the sources two at a time, each with its flags, and skips what is up to date."""
+
+    def run(self) -> None:
+        if os.environ.get("NNLITE_NATIVE", "").lower() in ("off", "0"):
+            self._skip("NNLITE_NATIVE=off")
+        elif not self._has_compiler():
+            self._skip("no C++ compiler was found")
+        else:
+            super().run()
+
+    def _skip(self, reason: str) -> None:
+        print(f"nnlite: {reason}; installing without nnlite._native", file=sys.stderr)
+        self.extensions = []
+        self.distribution.ext_modules = []
+
+    @staticmethod
+    def _has_compiler() -> bool:
+        command = os.environ.get("CXX") or os.environ.get("CC")
+        candidates = [command.split()[0]] if command else ["c++", "g++", "clang++"]
+        return any(shutil.which(name) for name in candidates)
+
+    def build_extension(self, ext: Extension) -> None:
+        import pybind11
+
+        self.include_dirs.append(pybind11.get_include())
+        compiler = os.environ.get("CXX") or next(n for n in ("c++", "g++", "clang++") if shutil.which(n))
+        # distutils knows CC's flags for C; the sources are C++ and so is the link.
+        self.compiler.set_executable("compiler_so_cxx", self._cxx(compiler, self.compiler.compiler_so))
+        self.compiler.set_executable("compiler_so", self._cxx(compiler, self.compiler.compiler_so))
+        self.compiler.set_executable("linker_so_cxx", self._cxx(compiler, self.compiler.linker_so))
+        self.compiler.set_executable("linker_so", self._cxx(compiler, self.compiler.linker_so))
+
+        flags = FLAGS + (["-Werror"] if os.environ.get("NNLITE_WERROR") == "1" else [])
+        tasks = [(source, flags) for source in SOURCES]
+        # pybind11's own headers do not compile cleanly under -Wconversion; ours must.
+        tasks[1:] = [(source, [*flags, "-Wconversion"]) for source, flags in tasks[1:]]
+        for isa, isa_flags in ISA_FLAGS[machine()].items():
+            tasks.append((f"{CPU}/isa/{isa}.cpp", [*flags, "-Wconversion", *isa_flags]))
+        newest = max(p.stat().st_mtime for p in [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.inl")])
+        newest = max(newest, Path(__file__).stat().st_mtime)
+        with ThreadPoolExecutor(int(os.environ.get("NNLITE_BUILD_JOBS", "2"))) as pool:
+            objects = list(pool.map(lambda task: self._compile(*task, newest=newest), tasks))
+        target = self.get_ext_fullpath(ext.name)
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        self.compiler.link_shared_object(objects, target, extra_postargs=["-pthread"], target_lang="c++")
+
+    @staticmethod
+    def _cxx(compiler: str, command: list[str]) -> list[str]:
+        # ["ccache", "gcc", "-flag", ...] -> [compiler, "-flag", ...]; options that only C knows go
+        start = next((i for i, word in enumerate(command) if word.startswith("-")), len(command))
+        return [*compiler.split(), *(word for word in command[start:] if word != "-Wstrict-prototypes")]
+
+    def _compile(self, source: str, flags: list[str], newest: float) -> str:
+        stamp = Path(self.build_temp, source).with_suffix(".flags")
+        wanted = " ".join([*self.compiler.compiler_so, *flags])
+        [expected] = self.compiler.object_filenames([source], output_dir=self.build_temp)
+        built = Path(expected)
+        if (
+            not self.force
+            and built.exists()
+            and stamp.exists()
+            and stamp.read_text() == wanted
+            and built.stat().st_mtime > max(newest, Path(source).stat().st_mtime)
+        ):
+            return expected
+        includes = [*self.compiler.include_dirs, *self.include_dirs]
+        system = [flag for include in includes for flag in ("-isystem", include)]
+        self.compiler.compile([source], output_dir=self.build_temp, extra_postargs=[*flags, *system, "-pthread"])
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(wanted)
+        return expected
+
+
+setup(
+    ext_modules=[Extension("nnlite._native", sources=[*SOURCES, *map(str, sorted(Path("csrc/cpu/isa").glob("*.cpp")))])],
+    cmdclass={"build_ext": BuildNative},
+)
