@@ -23,7 +23,16 @@ ROOT = Path(__file__).parent.resolve()
 CPU = "csrc/cpu"
 SOURCES = ["csrc/bind/native.cpp"] + [
     f"{CPU}/{name}.cpp"
-    for name in ("dispatch", "parallel", "gemm", "conv2d", "conv2d_depthwise", "conv2d_grad", "norm", "pool2d")
+    for name in [
+        "dispatch",
+        "parallel",
+        "gemm",
+        "conv2d",
+        "conv2d_depthwise",
+        "conv2d_grad",
+        "norm",
+        "pool2d",
+    ]
 ]
 AVX2 = ["-mavx2", "-mfma"]
 ISA_FLAGS = {
@@ -59,6 +68,7 @@ class BuildNative(build_ext):
     """Compiles the sources two at a time, each with its flags, and skips what is up to date."""
 
     def run(self) -> None:
+        """Build, or say in one line why not."""
         if os.environ.get("NNLITE_NATIVE", "").lower() in ("off", "0"):
             self._skip("NNLITE_NATIVE=off")
         elif not self._has_compiler():
@@ -78,6 +88,7 @@ class BuildNative(build_ext):
         return any(shutil.which(name) for name in candidates)
 
     def build_extension(self, ext: Extension) -> None:
+        """Compile what is out of date and link."""
         import pybind11
 
         self.include_dirs.append(pybind11.get_include())
@@ -123,13 +134,15 @@ class BuildNative(build_ext):
             return expected
         includes = [*self.compiler.include_dirs, *self.include_dirs]
         system = [flag for include in includes for flag in ("-isystem", include)]
-        self.compiler.compile([source], output_dir=self.build_temp, extra_postargs=[*flags, *system, "-pthread"])
+        options = [*flags, *system, "-pthread"]
+        self.compiler.compile([source], output_dir=self.build_temp, extra_postargs=options)
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(wanted)
         return expected
 
 
+ISA_SOURCES = [f"{CPU}/isa/{isa}.cpp" for isa in ISA_FLAGS[machine()]]
 setup(
-    ext_modules=[Extension("nnlite._native", sources=[*SOURCES, *map(str, sorted(Path("csrc/cpu/isa").glob("*.cpp")))])],
+    ext_modules=[Extension("nnlite._native", sources=[*SOURCES, *ISA_SOURCES])],
     cmdclass={"build_ext": BuildNative},
 )

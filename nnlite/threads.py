@@ -81,7 +81,7 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(count: int) -> None:
-    """Use ``count`` threads from the next kernel on, in the whole process; raises ConfigError unless 1..1024."""
+    """Use ``count`` threads (1 to 1024) from the next kernel on; raises ConfigError for anything else."""
     global _count
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 1024:
         raise ConfigError(f"set_num_threads({count!r}): must be an integer from 1 to 1024")

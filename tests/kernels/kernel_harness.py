@@ -1,0 +1,157 @@
+"""Running one kernel variant on one geometry against the float64 reference.
+
+As a program it checks every variant of a backend on each n-th sample, with every operand ending at the
+edge of a page that may not be touched: a kernel that reads or writes past an array dies at once.
+
+    python tests/kernels/kernel_harness.py native 5
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from nnlite.geometry import describe
+from nnlite.kernels import SPECS, VARIANTS, unavailable
+from nnlite.kernels.spec import KernelSpec, Variant
+from nnlite.layout import channels_last
+
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+SENTINEL = -77_777_777  # what integer outputs hold before the call, as floats hold NaN
+
+Operands = dict[str, np.ndarray | None]
+Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
+
+
+def plain(shape, dtype):
+    return channels_last(np.empty(shape, dtype))
+
+
+def guarded(shape, dtype):
+    """A channels-last array that ends where a page begins that may not be touched."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    pages = -(-size // mmap.PAGESIZE)
+    memory = mmap.mmap(-1, (pages + 1) * mmap.PAGESIZE)
+    end = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + pages * mmap.PAGESIZE
+    no_access = 0
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(end), mmap.PAGESIZE, no_access) == 0
+    raw = np.frombuffer(memory, np.uint8, size, pages * mmap.PAGESIZE - size).view(dtype)
+    if len(shape) <= 2:
+        return raw.reshape(shape)
+    return np.moveaxis(raw.reshape((shape[0], *shape[2:], shape[1])), -1, 1)
+
+
+def optional_cases(spec: KernelSpec) -> Iterator[frozenset[str]]:
+    """Sets of operands to leave out: none, each optional one alone, all of them."""
+    yield frozenset()
+    for name in sorted(spec.optional):
+        yield frozenset({name})
+    # A kernel without any output has nothing to be tested on.
+    if len(spec.optional) > 1 and set(spec.outputs) - spec.optional:
+        yield spec.optional
+
+
+def random_inputs(spec: KernelSpec, geometry, seed: int = 0) -> Operands:
+    """float32 inputs, channels-last."""
+    inputs = spec.random_inputs(geometry, FLOAT64, np.random.default_rng(seed))
+    return {n: channels_last(a.astype(np.float32) if a.dtype.kind == "f" else a) for n, a in inputs.items()}
+
+
+def outputs(spec: KernelSpec, geometry, dtype, absent=frozenset(), allocate: Allocate = plain) -> Operands:
+    """Outputs full of NaN, or of a sentinel where they hold integers."""
+    types = spec.types(geometry, dtype)
+    made: Operands = {}
+    for name in spec.outputs:
+        made[name] = None if name in absent else allocate(*types[name])
+        if made[name] is not None:
+            made[name][...] = np.nan if made[name].dtype.kind == "f" else SENTINEL
+    return made
+
+
+def run(variant: Variant, geometry, inputs: Operands, results: Operands, allocate: Allocate = plain) -> None:
+    size = variant.workspace(geometry)
+    workspace = None
+    if size:
+        workspace = allocate((size,), np.dtype(np.uint8))
+        workspace[...] = 255  # NaN, read as floats
+    spec = SPECS[variant.kernel]
+    variant.run(geometry, *(inputs[n] for n in spec.inputs), *(results[n] for n in spec.outputs), workspace)
+
+
+def reference(spec: KernelSpec, geometry, inputs: Operands) -> Operands:
+    """What the float64 reference makes of the same inputs, all outputs."""
+    variant = next(v for v in VARIANTS[spec.name] if v.backend == "reference")
+    exact = {
+        n: a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for n, a in inputs.items()
+    }
+    results = outputs(spec, geometry, FLOAT64)
+    run(variant, geometry, exact, results)
+    return results
+
+
+def scale(spec: KernelSpec, name: str, inputs: Operands, expected: Operands) -> float:
+    """The magnitude to which the tolerance is relative."""
+    largest = float(np.abs(expected[name]).max())
+    if spec.name == "batch_norm_training_backward" and name == "gx":
+        # gx = weight inv_std (gy - ...): with two rows the bracket cancels to about epsilon, and no float32
+        # arithmetic can be exact relative to that. It can be relative to what is subtracted.
+        terms = np.abs(inputs["weight"] * inputs["inv_std"]) * np.abs(inputs["gy"]).max(0)
+        largest = max(largest, float(terms.max()))
+    return largest
+
+
+def failures(variant: Variant, geometry, absent: frozenset[str], allocate: Allocate = plain) -> list[str]:
+    """What is wrong with ``variant`` on ``geometry``: empty when nothing is."""
+    spec = SPECS[variant.kernel]
+    inputs: Operands = {}
+    for name, array in random_inputs(spec, geometry).items():
+        inputs[name] = None if name in absent else allocate(array.shape, array.dtype)
+        if inputs[name] is not None:
+            inputs[name][...] = array
+    before = {n: None if a is None else a.copy() for n, a in inputs.items()}
+    results = outputs(spec, geometry, FLOAT32, absent, allocate)
+    run(variant, geometry, inputs, results, allocate)
+
+    expected = reference(spec, geometry, inputs)
+    where = f"{describe(geometry)}, without {sorted(absent)}: "
+    found = [
+        f"{where}input {n} was written to"
+        for n, a in inputs.items()
+        if a is not None and not np.array_equal(a, before[n])
+    ]
+    for name, result in results.items():
+        if result is None:
+            continue
+        if result.dtype.kind != "f":
+            if not np.array_equal(result, expected[name]):
+                found.append(f"{where}{name} differs in {np.sum(result != expected[name])} places")
+            continue
+        error = float(np.abs(result - expected[name]).max())
+        allowed = spec.tolerance(geometry) * scale(spec, name, inputs, expected)
+        if not error <= allowed:  # a NaN is not
+            found.append(f"{where}{name} is off by {error:.3g}, allowed {allowed:.3g}")
+    return found
+
+
+def check_table(backend: str, every: int, allocate: Allocate) -> tuple[int, list[str]]:
+    """Checks each ``every``-th sample of each variant of ``backend``; how many, and what is wrong."""
+    assert not (reason := unavailable(backend)), reason
+    checked, found = 0, []
+    for name, spec in SPECS.items():
+        for variant in (v for v in VARIANTS[name] if v.backend == backend):
+            served = [g for g in spec.samples() if not variant.supports(g, FLOAT32)]
+            for geometry in served[::every]:
+                for absent in optional_cases(spec):
+                    checked += 1
+                    found += [f"{name} {variant}: {f}" for f in failures(variant, geometry, absent, allocate)]
+    return checked, found
+
+
+if __name__ == "__main__":
+    count, wrong = check_table(sys.argv[1], int(sys.argv[2]), guarded)
+    print(f"{count} checked")
+    sys.exit("\n".join(wrong) or None)

@@ -1,0 +1,329 @@
+"""What only the native backend promises: instruction sets, threads, forks, checked operands, denormals."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from operator import attrgetter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernel_harness import FLOAT32, failures, outputs, random_inputs, run
+
+import nnlite
+from nnlite.errors import ConfigError
+from nnlite.geometry import NormGeometry, conv2d_geometry, pool2d_geometry
+from nnlite.kernels import SPECS, VARIANTS, select, unavailable
+from nnlite.kernels.native import native_info
+from nnlite.layout import channels_last
+from nnlite.threads import get_num_threads, set_num_threads
+
+pytestmark = pytest.mark.skipif(unavailable("native") is not None, reason=f"native: {unavailable('native')}")
+PACKAGE = Path(nnlite.__file__).parents[1]
+HARNESS = Path(__file__).with_name("kernel_harness.py")
+USABLE = native_info().usable_isas if unavailable("native") is None else ()
+
+
+def run_python(*arguments, **environment):
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE)} | environment
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def threads():
+    before = get_num_threads()
+    yield set_num_threads
+    set_num_threads(before)
+
+
+def native_variants():
+    return [v for variants in VARIANTS.values() for v in variants if v.backend == "native"]
+
+
+# -------------------------------------------------------------------------------- instruction sets
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline", "neon"])
+def test_each_instruction_set_stays_within_its_arrays_and_is_right(isa):
+    if isa not in USABLE:
+        pytest.skip(f"this build or CPU has no {isa}")
+    result = run_python(HARNESS, "native", "3", NNLITE_ISA=isa)
+    assert result.returncode == 0, result.stderr
+
+
+def test_an_instruction_set_that_is_not_there_is_a_clear_error():
+    code = "import nnlite.kernels as k; k.unavailable('native')"
+    result = run_python("-c", code, NNLITE_ISA="avx1024")
+    assert result.returncode != 0
+    assert "NNLITE_ISA=avx1024: there is no instruction set 'avx1024' in this build; it has " in result.stderr
+
+
+def test_native_info_tells_what_runs():
+    info = native_info()
+    assert info.isa in info.usable_isas
+    assert set(info.usable_isas) <= set(info.compiled_isas)
+    assert info.num_threads == get_num_threads()
+
+
+# ----------------------------------------------------------------------------------------- threads
+
+LARGE = {  # geometries that are cut into many chunks
+    "conv2d_forward": [
+        conv2d_geometry((3, 40, 30, 29), (70, 40, 3, 3), pads=(1, 1, 1, 1)),
+        conv2d_geometry((3, 3, 64, 64), (33, 3, 7, 7), (2, 2), (3, 3, 3, 3)),
+        conv2d_geometry((4, 50, 40, 40), (50, 1, 3, 3), pads=(1, 1, 1, 1), groups=50),
+        conv2d_geometry((9, 32, 28, 28), (64, 8, 3, 3), (2, 2), groups=4),
+    ],
+    "max_pool2d_forward": [pool2d_geometry((4, 67, 40, 40), (3, 3), (2, 2), (1, 1, 1, 1))],
+    "batch_norm_training_forward": [NormGeometry(20_001, 67, 1e-5)],
+}
+FAMILY = {"conv2d": "conv2d_forward", "max_po": "max_pool2d_forward", "avg_po": "max_pool2d_forward"}
+
+
+def large_samples(kernel):
+    return LARGE[FAMILY.get(kernel[:6], "batch_norm_training_forward")]
+
+
+@pytest.mark.parametrize("variant", native_variants(), ids=lambda v: f"{v.kernel}-{v.name}")
+def test_the_bits_do_not_depend_on_the_number_of_threads(variant, threads):
+    spec = SPECS[variant.kernel]
+    served = [g for g in large_samples(variant.kernel) if not variant.supports(g, FLOAT32)]
+    assert served
+    for geometry in served:
+        inputs = random_inputs(spec, geometry)
+        first = None
+        for count in (1, 2, 3, 5):
+            threads(count)
+            results = outputs(spec, geometry, FLOAT32)
+            run(variant, geometry, inputs, results)
+            bits = {name: channels_last(a).tobytes() for name, a in results.items()}
+            first = first or bits
+            assert bits == first, (count, geometry)
+
+
+def test_python_threads_may_call_at_the_same_time(threads):
+    threads(3)
+    geometry = LARGE["conv2d_forward"][0]
+    variant = select("conv2d_forward", geometry).variant
+    spec = SPECS["conv2d_forward"]
+
+    def call(seed):
+        results = outputs(spec, geometry, FLOAT32)
+        run(variant, geometry, random_inputs(spec, geometry, seed), results)
+        return results["y"]
+
+    alone = [call(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            for expected, actual in zip(alone, pool.map(call, range(4)), strict=True):
+                np.testing.assert_array_equal(actual, expected)
+
+
+def test_the_number_of_threads_is_validated(threads):
+    for wrong in (0, -1, 1.5, True, "2"):
+        with pytest.raises(ConfigError, match="must be an integer from 1 to 1024"):
+            threads(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["0", "two", "-1", "1e3"])
+def test_a_wrong_number_in_the_environment_is_named(wrong):
+    result = run_python("-c", "import nnlite.threads as t; t.get_num_threads()", NNLITE_NUM_THREADS=wrong)
+    assert f"ConfigError: NNLITE_NUM_THREADS='{wrong}' must be an integer" in result.stderr
+
+
+def test_the_environment_sets_the_number_of_threads():
+    code = "from nnlite.kernels.native import native_info; print(native_info().num_threads)"
+    assert run_python("-c", code, NNLITE_NUM_THREADS="3").stdout.strip() == "3"
+
+
+FORK = """
+import os, sys, threading
+sys.path.insert(0, {directory!r})
+from kernel_harness import *
+from nnlite.geometry import conv2d_geometry
+from nnlite.kernels import select
+from nnlite.threads import set_num_threads
+set_num_threads(3)
+g = conv2d_geometry((4, 40, 30, 29), (70, 40, 3, 3), pads=(1, 1, 1, 1))
+spec, variant = SPECS["conv2d_forward"], select("conv2d_forward", g).variant
+inputs = random_inputs(spec, g)
+def call():
+    results = outputs(spec, g, FLOAT32)
+    run(variant, g, inputs, results)
+    return results["y"].tobytes()
+expected = call()
+stop = threading.Event()
+def busy():
+    while not stop.is_set():
+        call()
+other = threading.Thread(target=busy)
+other.start()  # forks happen while the pool works for another thread
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if call() == call() == expected else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert call() == expected
+stop.set()
+other.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_computes_too():
+    code = FORK.format(directory=str(HARNESS.parent))
+    result = run_python("-W", "ignore::DeprecationWarning", "-c", code)
+    assert result.returncode == 0, result.stderr
+
+
+# ---------------------------------------------------------------------------------------- operands
+
+G = conv2d_geometry((2, 5, 6, 6), (4, 5, 3, 3))
+
+
+def convolve(**changed):
+    spec = SPECS["conv2d_forward"]
+    operands = random_inputs(spec, G) | outputs(spec, G, FLOAT32)
+    operands |= {name: change(operands[name]) for name, change in changed.items()}
+    variant = next(v for v in VARIANTS["conv2d_forward"] if str(v) == "native:igemm")
+    workspace = operands.get("workspace", np.empty(variant.workspace(G), np.uint8))
+    variant.run(G, *(operands[n] for n in (*spec.inputs, *spec.outputs)), workspace)
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+def unaligned(array):
+    raw = np.zeros(array.nbytes + 1, np.uint8)[1:].view(np.float32)
+    return raw.reshape(array.shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("x", lambda a: a.astype(np.float64), "x: expected float32, got float64"),
+        ("x", lambda a: a[:, :4], r"x: expected shape \[2, 5, 6, 6\], got \[2, 4, 6, 6\]"),
+        ("x", np.ascontiguousarray, r"x: expected channels-last memory .* got shape .* with strides"),
+        ("x", lambda a: a.tolist(), "x: expected an array, got <class 'list'>"),
+        ("x", lambda a: None, "x: expected an array"),
+        ("w", lambda a: a[..., 0], r"w: expected shape \[4, 5, 3, 3\], got \[4, 5, 3\]"),
+        ("w", lambda a: a.astype(np.int32), "w: expected float32, got int32"),
+        ("bias", lambda a: np.zeros(8, np.float32)[::2], "bias: expected channels-last memory"),
+        ("bias", unaligned, "bias: expected memory aligned"),
+        ("y", read_only, "y: expected a writeable array"),
+        ("y", lambda a: a.astype(">f4"), "y: expected float32"),
+    ],
+)
+def test_a_wrong_operand_is_named_and_refused(name, change, message):
+    with pytest.raises(ValueError, match=message):
+        convolve(**{name: change})
+
+
+def test_a_wrong_workspace_is_refused():
+    spec = SPECS["conv2d_forward"]
+    operands = [*random_inputs(spec, G).values(), *outputs(spec, G, FLOAT32).values()]
+    variant = next(v for v in VARIANTS["conv2d_forward"] if str(v) == "native:igemm")
+    size = variant.workspace(G)
+    short, typed, strided = (
+        np.empty(size - 1, np.uint8),
+        np.empty(size, np.int8),
+        np.empty(2 * size, np.uint8),
+    )
+    for wrong in (None, short, typed, strided[::2]):
+        with pytest.raises(ValueError, match=f"workspace: expected {size} bytes of uint8"):
+            variant.run(G, *operands, wrong)
+
+
+def test_a_variant_called_on_what_it_does_not_serve_is_refused():
+    variant = next(v for v in VARIANTS["conv2d_forward"] if str(v) == "native:depthwise")
+    operands = [*random_inputs(SPECS["conv2d_forward"], G).values(), np.empty(G.y_shape, np.float32), None]
+    with pytest.raises(ValueError, match="depthwise takes groups=C"):
+        variant.run(G, *operands)
+
+
+def test_strides_of_axes_of_size_one_mean_nothing():
+    g = conv2d_geometry((1, 8, 1, 1), (4, 8, 1, 1))
+    spec = SPECS["conv2d_forward"]
+    inputs = random_inputs(spec, g)
+    inputs["x"] = np.lib.stride_tricks.as_strided(inputs["x"], g.x_shape, (12, 4, 20, 28))
+    results = outputs(spec, g, FLOAT32)
+    run(select("conv2d_forward", g).variant, g, inputs, results)
+    expected = inputs["x"].reshape(1, 8) @ inputs["w"].reshape(4, 8).T + inputs["bias"]
+    np.testing.assert_allclose(results["y"].reshape(1, 4), expected, rtol=1e-5)
+
+
+def test_the_geometry_passes_in_the_order_of_ints():
+    for spec in SPECS.values():
+        geometry = next(iter(spec.samples()))
+        names = [field.name for field in fields(geometry)]
+        values = attrgetter(*names)(geometry)
+        assert values[: len(geometry.ints())] == geometry.ints()
+
+
+def test_an_empty_batch():
+    g = conv2d_geometry((0, 5, 6, 6), (4, 5, 3, 3))
+    for kernel in ("conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"):
+        spec = SPECS[kernel]
+        results = outputs(spec, g, FLOAT32)
+        run(select(kernel, g).variant, g, random_inputs(spec, g), results)
+        assert all((a == 0).all() for a in results.values())
+
+
+def test_a_kernel_of_more_taps_than_one_block_of_pointers():
+    # 31 x 31 taps go through in blocks, and the blocks' products are added up.
+    g = conv2d_geometry((1, 2, 33, 32), (3, 2, 31, 31), pads=(3, 0, 0, 3))
+    for kernel in ("conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"):
+        for variant in VARIANTS[kernel]:
+            if not variant.supports(g, FLOAT32):
+                assert not failures(variant, g, frozenset())
+
+
+# ---------------------------------------------------------------------------------------- numerics
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64", "aarch64", "arm64"), reason="no flush-to-zero mode"
+)
+def test_denormals_are_zeros_within_kernels_and_nowhere_else():
+    tiny = np.float32(1e-39)
+    g = pool2d_geometry((4, 32, 64, 64), (2, 2), (2, 2))
+    x = channels_last(np.full(g.x_shape, tiny))
+    y = channels_last(np.full(g.y_shape, np.nan, np.float32))
+    run(select("avg_pool2d_forward", g).variant, g, {"x": x}, {"y": y})
+    assert (y == 0).all()
+    assert np.multiply(tiny, np.float32(0.5)) != 0  # the caller's own mode is back
+
+
+def test_batch_norm_keeps_its_digits_where_the_mean_is_large():
+    g = NormGeometry(5000, 19, 1e-5)
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((g.M, g.C)) + 4096).astype(np.float32)
+    spec = SPECS["batch_norm_training_forward"]
+    inputs = {"x": x, "weight": np.ones(g.C, np.float32), "bias": np.zeros(g.C, np.float32)}
+    results = outputs(spec, g, FLOAT32)
+    run(select(spec.name, g).variant, g, inputs, results)
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(results["inv_std"], 1 / np.sqrt(exact.var(0) + g.epsilon), rtol=1e-6)
+    np.testing.assert_allclose(results["mean"], exact.mean(0), rtol=1e-7)
+
+
+def test_nan_and_infinity_pass_through_max_pooling_as_in_the_reference():
+    g = pool2d_geometry((2, 19, 9, 8), (3, 3), (2, 2), (1, 1, 1, 1))
+    rng = np.random.default_rng(0)
+    x = rng.choice([np.nan, -np.inf, np.inf, 0.0, -0.0, 1.0, 1.0], g.x_shape).astype(np.float32)
+    spec = SPECS["max_pool2d_forward"]
+    results = {}
+    for variant in VARIANTS["max_pool2d_forward"]:
+        made = outputs(spec, g, FLOAT32)
+        run(variant, g, {"x": channels_last(x)}, made)
+        results[variant.backend] = made
+    np.testing.assert_array_equal(results["native"]["y"], results["reference"]["y"])
+    np.testing.assert_array_equal(results["native"]["indices"], results["reference"]["indices"])

@@ -1,0 +1,240 @@
+"""The reference against oracles that share no code with it: values by hand, PyTorch, the adjoint identity."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kernel_harness import FLOAT64, outputs, reference
+
+from nnlite.geometry import NormGeometry, conv2d_geometry, pool2d_geometry
+from nnlite.kernels import SPECS
+
+
+def run(kernel, geometry, **inputs):
+    """All outputs of the float64 reference."""
+    spec = SPECS[kernel]
+    inputs = {name: inputs.get(name) for name in spec.inputs}
+    return reference(spec, geometry, inputs)
+
+
+def inputs_of(kernel, geometry, seed=0):
+    return SPECS[kernel].random_inputs(geometry, FLOAT64, np.random.default_rng(seed))
+
+
+# ------------------------------------------------------------------------------------- by hand
+
+
+def image(*rows):
+    return np.array(rows, np.float64)[None, None]
+
+
+X = image([1, 2, 3], [4, 5, 6], [7, 8, 9])
+W = image([1, 0], [0, -1])
+
+
+def test_conv2d_forward_by_hand():
+    g = conv2d_geometry((1, 1, 3, 3), (1, 1, 2, 2))
+    y = run("conv2d_forward", g, x=X, w=W, bias=np.array([10.0]))["y"]
+    assert y.tolist() == image([6, 6], [6, 6]).tolist()  # x[p,q] - x[p+1,q+1] + 10 = -4 + 10
+
+
+def test_conv2d_forward_with_padding_at_the_top_and_stride_by_hand():
+    g = conv2d_geometry((1, 1, 3, 3), (1, 1, 2, 2), (2, 2), (1, 0, 0, 1))
+    y = run("conv2d_forward", g, x=X, w=W)["y"]
+    # rows -1,0 and 1,2 of x; columns 0,1 and 2,3
+    assert y.tolist() == image([0 - 2, 0 - 0], [4 - 8, 6 - 0]).tolist()
+
+
+def test_conv2d_gradients_by_hand():
+    g = conv2d_geometry((1, 1, 3, 3), (1, 1, 2, 2))
+    gy = image([1, 2], [3, 4])
+    gx = run("conv2d_grad_input", g, gy=gy, w=W)["gx"]
+    assert gx.tolist() == image([1, 2, 0], [3, 4 - 1, -2], [0, -3, -4]).tolist()
+    gw = run("conv2d_grad_weight", g, x=X, gy=gy)["gw"]
+    by_hand = image([1 + 4 + 12 + 20, 2 + 6 + 15 + 24], [4 + 10 + 21 + 32, 5 + 12 + 24 + 36])
+    assert gw.tolist() == by_hand.tolist()
+
+
+def test_max_pool2d_by_hand():
+    g = pool2d_geometry((1, 1, 3, 3), (2, 2), (2, 2), ceil_mode=True)
+    x = image([1, 5, 5], [5, 2, np.nan], [-np.inf, -np.inf, -np.inf])
+    result = run("max_pool2d_forward", g, x=x)
+    np.testing.assert_array_equal(result["y"], image([5, np.nan], [-np.inf, -np.inf]))
+    assert result["indices"].tolist() == image([1, 5], [6, 8]).tolist()  # of equals the first; NaN wins
+    gx = run("max_pool2d_backward", g, gy=image([1, 2], [3, 4]), indices=result["indices"])["gx"]
+    assert gx.tolist() == image([0, 1, 0], [0, 0, 2], [3, 0, 4]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("counted", "corner", "overhang"),
+    [(True, 1 / 4, 9 / 4), (False, 1 / 1, 9 / 1)],
+)
+def test_avg_pool2d_by_hand(counted, corner, overhang):
+    # 3x3 padded by 1 on each side, windows of 2x2 with stride 2 start at -1, 1: with ceil_mode nothing more.
+    g = pool2d_geometry((1, 1, 3, 3), (2, 2), (2, 2), (1, 1, 1, 1), count_include_pad=counted)
+    y = run("avg_pool2d_forward", g, x=X)["y"]
+    assert y[0, 0, 0, 0] == corner
+    # No padding, ceil_mode: the last window holds one element and overhangs; what overhangs never counts.
+    g = pool2d_geometry((1, 1, 3, 3), (2, 2), (2, 2), ceil_mode=True, count_include_pad=counted)
+    y = run("avg_pool2d_forward", g, x=X)["y"]
+    assert y.tolist() == image([3, 4.5], [7.5, 9]).tolist()
+    # Padding below and right: the last window of 2x2 holds x[2,2] and three padding elements.
+    g = pool2d_geometry((1, 1, 3, 3), (2, 2), (2, 2), (0, 0, 1, 1), count_include_pad=counted)
+    assert run("avg_pool2d_forward", g, x=X)["y"][0, 0, 1, 1] == overhang
+    gx = run("avg_pool2d_backward", g, gy=np.ones((1, 1, 2, 2)))["gx"]
+    assert gx[0, 0, 2, 2] == overhang / 9
+    assert gx[0, 0, 0, 0] == 1 / 4
+
+
+def test_batch_norm_by_hand():
+    g = NormGeometry(2, 1, 0.0)
+    x = np.array([[1.0], [5.0]])
+    result = run("batch_norm_training_forward", g, x=x, weight=np.array([3.0]), bias=np.array([1.0]))
+    assert result["mean"].tolist() == [3]
+    assert result["inv_std"].tolist() == [0.5]
+    assert result["y"].tolist() == [[-2], [4]]
+    statistics = {"mean": np.array([3.0]), "inv_std": np.array([0.5])}
+    gy = np.array([[1.0], [2.0]])
+    result = run("batch_norm_training_backward", g, x=x, gy=gy, weight=np.array([3.0]), **statistics)
+    assert result["gbias"].tolist() == [3]
+    assert result["gweight"].tolist() == [1]
+    assert result["gx"].tolist() == [[0], [0]]  # two points are always -1 and 1
+    result = run("batch_norm_inference_backward", g, x=x, gy=gy, scale=np.array([1.5]), **statistics)
+    assert result["gx"].tolist() == [[1.5], [3]]
+    assert result["gweight"].tolist() == [1]
+    y = run("batch_norm_inference_forward", g, x=x, scale=np.array([2.0]), shift=np.array([1.0]))["y"]
+    assert y.tolist() == [[3], [11]]
+
+
+# ------------------------------------------------------------------------------ adjoint identity
+
+
+def test_conv2d_gradients_are_adjoints():
+    # The convolution is linear in x and in w, so that these three products are the same number.
+    for g in SPECS["conv2d_forward"].samples():
+        x, w = inputs_of("conv2d_forward", g)["x"], inputs_of("conv2d_forward", g, 1)["w"]
+        gy = inputs_of("conv2d_grad_input", g, 2)["gy"]
+        product = np.vdot(run("conv2d_forward", g, x=x, w=w)["y"], gy)
+        scale = np.linalg.norm(x) * np.linalg.norm(w) * np.linalg.norm(gy)
+        assert abs(np.vdot(x, run("conv2d_grad_input", g, gy=gy, w=w)["gx"]) - product) < 1e-13 * scale, g
+        assert abs(np.vdot(w, run("conv2d_grad_weight", g, x=x, gy=gy)["gw"]) - product) < 1e-13 * scale, g
+
+
+def test_pooling_gradients_are_adjoints():
+    for g in SPECS["avg_pool2d_forward"].samples():
+        x, gy = inputs_of("avg_pool2d_forward", g)["x"], inputs_of("avg_pool2d_backward", g, 1)["gy"]
+        product = np.vdot(run("avg_pool2d_forward", g, x=x)["y"], gy)
+        assert abs(np.vdot(x, run("avg_pool2d_backward", g, gy=gy)["gx"]) - product) < 1e-10, g
+    for g in SPECS["max_pool2d_forward"].samples():
+        x, gy = inputs_of("max_pool2d_forward", g)["x"], inputs_of("max_pool2d_backward", g, 1)["gy"]
+        result = run("max_pool2d_forward", g, x=x)
+        gx = run("max_pool2d_backward", g, gy=gy, indices=result["indices"])["gx"]
+        assert abs(np.vdot(x, gx) - np.vdot(result["y"], gy)) < 1e-10, g
+
+
+# --------------------------------------------------------------------------------------- PyTorch
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch is not installed")
+
+
+def close(actual, expected, geometry):
+    expected = expected.detach().numpy()
+    np.testing.assert_allclose(actual, expected, rtol=1e-11, atol=1e-11, err_msg=str(geometry))
+
+
+def leaves(torch, *arrays):
+    return [torch.tensor(a, requires_grad=True) for a in arrays]
+
+
+def test_conv2d_against_pytorch(torch):
+    for g in SPECS["conv2d_forward"].samples():
+        values = inputs_of("conv2d_forward", g)
+        x, w, bias = leaves(torch, values["x"], values["w"], values["bias"])
+        padded = torch.nn.functional.pad(x, (g.pad_left, g.pad_right, g.pad_top, g.pad_bottom))
+        y = torch.nn.functional.conv2d(
+            padded, w, bias, (g.stride_h, g.stride_w), 0, (g.dilation_h, g.dilation_w), g.groups
+        )
+        close(run("conv2d_forward", g, **values)["y"], y, g)
+        gy = inputs_of("conv2d_grad_input", g, 1)["gy"]
+        gx, gw = torch.autograd.grad(y, (x, w), torch.tensor(gy))
+        close(run("conv2d_grad_input", g, gy=gy, w=values["w"])["gx"], gx, g)
+        close(run("conv2d_grad_weight", g, x=values["x"], gy=gy)["gw"], gw, g)
+
+
+def test_max_pool2d_against_pytorch(torch):
+    for g in SPECS["max_pool2d_forward"].samples():
+        values = inputs_of("max_pool2d_forward", g)["x"]
+        [x] = leaves(torch, values)
+        # PyTorch pads symmetrically: pad by hand with what never wins, up to where the last window ends.
+        bottom = max(0, (g.P - 1) * g.stride_h + (g.R - 1) * g.dilation_h + 1 - g.H - g.pad_top)
+        right = max(0, (g.Q - 1) * g.stride_w + (g.S - 1) * g.dilation_w + 1 - g.W - g.pad_left)
+        pads = (g.pad_left, right, g.pad_top, bottom)
+        padded = torch.nn.functional.pad(x, pads, value=-float("inf"))
+        y, at = torch.nn.functional.max_pool2d(
+            padded, (g.R, g.S), (g.stride_h, g.stride_w), 0, (g.dilation_h, g.dilation_w), return_indices=True
+        )
+        y, at = y[:, :, : g.P, : g.Q], at[:, :, : g.P, : g.Q]
+        width = padded.shape[3]
+        indices = (at // width - g.pad_top) * g.W + at % width - g.pad_left
+        result = run("max_pool2d_forward", g, x=values)
+        close(result["y"], y, g)
+        np.testing.assert_array_equal(result["indices"], indices.numpy(), err_msg=str(g))
+        gy = np.random.default_rng(1).standard_normal(y.shape)
+        [gx] = torch.autograd.grad(y, (x,), torch.tensor(gy))
+        close(run("max_pool2d_backward", g, gy=gy, indices=result["indices"])["gx"], gx, g)
+
+
+def test_avg_pool2d_against_pytorch(torch):
+    compared = 0
+    for g in SPECS["avg_pool2d_forward"].samples():
+        pads = (g.pad_top, g.pad_left)
+        symmetric = pads == (g.pad_bottom, g.pad_right) and 2 * pads[0] <= g.R and 2 * pads[1] <= g.S
+        if not symmetric or (g.dilation_h, g.dilation_w) != (1, 1):
+            continue  # PyTorch has no such pooling
+        values = inputs_of("avg_pool2d_forward", g)["x"]
+        [x] = leaves(torch, values)
+        candidates = [
+            torch.nn.functional.avg_pool2d(
+                x, (g.R, g.S), (g.stride_h, g.stride_w), pads, ceil_mode, bool(g.count_include_pad)
+            )
+            for ceil_mode in (False, True)
+        ]
+        y = next(c for c in candidates if c.shape == g.y_shape)
+        close(run("avg_pool2d_forward", g, x=values)["y"], y, g)
+        gy = np.random.default_rng(1).standard_normal(y.shape)
+        [gx] = torch.autograd.grad(y, (x,), torch.tensor(gy))
+        close(run("avg_pool2d_backward", g, gy=gy)["gx"], gx, g)
+        compared += 1
+    assert compared > 50
+
+
+def test_batch_norm_against_pytorch(torch):
+    for g in SPECS["batch_norm_training_forward"].samples():
+        values = inputs_of("batch_norm_training_forward", g)
+        x, weight, bias = leaves(torch, *values.values())
+        y = torch.nn.functional.batch_norm(x, None, None, weight, bias, True, 0.0, g.epsilon)
+        forward = run("batch_norm_training_forward", g, **values)
+        close(forward["y"], y, g)
+        gy = np.random.default_rng(1).standard_normal(y.shape)
+        gradients = torch.autograd.grad(y, (x, weight, bias), torch.tensor(gy))
+        backward = run(
+            "batch_norm_training_backward",
+            g,
+            x=values["x"],
+            gy=gy,
+            weight=values["weight"],
+            mean=forward["mean"],
+            inv_std=forward["inv_std"],
+        )
+        for name, gradient in zip(("gx", "gweight", "gbias"), gradients, strict=True):
+            close(backward[name], gradient, g)
+
+
+def test_outputs_of_the_harness_are_poisoned():
+    spec = SPECS["max_pool2d_forward"]
+    made = outputs(spec, pool2d_geometry((1, 1, 4, 4), (2, 2), (2, 2)), FLOAT64)
+    assert np.isnan(made["y"]).all()
+    assert (made["indices"] < 0).all()
