@@ -143,13 +143,14 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise OperandError("batch_norm: inference needs running_mean and running_var")
-        return apply(OPS["batch_norm"], x, weight, bias, running_mean, running_var, epsilon=eps)
+        operands = (x, weight, bias, running_mean, running_var)
+        return apply(OPS["batch_norm"], *operands, epsilon=eps, momentum=momentum)
     y, mean, variance = apply_many(OPS["batch_norm_training"], x, weight, bias, epsilon=eps)
     count = x.size // channels
     if running_mean is not None:
-        _move_towards(running_mean._array, mean.numpy(), momentum)
+        _move_towards(running_mean.writable(), mean.numpy(), momentum)
     if running_var is not None:
-        _move_towards(running_var._array, variance.numpy() * (count / (count - 1)), momentum)
+        _move_towards(running_var.writable(), variance.numpy() * (count / (count - 1)), momentum)
     return y
 
 

@@ -52,14 +52,27 @@ def _new(geometry: NormGeometry, dtype: Any) -> Array:
 
 
 def batch_norm_shape(
-    x: ArrayType, weight: ArrayType, bias: ArrayType, mean: ArrayType, variance: ArrayType, epsilon: float
+    x: ArrayType,
+    weight: ArrayType,
+    bias: ArrayType,
+    mean: ArrayType,
+    variance: ArrayType,
+    epsilon: float,
+    momentum: float = 0.1,
 ) -> ArrayType:
     _check("batch_norm", x, weight=weight, bias=bias, running_mean=mean, running_var=variance)
     return x
 
 
 def batch_norm_forward(
-    ctx: Context, x: Array, weight: Array, bias: Array, mean: Array, variance: Array, epsilon: float
+    ctx: Context,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    mean: Array,
+    variance: Array,
+    epsilon: float,
+    momentum: float = 0.1,
 ) -> Array:
     geometry = _geometry(x, epsilon)
     inv_std = (1 / np.sqrt(variance.astype(np.float64) + epsilon)).astype(x.dtype)
@@ -110,18 +123,21 @@ def read_batch_norm(n: OnnxNode) -> Any:
         raise n.refuse("it is in training mode; export the model in evaluation mode")
     if n.attribute("spatial", 1) != 1:
         raise n.refuse("spatial=0 (statistics per pixel) is not supported")
-    return n.emit("batch_norm", *n.inputs[:5], epsilon=n.attribute("epsilon", 1e-5))
+    # ONNX keeps `momentum` of the old running value, PyTorch and nnlite keep `1 - momentum` of it.
+    momentum = 1 - n.attribute("momentum", 0.9)
+    return n.emit("batch_norm", *n.inputs[:5], epsilon=n.attribute("epsilon", 1e-5), momentum=momentum)
 
 
 def write_batch_norm(w: OnnxWriter, node: Node) -> str:
-    return w.add("BatchNormalization", node.inputs, epsilon=node.params["epsilon"])
+    momentum = 1 - node.params.get("momentum", 0.1)
+    return w.add("BatchNormalization", node.inputs, epsilon=node.params["epsilon"], momentum=momentum)
 
 
 register(
     Op(
         name="batch_norm",
         formula="y = (x - running_mean) / √(running_var + epsilon) · weight + bias, per channel;  "
-        "x and y [N,C,...], all others [C]",
+        "x and y [N,C,...], all others [C]; momentum is for whoever updates the running statistics",
         gradient="gx = gy · weight / √(running_var + epsilon); gweight = Σ gy · (x - running_mean) / "
         "√(running_var + epsilon); gbias = Σ gy, sums over all but C; none for the statistics",
         source="Ioffe and Szegedy 2015, arXiv:1502.03167; ONNX BatchNormalization-15",

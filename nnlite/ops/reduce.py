@@ -118,12 +118,12 @@ def _errors() -> Iterator[ErrorSample]:
 def _read_reduce(op: str, axes_input_since: int) -> Reader:
     def read(n: OnnxNode) -> Any:
         axes = n.host(1) if n.version >= axes_input_since else n.attribute("axes")
-        if isinstance(axes, (tuple, list)) and not axes:
+        noop, keepdims = n.attribute("noop_with_empty_axes", 0), bool(n.attribute("keepdims", 1))
+        if axes is None or axes == ():
+            if noop:
+                return n.emit("identity", n.inputs[0])
             axes = None
-        if axes is None and n.attribute("noop_with_empty_axes", 0):
-            return n.emit("identity", n.inputs[0])
-        axes = tuple(axes) if isinstance(axes, (tuple, list)) else axes
-        return n.emit(op, n.inputs[0], axes=axes, keepdims=bool(n.attribute("keepdims", 1)))
+        return n.emit(op, n.inputs[0], axes=axes, keepdims=keepdims)
 
     return read
 

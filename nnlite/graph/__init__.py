@@ -1,0 +1,23 @@
+"""Graphs: the intermediate representation, tracing, passes and running."""
+
+from __future__ import annotations
+
+from nnlite.graph.infer import infer_types, node_macs
+from nnlite.graph.ir import Graph, make_node, operands
+from nnlite.graph.module import GraphModule
+from nnlite.graph.passes import fold_batch_norm
+from nnlite.graph.trace import trace
+from nnlite.node import Node, Value
+
+__all__ = [
+    "Graph",
+    "GraphModule",
+    "Node",
+    "Value",
+    "fold_batch_norm",
+    "infer_types",
+    "make_node",
+    "node_macs",
+    "operands",
+    "trace",
+]

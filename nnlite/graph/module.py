@@ -1,0 +1,165 @@
+"""GraphModule: a graph that is called like any module, with parameters named as in its file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnlite import autograd
+from nnlite import functional as F
+from nnlite.errors import DTypeError, ModelError, ShapeError
+from nnlite.graph.ir import Graph
+from nnlite.graph.trainable import parameter_leaves
+from nnlite.layout import Array
+from nnlite.nn import Buffer, Module, Parameter
+from nnlite.nn.parameter import State
+from nnlite.node import Node, Value
+from nnlite.tensors import Tensor, apply_many
+
+Sizes = tuple[int | None, ...]
+"""Sizes of an input's axes; None where any will do."""
+
+
+class GraphModule(Module):
+    """Runs a graph node by node on Tensors, so that it can be differentiated.
+
+    A node is frozen when nothing that it depends on requires a gradient. Frozen nodes run in
+    inference form: no dropout, running statistics that are never updated.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        leaves: Mapping[Value, State] | None = None,
+        input_sizes: Sequence[Sizes] | None = None,
+        origin: Any = None,
+    ) -> None:
+        self.graph = graph
+        self.origin = origin
+        """Where the graph was read from (``nnlite.onnx``), for writing it back."""
+        self.input_sizes = None if input_sizes is None else tuple(input_sizes)
+        if leaves is None:
+            trainable = parameter_leaves(graph)
+            leaves = {v: Parameter(a) if v in trainable else Buffer(a) for v, a in graph.arrays.items()}
+        self._leaves = dict(leaves)
+        self._last_uses = graph.last_uses()
+
+    def _own_states(self) -> Iterator[tuple[str, State]]:
+        return ((value.name, leaf) for value, leaf in self._leaves.items())
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+        return tuple(value.name for value in self.graph.inputs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return tuple(value.name for value in self.graph.outputs)
+
+    def leaf(self, value: Value) -> State:
+        """The parameter or constant behind a leaf of the graph."""
+        return self._leaves[value]
+
+    # ------------------------------------------------------------------------------ running
+
+    def trainable_nodes(self) -> set[Node]:
+        """The nodes that are not frozen."""
+        return self.graph.dependents(v for v, leaf in self._leaves.items() if leaf.requires_grad)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """The output, or a tuple of all outputs, of the inputs in the graph's order."""
+        if len(inputs) != len(self.graph.inputs):
+            raise ShapeError(f"the model has inputs {list(self.inputs)} but {len(inputs)} were given")
+        values: dict[Value, Tensor] = dict(self._leaves)
+        values.update(zip(self.graph.inputs, inputs, strict=True))
+        trainable = self.trainable_nodes() if self.training else set()
+        for node, dying in zip(self.graph.nodes, self._last_uses, strict=True):
+            results = self._run_node(node, values, node in trainable)
+            values.update(zip(node.outputs, results, strict=True))
+            for value in dying:
+                del values[value]
+        outputs = tuple(values[value] for value in self.graph.outputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def _run_node(self, node: Node, values: Mapping[Value, Tensor], training: bool) -> Sequence[Tensor]:
+        operands = [None if value is None else values[value] for value in node.inputs]
+        params = {
+            name: values[param].numpy().tolist() if isinstance(param, Value) else param
+            for name, param in node.params.items()
+        }
+        if training and node.op.name == "dropout":
+            assert operands[0] is not None
+            return (F.dropout(operands[0], params["p"], training=True),)
+        if training and node.op.name == "batch_norm":
+            x, weight, bias, mean, variance = operands
+            if any(t is not None and t.requires_grad for t in (weight, bias)):
+                assert x is not None
+                options = params["momentum"], params["epsilon"]
+                return (F.batch_norm(x, mean, variance, weight, bias, True, *options),)
+        return apply_many(node.op, *operands, **params)
+
+    def run(self, inputs: Sequence[Array] | Mapping[str, Array]) -> list[Array]:
+        """Plain inference on arrays, in order or by name; the outputs as arrays.
+
+        Raises ModelError for missing or unknown names, ShapeError and DTypeError for arrays that
+        differ from what the model declares.
+        """
+        if isinstance(inputs, Mapping):
+            if set(inputs) != set(self.inputs):
+                raise ModelError(f"the model has inputs {list(self.inputs)} but {sorted(inputs)} were given")
+            inputs = [inputs[name] for name in self.inputs]
+        tensors = [Tensor(np.asarray(array)) for array in inputs]
+        self._check_inputs(tensors)
+        training, self.training = self.training, False
+        try:
+            with autograd.no_grad():
+                result = self.forward(*tensors)
+        finally:
+            self.training = training
+        return [t.numpy() for t in (result if isinstance(result, tuple) else (result,))]
+
+    def _check_inputs(self, tensors: Sequence[Tensor]) -> None:
+        for value, tensor in zip(self.graph.inputs, tensors, strict=False):
+            if value.type is not None and tensor.dtype != value.type.dtype:
+                raise DTypeError(f"input {value.name} is {tensor.dtype} but the model wants {value.type.dtype}")
+        for name, sizes, tensor in zip(self.inputs, self.input_sizes or (), tensors, strict=False):
+            fits = len(sizes) == tensor.ndim and all(
+                size in (None, actual) for size, actual in zip(sizes, tensor.shape, strict=True)
+            )
+            if not fits:
+                wanted = ["?" if size is None else size for size in sizes]
+                raise ShapeError(
+                    f"input {name} has shape {list(tensor.shape)} but the model declares {wanted}; "
+                    "to use other sizes, load it with input_shapes"
+                )
+
+    # ------------------------------------------------------------------------------ cutting
+
+    def part(self, inputs: Sequence[Value], outputs: Sequence[Value]) -> GraphModule:
+        """The part of the graph between values, sharing this module's parameters."""
+        graph = self.graph.between(inputs, outputs)
+        leaves = {value: self._leaves[value] for value in graph.arrays}
+        part = GraphModule(graph, leaves=leaves)
+        part.training = self.training
+        return part
+
+    def cut(self, at: str | Value) -> tuple[GraphModule, GraphModule]:
+        """The parts before and after a cut point (a value or its name), sharing parameters.
+
+        Raises ModelError when ``at`` is not a cut point; the message lists some.
+        """
+        points = {value.name: value for value in self.graph.cut_points()}
+        name = at if isinstance(at, str) else at.name
+        if name not in points:
+            some = ", ".join(list(points)[-8:])
+            raise ModelError(f"{name!r} is not a cut point of the model; the last ones are {some}")
+        value = points[name]
+        return self.part(self.graph.inputs, [value]), self.part([value], self.graph.outputs)
+
+    def replace_leaf(self, value: Value, array: Array) -> None:
+        """Give a parameter a new array, which may have another shape (a new head)."""
+        self._leaves[value] = Parameter(array)

@@ -1,0 +1,8 @@
+"""ONNX files in and out."""
+
+from __future__ import annotations
+
+from nnlite.onnx.reader import Origin, Problem, load, read
+from nnlite.onnx.writer import save, to_model
+
+__all__ = ["Origin", "Problem", "load", "read", "save", "to_model"]

@@ -1,0 +1,107 @@
+"""Model files: parsing, and weights stored outside, never outside the model's folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from nnlite.errors import ModelError
+from nnlite.layout import Array
+from nnlite.onnx.tensors import array_of, tensor_type
+
+
+class Source:
+    """A parsed model and where its tensors are."""
+
+    def __init__(self, model: onnx.ModelProto, path: Path | None) -> None:
+        self.model = model
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path) if self.path else "the model"
+
+    def array(self, tensor: onnx.TensorProto) -> Array:
+        """The array of ``tensor``, read from the file itself or from one beside it."""
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            return self._external(tensor)
+        return array_of(tensor, self.model.ir_version)
+
+    def _external(self, tensor: onnx.TensorProto) -> Array:
+        shape, dtype = tensor_type(tensor)
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        where = f"{self}: tensor {tensor.name}"
+        location = entries.get("location", "")
+        if self.path is None:
+            raise ModelError(f"{where} lies in another file, {location!r}; load the model from its path")
+        parts = location.split("/")
+        if not location or "\\" in location or ":" in location or ".." in parts or parts[0] == "":
+            raise ModelError(f"{where} lies in {location!r}, which is not a path inside the model's folder")
+        try:
+            offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
+        except ValueError:
+            raise ModelError(f"{where} has an offset or a length that is no number") from None
+        expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if length not in (-1, expected) or offset < 0:
+            raise ModelError(f"{where} needs {expected} bytes but offset {offset}, length {length} are given")
+        raw = _read_inside(self.path.parent, parts, offset, expected, where)
+        array = np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape)
+        return array.astype(np.float32) if dtype.itemsize == 2 and dtype.kind not in "iu" else array
+
+
+def _read_inside(folder: Path, parts: list[str], offset: int, length: int, where: str) -> bytes:
+    """``length`` bytes of a plain file below ``folder``; no links, devices or pipes on the way."""
+    path = folder
+    for part in parts:
+        path = path / part
+        if path.is_symlink():
+            raise ModelError(f"{where} lies behind the link {path}, which is not followed")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        raise ModelError(f"{where} cannot be read from {path}: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise ModelError(f"{where}: {path} is not a plain file of its own")
+        if offset + length > status.st_size:
+            raise ModelError(f"{where} ends at byte {offset + length}, but {path} has {status.st_size}")
+        file.seek(offset)
+        return file.read(length)
+
+
+def parse(model: str | Path | bytes | onnx.ModelProto) -> Source:
+    """A model from a path, its bytes or a ModelProto; ModelError says why it cannot be read."""
+    if isinstance(model, onnx.ModelProto):
+        source = Source(model, None)
+    elif isinstance(model, bytes):
+        source = Source(_decode(model, "the model"), None)
+    else:
+        path = Path(model)
+        if not path.exists():
+            raise ModelError(f"{path}: no such file")
+        if not path.is_file():
+            raise ModelError(f"{path}: not a file; give the path of an .onnx file")
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+        source = Source(_decode(data, str(path)), path)
+    if not source.model.graph.node:
+        raise ModelError(f"{source}: not an ONNX model: it has no nodes")
+    return source
+
+
+def _decode(data: bytes, name: str) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError:
+        raise ModelError(f"{name}: not an ONNX file, or a truncated one ({len(data)} bytes)") from None
+    if not model.HasField("graph"):
+        raise ModelError(f"{name}: not an ONNX file: it holds no graph ({len(data)} bytes)")
+    return model

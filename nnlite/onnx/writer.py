@@ -1,0 +1,290 @@
+"""ONNX out: a model that was read is patched, any other module is traced and serialised."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from nnlite.errors import ModelError
+from nnlite.graph import GraphModule, trace
+from nnlite.graph.ir import Graph
+from nnlite.layout import Array
+from nnlite.nn import Module
+from nnlite.node import Node, Value
+from nnlite.onnx.reader import Origin
+from nnlite.tensors import Tensor
+
+DEFAULT_OPSET = 17
+OLDEST_OPSET = 13
+IR_VERSION = 8
+"""What operator set 17 came with; older runtimes refuse files that claim to be newer than they are."""
+
+
+def save(
+    module: Module,
+    path: str | Path,
+    *,
+    inputs: Sequence[Tensor | Array] | None = None,
+    opset: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+    input_sizes: Sequence[Sequence[int | str | None]] | None = None,
+) -> None:
+    """Write ``module`` as an ONNX file, checked and then moved into place.
+
+    A module that was read from ONNX is written back with only what changed: trained tensors, the
+    head, ``metadata`` and, if given, the declared ``input_sizes``. Any other module needs example
+    ``inputs`` to be traced with; the first axis becomes dynamic.
+    Raises ModelError when the module cannot be expressed or the file cannot be written.
+    """
+    model = to_model(module, inputs=inputs, opset=opset, metadata=metadata, input_sizes=input_sizes)
+    write_atomically(Path(path), model.SerializeToString())
+
+
+def to_model(
+    module: Module,
+    *,
+    inputs: Sequence[Tensor | Array] | None = None,
+    opset: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+    input_sizes: Sequence[Sequence[int | str | None]] | None = None,
+) -> onnx.ModelProto:
+    """The ModelProto that :func:`save` writes."""
+    if isinstance(module, GraphModule) and isinstance(module.origin, Origin):
+        if opset is not None:
+            raise ModelError("a model that was read from ONNX keeps its operator set; leave opset out")
+        model = _patched(module, module.origin)
+    else:
+        if inputs is None:
+            raise ModelError("to write a module as ONNX, give example inputs to trace it with")
+        model = _serialised(module, inputs, opset or DEFAULT_OPSET)
+    for key, value in (metadata or {}).items():
+        entry = next((e for e in model.metadata_props if e.key == key), None) or model.metadata_props.add(key=key)
+        entry.value = value
+    for entry, sizes in zip(model.graph.input, input_sizes or (), strict=False):
+        _set_sizes(entry, sizes)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"the ONNX checker refuses the model: {error}") from error
+    return model
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write to a temporary name beside ``path`` and rename: never half a file under the final name."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are private; results are not
+        os.replace(temporary, path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise ModelError(f"{path}: cannot be written: {error.strerror}") from None
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _set_sizes(entry: onnx.ValueInfoProto, sizes: Sequence[int | str | None]) -> None:
+    shape = entry.type.tensor_type.shape
+    del shape.dim[:]
+    for size in sizes:
+        dim = shape.dim.add()
+        if isinstance(size, int):
+            dim.dim_value = size
+        elif size is not None:
+            dim.dim_param = size
+
+
+# ----------------------------------------------------------------------- a model that was read
+
+
+def _patched(module: GraphModule, origin: Origin) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    model.CopyFrom(origin.model)
+    graph = model.graph
+    _update_tensors(model, module, origin)
+    names = [value.name for value in module.graph.outputs]
+    if names != [entry.name for entry in graph.output]:
+        _replace_outputs(graph, names)
+    _declare_output_sizes(model, module)
+    return model
+
+
+def _update_tensors(model: onnx.ModelProto, module: GraphModule, origin: Origin) -> None:
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, index in origin.constants.items():
+        for attribute in model.graph.node[index].attribute:
+            if attribute.name == "value":
+                stored[name] = attribute.t
+    for value, original in module.graph.arrays.items():
+        current = module.leaf(value).numpy()
+        if value.name not in stored or (current.shape == original.shape and np.array_equal(current, original)):
+            continue
+        tensor = stored[value.name]
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        new = numpy_helper.from_array(np.ascontiguousarray(current).astype(dtype), tensor.name)
+        tensor.CopyFrom(new)
+
+
+def _replace_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
+    """Make ``names`` the outputs and drop what no longer leads to one."""
+    del graph.output[:]
+    for name in names:
+        graph.output.add(name=name)
+    needed = set(names)
+    kept = []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    _keep(graph.node, kept[::-1])
+    _keep(graph.initializer, [t for t in graph.initializer if t.name in needed])
+
+
+def _keep(field: Any, kept: Sequence[Any]) -> None:
+    copies = [type(item).FromString(item.SerializeToString()) for item in kept]
+    del field[:]
+    field.extend(copies)
+
+
+def _declare_output_sizes(model: onnx.ModelProto, module: GraphModule) -> None:
+    """Where a head changed, the old sizes that the file states for its results are no longer true."""
+    graph = model.graph
+    changed = [v for v, a in module.graph.arrays.items() if module.leaf(v).shape != a.shape]
+    after = {v.name for node in module.graph.dependents(changed) for v in node.outputs}
+    if after:
+        _keep(graph.value_info, [entry for entry in graph.value_info if entry.name not in after])
+    for entry, value in zip(graph.output, module.graph.outputs, strict=True):
+        if entry.name in after or not entry.HasField("type"):
+            sizes = output_sizes(module, value)
+            entry.CopyFrom(helper.make_tensor_value_info(entry.name, TensorProto.FLOAT, sizes))
+
+
+def output_sizes(module: GraphModule, value: Value) -> list[int | str] | None:
+    """What can be said of an output's shape: the batch stays open, the last axis is the head's."""
+    node = value.node
+    if node is None or node.op.name != "linear":
+        return None
+    assert node.inputs[1] is not None
+    weight = node.inputs[1]
+    if weight not in module.graph.arrays:
+        return None
+    return ["N", module.leaf(weight).shape[0]]
+
+
+# --------------------------------------------------------------------------- any other module
+
+
+class _Writing:
+    """The file being written, as an op's writer sees it (``ops.record.OnnxWriter``)."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.names: dict[Value, str] = {}
+        self._count = 0
+
+    def fresh(self, stem: str) -> str:
+        self._count += 1
+        return f"{stem}_{self._count}"
+
+    def add_array(self, name: str, array: Array) -> str:
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def _name(self, item: Value | Array | str | None) -> str:
+        if item is None:
+            return ""
+        if isinstance(item, str):
+            return item
+        if isinstance(item, Value):
+            return self.names[item]
+        return self.add_array(self.fresh("constant"), np.asarray(item))
+
+    def add(self, op_type: str, inputs: Sequence[Value | Array | str | None], **attributes: Any) -> str:
+        return self.add_many(op_type, inputs, 1, **attributes)[0]
+
+    def add_many(
+        self, op_type: str, inputs: Sequence[Value | Array | str | None], outputs: int, **attributes: Any
+    ) -> list[str]:
+        names = [self._name(item) for item in inputs]
+        while names and not names[-1]:
+            names.pop()
+        results = [self.fresh(op_type.lower()) for _ in range(outputs)]
+        plain = {key: _attribute(value) for key, value in attributes.items() if value is not None}
+        self.nodes.append(helper.make_node(op_type, names, results, name=results[0], **plain))
+        return results
+
+    def host(self, value: Any, dtype: Any = np.int64) -> Value | Array:
+        return value if isinstance(value, Value) else np.asarray(value, dtype)
+
+
+def _attribute(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return numpy_helper.from_array(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def serialise(graph: Graph, arrays: Mapping[Value, Array], opset: int) -> onnx.ModelProto:
+    """A graph as a model: every node through its op's own writer."""
+    if not OLDEST_OPSET <= opset <= onnx.defs.onnx_opset_version():
+        raise ModelError(f"opset={opset} must be {OLDEST_OPSET} to {onnx.defs.onnx_opset_version()}")
+    w = _Writing(opset)
+    w.names.update({value: value.name for value in graph.inputs})
+    for value, array in arrays.items():
+        w.names[value] = w.add_array(value.name, array)
+    for node in graph.nodes:
+        _write_node(w, node)
+    renames = {}
+    for i, value in enumerate(graph.outputs):
+        renames[w.names[value]] = "output" if len(graph.outputs) == 1 else f"output_{i}"
+    for proto in w.nodes:
+        for names in (proto.input, proto.output):
+            for i, name in enumerate(names):
+                names[i] = renames.get(name, name)
+    inputs = [_value_info(value, value.name, "N") for value in graph.inputs]
+    outputs = [_value_info(value, renames[w.names[value]], "N") for value in graph.outputs]
+    body = helper.make_graph(w.nodes, "nnlite", inputs, outputs, w.initializers)
+    version = max(IR_VERSION, helper.find_min_ir_version_for([helper.make_opsetid("", opset)]))
+    return helper.make_model(
+        body, opset_imports=[helper.make_opsetid("", opset)], producer_name="nnlite", ir_version=version
+    )
+
+
+def _write_node(w: _Writing, node: Node) -> None:
+    if node.op.writes is None:
+        raise ModelError(f"{node.op.name} is a training-time operation and has no place in an ONNX file")
+    names = node.op.writes(w, node)
+    for value, name in zip(node.outputs, [names] if isinstance(names, str) else names, strict=True):
+        w.names[value] = name
+
+
+def _value_info(value: Value, name: str, batch: str) -> onnx.ValueInfoProto:
+    assert value.type is not None
+    kind = helper.np_dtype_to_tensor_dtype(value.type.dtype)
+    sizes: list[int | str] = list(value.type.shape)
+    if sizes:
+        sizes[0] = batch
+    return helper.make_tensor_value_info(name, kind, sizes)
+
+
+def _serialised(module: Module, inputs: Sequence[Tensor | Array], opset: int) -> onnx.ModelProto:
+    tensors = [item if isinstance(item, Tensor) else Tensor(np.asarray(item)) for item in inputs]
+    graph, leaves = trace(module, tensors)
+    return serialise(graph, {value: leaves[value].numpy() for value in graph.arrays}, opset)
