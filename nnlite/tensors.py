@@ -53,12 +53,14 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes of the axes, [N,C,H,W] for pictures."""
-        return self._array.shape
+        shape: tuple[int, ...] = self._array.shape
+        return shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Element type."""
-        return self._array.dtype
+        dtype: np.dtype[Any] = self._array.dtype
+        return dtype
 
     @property
     def ndim(self) -> int:
@@ -112,9 +114,15 @@ class Tensor:
         """The array itself, without a copy; a read-only view where a change would falsify gradients."""
         if not self.requires_grad:
             return self._array
-        view = self._array.view()
+        view: Array = self._array.view()
         view.flags.writeable = False
         return view
+
+    def writable(self) -> Array:
+        """The array itself, to be changed in place at once; who used the old elements sees the change."""
+        if self._value is not None:
+            self._value.version += 1
+        return self._array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False and dtype is not None and np.dtype(dtype) != self.dtype:

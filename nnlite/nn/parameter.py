@@ -1,0 +1,84 @@
+"""Parameters and buffers: the tensors that a module keeps from one step to the next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nnlite import autograd, memory
+from nnlite.errors import ShapeError
+from nnlite.layout import Array
+from nnlite.node import Value
+from nnlite.ops import ArrayType
+from nnlite.tensors import Tensor
+
+
+class State(Tensor):
+    """A tensor that owns its memory and counts the changes made to it.
+
+    Arrays with more than two axes are stored channels-last, so that kernels take them as they are.
+    ``writable`` is the one way to change them: a tape, a plan or a cache that used the old
+    ones sees by ``version`` that it is stale.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        source = np.asarray(data)
+        dtype = source.dtype
+        if dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic, Tensor)):
+            dtype = np.dtype(np.float32)  # Python numbers
+        array = memory.empty(source.shape, dtype)
+        array[...] = source
+        super().__init__(array, _value=Value(type=ArrayType(array.shape, array.dtype)))
+        self.requires_grad = requires_grad
+
+    @property
+    def version(self) -> int:
+        """How often the elements were changed."""
+        assert self._value is not None
+        return self._value.version
+
+    def assign(self, data: Any) -> None:
+        """Replace all elements; ShapeError unless ``data`` has the same shape."""
+        source = np.asarray(data)
+        if source.shape != self.shape:
+            raise ShapeError(f"assign: a tensor of shape {list(self.shape)} cannot hold {list(source.shape)}")
+        self.writable()[...] = source
+
+    def numpy(self) -> Array:
+        """A read-only view of the elements; it shows later changes."""
+        view: Array = self._array.view()
+        view.flags.writeable = False
+        return view
+
+    def detach(self) -> Tensor:
+        """A tensor over a read-only view of the same elements, off the tape."""
+        return Tensor(self.numpy())
+
+    def __reduce__(self) -> Any:
+        # Pickle would forget the memory order; the constructor restores it.
+        return type(self), (np.ascontiguousarray(self._array), self.requires_grad)
+
+
+class Parameter(State):
+    """A tensor to be learned: it requires gradients unless it is frozen.
+
+    ``data`` (array, tensor, nested lists) is copied. Raises DTypeError unless it is floating-point.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, requires_grad: bool = True) -> None:
+        super().__init__(data, requires_grad)
+        autograd.check_differentiable(self.dtype)
+
+    def __repr__(self) -> str:
+        return f"Parameter({super().__repr__()})"
+
+
+class Buffer(State):
+    """A tensor that a module measures or is given, saved with its parameters but never learned."""
+
+    __slots__ = ()
