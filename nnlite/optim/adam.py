@@ -1,0 +1,97 @@
+"""Adam, and Adam with decoupled weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from nnlite.errors import ConfigError
+from nnlite.layout import Array
+from nnlite.nn.parameter import Parameter
+from nnlite.optim.optimizer import Group, Optimizer, decayed
+
+
+class Adam(Optimizer):
+    """Adam, as in PyTorch. In step t, with betas (b1, b2):
+
+        g = gradient + weight_decay · w
+        m = b1 · m + (1 - b1) · g
+        v = b2 · v + (1 - b2) · g²
+        w = w - lr · (m / (1 - b1ᵗ)) / (√(v / (1 - b2ᵗ)) + eps)
+
+    Raises ConfigError for options out of range.
+    Source: Kingma and Ba 2015, arXiv:1412.6980; torch.optim.Adam.
+    """
+
+    decoupled = False
+    """True: weight decay shrinks the weights themselves and stays out of the moments."""
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def check(self, group: Group) -> None:
+        """Raise ConfigError where an option of ``group`` is out of range."""
+        super().check(group)
+        name = type(self).__name__
+        if len(group["betas"]) != 2 or not all(0 <= beta < 1 for beta in group["betas"]):
+            raise ConfigError(f"{name}: betas={group['betas']} must be two numbers in [0, 1)")
+        if not group["eps"] >= 0:
+            raise ConfigError(f"{name}: eps={group['eps']} must not be negative")
+
+    def update(self, weight: Array, gradient: Array, state: dict[str, Any], group: Group) -> None:
+        """One step for one parameter, in place."""
+        lr, decay = float(group["lr"]), float(group["weight_decay"])
+        b1, b2 = group["betas"]
+        if self.decoupled and decay:
+            weight *= 1 - lr * decay
+            decay = 0.0
+        buffer = decayed(weight, gradient, decay)
+        if not state:
+            state.update(step=0, mean=np.zeros_like(buffer), square=np.zeros_like(buffer))
+        state["step"] += 1
+        mean, square, t = state["mean"], state["square"], state["step"]
+
+        mean *= b1 / (1 - b1)  # b1 · m + (1 - b1) · g without a second buffer
+        mean += buffer
+        mean *= 1 - b1
+        np.square(buffer, out=buffer)
+        buffer *= 1 - b2
+        square *= b2
+        square += buffer
+
+        np.sqrt(square, out=buffer)
+        buffer *= 1 / sqrt(1 - b2**t)
+        buffer += group["eps"]
+        np.divide(mean, buffer, out=buffer)
+        buffer *= lr / (1 - b1**t)
+        weight -= buffer
+
+
+class AdamW(Adam):
+    """:class:`Adam` whose weight decay is decoupled: first w = w · (1 - lr · weight_decay), then g is
+    the gradient alone.
+
+    Source: Loshchilov and Hutter 2019, arXiv:1711.05101; torch.optim.AdamW.
+    """
+
+    decoupled = True
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)

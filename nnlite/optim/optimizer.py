@@ -1,0 +1,164 @@
+"""What all optimisers share: parameter groups, state, saving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from nnlite import memory
+from nnlite.errors import ConfigError, ModelError
+from nnlite.layout import Array
+from nnlite.nn.parameter import Parameter
+
+Group = dict[str, Any]
+"""``{"params": [...], "lr": ..., ...}``: parameters and the options that hold for them."""
+
+
+class Optimizer:
+    """Base of all optimisers. A subclass defines ``check`` and ``update`` for one parameter.
+
+    ``params``: parameters, or groups ``{"params": parameters, option: value, ...}`` whose options
+    override ``defaults``. Raises ConfigError for an empty group, a parameter in two groups, a tensor
+    that is no Parameter, an unknown option or a value out of range.
+    """
+
+    def __init__(
+        self, params: Iterable[Parameter] | Iterable[Mapping[str, Any]], defaults: Mapping[str, Any]
+    ) -> None:
+        self.defaults = dict(defaults)
+        self.param_groups: list[Group] = []
+        self.state: dict[Parameter, dict[str, Any]] = {}
+        """What is remembered of each parameter that was updated."""
+        listed: list[Any] = list(params)
+        if not any(isinstance(item, Mapping) for item in listed):
+            listed = [{"params": listed}]
+        for group in listed:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Train more parameters, with options of their own; ConfigError as for the constructor."""
+        name = type(self).__name__
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise ConfigError(f"{name}: {group!r} must be a group with 'params', as all others are")
+        unknown = set(group) - {"params"} - set(self.defaults)
+        if unknown:
+            raise ConfigError(
+                f"{name}: unknown option {', '.join(sorted(unknown))}; there are {', '.join(self.defaults)}"
+            )
+        given = group["params"]
+        parameters = [given] if isinstance(given, Parameter) else list(given)
+        if not parameters:
+            raise ConfigError(f"{name}: group {len(self.param_groups)} has no parameters; leave it out")
+        known = {p for other in self.param_groups for p in other["params"]}
+        for parameter in parameters:
+            if not isinstance(parameter, Parameter):
+                raise ConfigError(f"{name}: {type(parameter).__name__} is no nn.Parameter; make it one")
+            if parameter in known:
+                raise ConfigError(
+                    f"{name}: a parameter of shape {list(parameter.shape)} appears twice; "
+                    "put it into one group, once"
+                )
+            known.add(parameter)
+        complete = {**self.defaults, **group, "params": parameters}
+        self.check(complete)
+        self.param_groups.append(complete)
+
+    def check(self, group: Group) -> None:
+        """Raise ConfigError where an option of ``group`` is out of range."""
+        for option in ("lr", "weight_decay"):
+            if not group[option] >= 0:
+                raise ConfigError(f"{type(self).__name__}: {option}={group[option]} must not be negative")
+
+    def update(self, weight: Array, gradient: Array, state: dict[str, Any], group: Group) -> None:
+        """Change ``weight`` in place; ``state`` is this parameter's, empty at first."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient and is not frozen."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                gradient = parameter.grad
+                if gradient is not None and parameter.requires_grad:
+                    state = self.state.setdefault(parameter, {})
+                    self.update(parameter.writable(), gradient.numpy(), state, group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients; with ``set_to_none`` False they become zeros."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if set_to_none:
+                    parameter.grad = None
+                elif parameter.grad is not None:
+                    parameter.grad.writable()[...] = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of all state: ``{"state": {index: ...}, "param_groups": [...]}``, as in PyTorch.
+
+        Parameters are numbered in the order of the groups.
+        """
+        index = {p: i for i, p in enumerate(self._parameters())}
+        groups = [{**group, "params": [index[p] for p in group["params"]]} for group in self.param_groups]
+        state = {
+            index[p]: {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in entry.items()}
+            for p, entry in self.state.items()
+        }
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned, options included.
+
+        Raises ModelError when groups or shapes differ from this optimiser's.
+        """
+        sizes = [len(group["params"]) for group in self.param_groups]
+        saved = [len(group["params"]) for group in state_dict["param_groups"]]
+        if sizes != saved:
+            raise ModelError(
+                f"{type(self).__name__}: the saved groups have {saved} parameters, these have {sizes}"
+            )
+        parameters = self._parameters()
+        state: dict[Parameter, dict[str, Any]] = {}
+        for index, entry in state_dict["state"].items():
+            parameter = parameters[int(index)]
+            state[parameter] = {}
+            for key, value in entry.items():
+                if isinstance(value, np.ndarray):
+                    if value.shape != parameter.shape:
+                        raise ModelError(
+                            f"{type(self).__name__}: {key} of parameter {index} has shape "
+                            f"{list(value.shape)} but must be {list(parameter.shape)}"
+                        )
+                    value = copy_of(value.astype(parameter.dtype, copy=False))
+                state[parameter][key] = value
+        self.state = state
+        for group, options in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            group.update({key: value for key, value in options.items() if key != "params"})
+
+    def _parameters(self) -> list[Parameter]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def __repr__(self) -> str:
+        groups = [
+            f"  {len(group['params'])} parameters: "
+            + ", ".join(f"{key}={value}" for key, value in group.items() if key != "params")
+            for group in self.param_groups
+        ]
+        return f"{type(self).__name__}(\n" + "\n".join(groups) + "\n)"
+
+
+def copy_of(array: Array) -> Array:
+    """A copy in the memory order of parameters."""
+    copy = memory.empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
+def decayed(weight: Array, gradient: Array, weight_decay: float) -> Array:
+    """gradient + weight_decay · weight in a new array."""
+    if not weight_decay:
+        return copy_of(gradient)
+    result = memory.empty(weight.shape, weight.dtype)
+    np.multiply(weight, weight_decay, out=result)
+    result += gradient
+    return result
