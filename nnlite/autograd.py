@@ -70,6 +70,12 @@ def _in_order(op: Op, array: Array | None) -> Array | None:
     return array if array is None or op.layout == "any" else _ORDERS[op.layout](array)
 
 
+def _array(result: Any) -> Array:
+    """NumPy's functions return a scalar where an array without axes is meant."""
+    array: Array = np.asarray(result) if isinstance(result, np.generic) else result
+    return array
+
+
 def apply(
     op: Op, arrays: Sequence[Array | None], values: Sequence[Value | None], params: Params
 ) -> tuple[tuple[Array, ...], tuple[Value | None, ...]]:
@@ -83,7 +89,7 @@ def apply(
     needs = tuple(recording and value is not None and value.requires_grad for value in values)
     context = Context(params, needs)
     result = op.forward(context, *(_in_order(op, array) for array in arrays), **params)
-    outputs = result if isinstance(result, tuple) else (result,)
+    outputs = tuple(map(_array, result)) if isinstance(result, tuple) else (_array(result),)
     if not any(needs):
         return outputs, (None,) * len(outputs)
     inputs = tuple(value if need else None for value, need in zip(values, needs, strict=True))
@@ -191,12 +197,12 @@ def gradients(
     def deliver(value: Value, gradient: Array, *others: Array | None) -> None:
         if (wanted is None and value.node is None) or (wanted is not None and value in wanted):
             known = result.get(value)
-            result[value] = _own(gradient, *others) if known is None else known + gradient
+            result[value] = _own(gradient, *others) if known is None else _array(known + gradient)
         if value.node is not None and id(value.node) in useful:
             assert isinstance(value.node, TapeNode)
             slots = pending.setdefault(id(value.node), [None] * len(value.node.types))
             known = slots[value.index]
-            slots[value.index] = gradient if known is None else known + gradient
+            slots[value.index] = gradient if known is None else _array(known + gradient)
 
     for root, seed in zip(roots, seeds, strict=True):
         _check_seed(root, seed)
@@ -209,7 +215,7 @@ def gradients(
         leaving = _node_gradients(node, arriving, needs)
         for value, need, gradient in zip(node.inputs, needs, leaving, strict=True):
             if value is not None and need and gradient is not None:
-                deliver(value, gradient, *arriving)
+                deliver(value, _array(gradient), *arriving)
     if not retain_graph:
         for node in order:
             node.context.saved = None
@@ -219,7 +225,7 @@ def gradients(
 def backward(roots: Sequence[Value], seeds: Sequence[Array], retain_graph: bool = False) -> None:
     """Add the gradient of every leaf below ``roots`` to its ``grad``."""
     for leaf, gradient in gradients(roots, seeds, None, retain_graph).items():
-        leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+        leaf.grad = gradient if leaf.grad is None else _array(leaf.grad + gradient)
 
 
 def check_differentiable(dtype: np.dtype[Any]) -> None:

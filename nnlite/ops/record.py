@@ -208,9 +208,9 @@ def register(op: Op) -> Op:
         raise ValueError(f"op {op.name!r} lacks {', '.join(missing)}")
     if op.name in OPS:
         raise ValueError(f"op {op.name!r} is registered twice")
-    OPS[op.name] = op
-    for op_type, reader in op.reads.items():
+    for op_type in op.reads:
         if op_type in READERS:
             raise ValueError(f"ONNX operator {op_type} is read by {READERS[op_type][0].name} already")
-        READERS[op_type] = (op, reader)
+    OPS[op.name] = op
+    READERS.update({op_type: (op, reader) for op_type, reader in op.reads.items()})
     return op
