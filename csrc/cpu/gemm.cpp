@@ -71,6 +71,15 @@ void locate(const Gather& g, int64_t tile_rows, int64_t begin, int64_t end, int6
     }
 }
 
+// Asks for the source rows of the next tile, of which `left` output rows are there, through its last tap:
+// going down an image, that tap is the first to reach a source row, so that each is asked for about once.
+// Twelve rows in twelve places are too many streams for the hardware to foresee (a third faster for 1x1).
+void prefetch(const float* const* rows, int64_t tile_rows, int64_t left, const GemmTile& t) {
+    const int64_t count = left < tile_rows ? left : tile_rows;
+    for (int64_t i = 0; i < count; ++i)
+        for (int64_t d = 0; d < t.depth; d += 16) __builtin_prefetch(rows[i] + t.a_offset + d);
+}
+
 // How the output is cut: by geometry and tile shape alone.
 struct Cut {
     int64_t block_rows, blocks;
@@ -83,13 +92,17 @@ struct Cut {
         if (tap_block > taps) tap_block = taps;
         int64_t tiles = max_pointers / (tap_block * k.tile_rows);
         if (tiles > max_block_rows / k.tile_rows) tiles = max_block_rows / k.tile_rows;
-        // At least 16 pieces of work, so that two to eight threads share it evenly: fewer rows per piece
-        // first, then fewer panels.
+        // Some 32 pieces of work, so that two to eight threads share them evenly. Fewer rows per piece first;
+        // but where the weights are large (512 -> 512 3x3: 9 MB) they would stream through every piece, so that
+        // there pieces keep their rows and share out the panels.
+        constexpr int64_t pieces = 32;
+        const int64_t least = panels.floats() > (1 << 17) ? 16 : 4;
         const int64_t all_tiles = (g.rows() + k.tile_rows - 1) / k.tile_rows;
-        while (tiles > 4 && (all_tiles + tiles - 1) / tiles * groups < 16) --tiles;
-        block_rows = tiles * k.tile_rows;
+        while (tiles > least && (all_tiles + tiles - 1) / tiles * groups < pieces) --tiles;
+        blocks = (all_tiles + tiles - 1) / tiles;
+        block_rows = (all_tiles + blocks - 1) / blocks * k.tile_rows;
         blocks = (g.rows() + block_rows - 1) / block_rows;
-        const int64_t wanted = (16 + blocks * groups - 1) / (blocks * groups);
+        const int64_t wanted = (pieces + blocks * groups - 1) / (blocks * groups);
         panel_block = (panels.count() + wanted - 1) / wanted;
         panel_blocks = (panels.count() + panel_block - 1) / panel_block;
     }
@@ -131,6 +144,8 @@ void gather_gemm(const Kernels& k, const Gather& gather, const Panels& panels, c
                         const int64_t left = row_end - row < k.tile_rows ? row_end - row : k.tile_rows;
                         t.a = block.rows + (row - row_begin) * t.taps;
                         t.out = block.out + (row - row_begin);
+                        if (panel == panel_begin && left == k.tile_rows && t.taps > 0)
+                            prefetch(t.a + (2 * t.taps - 1) * k.tile_rows, k.tile_rows, row_end - row - left, t);
                         k.gemm_tile[vectors - 1][left - 1](t);
                     }
                 }

@@ -90,9 +90,10 @@ class Pool {
             spin_until([&] { return job_.load(std::memory_order_acquire) != seen; });
             {
                 std::unique_lock<std::mutex> lock(mutex_);
-                wake_.wait(lock, [&] { return stop_ || (open_ && job_.load() != seen); });
+                wake_.wait(lock, [&] { return stop_ || job_.load() != seen; });
                 if (stop_) return;
                 seen = job_.load();
+                if (!open_) continue;  // too late for this job, in time for the next
                 joined_.fetch_add(1);
             }
             work();
