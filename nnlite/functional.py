@@ -40,8 +40,11 @@ def conv2d(
 
     ``padding``: integer, (height, width), (top, left, bottom, right), "same" or "valid".
     """
-    window = dict(stride=_pair("conv2d", "stride", stride), dilation=_pair("conv2d", "dilation", dilation))
-    return apply(OPS["conv2d"], x, weight, bias, padding=padding, groups=groups, **window)
+    return apply(
+        OPS["conv2d"], x, weight, bias,
+        stride=_pair("conv2d", "stride", stride), padding=padding,
+        dilation=_pair("conv2d", "dilation", dilation), groups=groups,
+    )  # fmt: skip
 
 
 def conv_transpose2d(
@@ -145,6 +148,12 @@ def batch_norm(
             raise OperandError("batch_norm: inference needs running_mean and running_var")
         operands = (x, weight, bias, running_mean, running_var)
         return apply(OPS["batch_norm"], *operands, epsilon=eps, momentum=momentum)
+    for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+        if running is not None and running.shape != (channels,):
+            raise ShapeError(
+                f"batch_norm: {name} has shape {list(running.shape)} but x {list(x.shape)} "
+                f"has {channels} channels"
+            )
     y, mean, variance = apply_many(OPS["batch_norm_training"], x, weight, bias, epsilon=eps)
     count = x.size // channels
     if running_mean is not None:

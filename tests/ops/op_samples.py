@@ -12,11 +12,15 @@ from nnlite.ops import OPS, Context, Op, Sample
 from nnlite.tensors import Tensor, apply_many
 
 CASES = [
-    pytest.param(op, sample, id=f"{name}-{i}") for name, op in OPS.items() for i, sample in enumerate(op.samples())
+    pytest.param(op, sample, id=f"{name}-{i}")
+    for name, op in OPS.items()
+    for i, sample in enumerate(op.samples())
 ]
 DIFFERENTIABLE = [case for case in CASES if case.values[0].backward is not None and case.values[1].gradcheck]
 ERRORS = [
-    pytest.param(op, error, id=f"{name}-{i}") for name, op in OPS.items() for i, error in enumerate(op.errors())
+    pytest.param(op, error, id=f"{name}-{i}")
+    for name, op in OPS.items()
+    for i, error in enumerate(op.errors())
 ]
 
 # What the records declare not to be differentiated: measured statistics.
@@ -42,7 +46,9 @@ def output_gradient(op: Op, sample: Sample, dtype: Any = np.float64) -> np.ndarr
     return np.asarray(np.random.default_rng(7).standard_normal(shape), dtype)
 
 
-def gradients(op: Op, arrays: list[np.ndarray | None], params: Any, gy: np.ndarray, wanted: set[int]) -> list[Any]:
+def gradients(
+    op: Op, arrays: list[np.ndarray | None], params: Any, gy: np.ndarray, wanted: set[int]
+) -> list[Any]:
     """What ``op`` itself returns from forward and backward when the inputs ``wanted`` need gradients."""
     order = {"any": lambda a: a, "C": layout.contiguous, "channels_last": layout.channels_last}[op.layout]
     needs = tuple(i in wanted for i in range(len(arrays)))

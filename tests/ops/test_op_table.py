@@ -1,4 +1,7 @@
-"""Every op x every sample: types, precision, gradients, errors, memory orders. A new op is tested by registering."""
+"""Every op x every sample: types, precision, gradients, errors, memory orders.
+
+A new op is tested by being registered.
+"""
 
 from __future__ import annotations
 
@@ -89,13 +92,14 @@ def _sliced(array: np.ndarray) -> np.ndarray:
     """The same elements as every second one of a larger array."""
     if not array.ndim:
         return array
-    wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), 1 if array.dtype.kind in "iu" else np.nan, array.dtype)
+    between = 1 if array.dtype.kind in "iu" else np.nan
+    wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), between, array.dtype)
     wide[..., ::2] = array
     return wide[..., ::2]
 
 
 ORDERS = {
-    "channels_last": lambda a: np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) if a.ndim > 2 else a,
+    "channels_last": lambda a: nl.layout.channels_last(a) if a.ndim > 2 else a,
     "sliced": _sliced,
     "transposed": lambda a: np.ascontiguousarray(a.T).T if a.ndim else a,
     "reversed": lambda a: np.ascontiguousarray(a[::-1])[::-1] if a.ndim else a,
@@ -141,7 +145,8 @@ def test_operands_and_gradients_are_never_written(op, sample, dtype):
 def test_going_back_twice_is_an_error(op, sample):
     arrays, gy = sample.arrays(), output_gradient(op, sample)
     wanted = differentiable(op, arrays)
-    y = run(op, [Tensor(a, i in wanted) if a is not None else None for i, a in enumerate(arrays)], sample.params)[0]
+    leaves = [Tensor(a, i in wanted) if a is not None else None for i, a in enumerate(arrays)]
+    y = run(op, leaves, sample.params)[0]
     y.backward(gy, retain_graph=True)
     y.backward(gy)
     with pytest.raises(GradientError, match=rf"{op.name}.*retain_graph=True"):
@@ -167,7 +172,7 @@ def _record(**changes):
 
 
 @pytest.mark.parametrize(
-    "part", [{"name": ""}, {"formula": ""}, {"gradient": ""}, {"samples": lambda: []}, {"errors": lambda: []}]
+    "part", [{"name": ""}, {"formula": ""}, {"gradient": ""}, {"samples": list}, {"errors": list}]
 )
 def test_an_incomplete_record_does_not_register(part):
     with pytest.raises(ValueError, match=f"lacks {next(iter(part))}"):
