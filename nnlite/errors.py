@@ -45,3 +45,7 @@ class TrainingError(NnliteError):
 
 class OperandError(NnliteError, ValueError):
     """An operand holds a value that the operation does not take."""
+
+
+class FileError(NnliteError):
+    """A file cannot be written."""

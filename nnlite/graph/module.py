@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,18 +73,36 @@ class GraphModule(Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """The output, or a tuple of all outputs, of the inputs in the graph's order."""
+        values: dict[Value, Tensor] = {}
+        for _ in self._steps(inputs, values):
+            pass
+        outputs = tuple(values[value] for value in self.graph.outputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def _steps(self, inputs: Sequence[Tensor], values: dict[Value, Tensor]) -> Iterator[tuple[Node, Sequence[Tensor]]]:
+        """Run node by node; ``values`` holds what is still needed, in the end the outputs."""
         if len(inputs) != len(self.graph.inputs):
             raise ShapeError(f"the model has inputs {list(self.inputs)} but {len(inputs)} were given")
-        values: dict[Value, Tensor] = dict(self._leaves)
+        values.update(self._leaves)
         values.update(zip(self.graph.inputs, inputs, strict=True))
         trainable = self.trainable_nodes() if self.training else set()
         for node, dying in zip(self.graph.nodes, self._last_uses, strict=True):
             results = self._run_node(node, values, node in trainable)
+            yield node, results
             values.update(zip(node.outputs, results, strict=True))
             for value in dying:
                 del values[value]
-        outputs = tuple(values[value] for value in self.graph.outputs)
-        return outputs[0] if len(outputs) == 1 else outputs
+
+    def first_non_finite(self, *inputs: Tensor) -> str | None:
+        """Name of the first parameter or, failing that, layer with an infinity or a NaN; None if all are finite."""
+        for name, state in self._own_states():
+            if state.dtype.kind == "f" and not np.isfinite(state.numpy()).all():
+                return name
+        with autograd.no_grad():
+            for node, results in self._steps(inputs, {}):
+                if any(t.dtype.kind == "f" and not np.isfinite(t.numpy()).all() for t in results):
+                    return node.name
+        return None
 
     def _run_node(self, node: Node, values: Mapping[Value, Tensor], training: bool) -> Sequence[Tensor]:
         operands = [None if value is None else values[value] for value in node.inputs]
@@ -159,6 +178,10 @@ class GraphModule(Module):
             raise ModelError(f"{name!r} is not a cut point of the model; the last ones are {some}")
         value = points[name]
         return self.part(self.graph.inputs, [value]), self.part([value], self.graph.outputs)
+
+    def current_graph(self) -> Graph:
+        """The graph with the parameters as they are now, for passes that compute with them."""
+        return replace(self.graph, arrays={value: leaf.numpy() for value, leaf in self._leaves.items()})
 
     def replace_leaf(self, value: Value, array: Array) -> None:
         """Give a parameter a new array, which may have another shape (a new head)."""

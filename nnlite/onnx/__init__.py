@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnlite.onnx.reader import Origin, Problem, load, read
+from nnlite.onnx.reader import Origin, Problem, declared_sizes, load, read
 from nnlite.onnx.writer import save, to_model
 
-__all__ = ["Origin", "Problem", "load", "read", "save", "to_model"]
+__all__ = ["Origin", "Problem", "declared_sizes", "load", "read", "save", "to_model"]

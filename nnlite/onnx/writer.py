@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from nnlite.errors import ModelError
+from nnlite.files import write_atomically
 from nnlite.graph import GraphModule, trace
 from nnlite.graph.ir import Graph
 from nnlite.layout import Array
@@ -74,29 +73,6 @@ def to_model(
     except onnx.checker.ValidationError as error:
         raise ModelError(f"the ONNX checker refuses the model: {error}") from error
     return model
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary name beside ``path`` and rename: never half a file under the final name."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are private; results are not
-        os.replace(temporary, path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise ModelError(f"{path}: cannot be written: {error.strerror}") from None
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _set_sizes(entry: onnx.ValueInfoProto, sizes: Sequence[int | str | None]) -> None:

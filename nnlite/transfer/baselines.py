@@ -1,0 +1,90 @@
+"""What a tuned network must beat: the majority class, a regression on its features, a small CNN from scratch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nnlite import nn
+from nnlite.data import ImageFolder, Loader, Preprocessing
+from nnlite.layout import Array
+from nnlite.optim import AdamW
+from nnlite.tensors import Tensor
+from nnlite.transfer import logistic
+from nnlite.transfer.inference import Progress, run_over, silent
+from nnlite.transfer.training import EpochRecord, Phase
+
+SCRATCH_SIDE = 64
+SCRATCH_WIDTHS = (16, 32, 64, 128)
+
+
+def majority(train_labels: Array, labels: Array) -> dict[str, Any]:
+    """Always answer with the most frequent class of the training pictures."""
+    most = int(np.bincount(train_labels).argmax())
+    return {"accuracy": float((labels == most).mean()), "class": most}
+
+
+def probe(features: Array, labels: Array, held_features: Array, held_labels: Array, classes: int) -> dict[str, Any]:
+    """Multinomial logistic regression on the frozen features, its regularisation cross-validated."""
+    start = time.perf_counter()
+    model = logistic.fit(features, labels, classes)
+    accuracy = float((model.logits(held_features).argmax(1) == held_labels).mean())
+    return {"accuracy": accuracy, "c": model.c, "seconds": time.perf_counter() - start}
+
+
+def small_cnn(classes: int) -> nn.Sequential:
+    """Four blocks of 3x3 convolution, batch normalisation, ReLU, 2x2 pooling; global average; linear."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in SCRATCH_WIDTHS:
+        layers += [
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
+        channels = width
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+    return nn.Sequential(*layers)
+
+
+def from_scratch(
+    folder: ImageFolder,
+    presentations: int,
+    *,
+    batch_size: int,
+    seed: int,
+    workers: int,
+    on_bad_image: Any,
+    progress: Progress = silent,
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+) -> dict[str, Any]:
+    """Train the small CNN on about as many picture presentations as the fine-tuning had; its accuracy."""
+    start = time.perf_counter()
+    preprocessing = Preprocessing.named("imagenet", SCRATCH_SIDE, crop=1.0)
+    options: dict[str, Any] = dict(seed=seed, workers=workers, on_bad_image=on_bad_image)
+    train = Loader(folder.train, preprocessing.training(), batch_size, shuffle=True, **options)
+    held_out = Loader(folder.validation, preprocessing.evaluation(), 64, **options)
+    module = small_cnn(len(folder.classes))
+    epochs = max(1, round(presentations / len(folder.train)))
+
+    def batches(epoch: int) -> Any:
+        what = f"scratch {epoch + 1}/{epochs}"
+        return ((b.images, b.labels) for b in progress(train.epoch(epoch), what, len(train)))
+
+    Phase(
+        "scratch", module, AdamW(module.parameters(), lr=3e-3, weight_decay=1e-2), epochs, len(train), batches
+    ).run(on_epoch)
+    module.eval()
+    logits, labels, _ = run_over(lambda images: module(Tensor(images)).numpy(), held_out, 0, "scratch", silent)
+    return {
+        "accuracy": float((logits.argmax(1) == labels).mean()),
+        "epochs": epochs,
+        "presentations": epochs * len(folder.train),
+        "seconds": time.perf_counter() - start,
+    }
+
+

@@ -1,0 +1,299 @@
+"""The main job: a model file and a folder of pictures in, a tuned model file and an honest evaluation out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnlite import metrics, onnx, random
+from nnlite.data import ImageFolder, Loader
+from nnlite.errors import TrainingError
+from nnlite.graph import GraphModule
+from nnlite.layout import Array
+from nnlite.node import Value
+from nnlite.optim import AdamW
+from nnlite.transfer import baselines
+from nnlite.transfer.config import FinetuneConfig
+from nnlite.transfer.evaluate import Classifier
+from nnlite.transfer.head import Head, replace_head
+from nnlite.transfer.inference import Frozen, Progress, run_over, silent, softmax
+from nnlite.transfer.metadata import Chosen, choose_preprocessing, to_metadata
+from nnlite.transfer.run_folder import RunFolder, check_writable
+from nnlite.transfer.stages import choose_cut, freeze_below, types_for
+from nnlite.transfer.training import EpochRecord, Phase
+
+EVALUATION_BATCH = 32
+
+
+@dataclass
+class FinetuneResult:
+    """What a run produced."""
+
+    metrics: dict[str, Any]
+    history: list[EpochRecord]
+    out: Path
+    run_dir: Path
+
+
+@dataclass
+class _Job:
+    """The state of one run, passed from step to step."""
+
+    config: FinetuneConfig
+    folder: ImageFolder
+    module: GraphModule
+    head: Head
+    cut: Value
+    """Where the frozen part ends in the second phase."""
+    chosen: Chosen
+    run: RunFolder
+    progress: Progress
+    say: Callable[[str], None]
+    history: list[EpochRecord] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def loader(self, samples: Any, augment: bool, shuffle: bool = False, batch: int = EVALUATION_BATCH) -> Loader:
+        preprocessing, config = self.chosen.preprocessing, self.config
+        transform = preprocessing.training(flip=config.flip) if augment else preprocessing.evaluation()
+        return Loader(
+            samples, transform, batch, shuffle=shuffle, seed=config.seed, workers=config.workers,
+            on_bad_image=config.on_bad_image, at_least=preprocessing.decode_hint(),
+        )  # fmt: skip
+
+    def record(self, record: EpochRecord) -> None:
+        self.history.append(record)
+        self.run.append_history(record.to_dict())
+
+    def note_skipped(self, loader: Loader) -> None:
+        self.skipped.update({str(s.path): s.reason for s in loader.skipped})
+
+
+def finetune(
+    config: FinetuneConfig, *, progress: Progress = silent, say: Callable[[str], None] = lambda text: None
+) -> FinetuneResult:
+    """Tune ``config.model`` on ``config.data`` and write the result.
+
+    ``progress`` sees every batch, ``say`` gets a line for every decision. Raises NnliteError for
+    anything a user can mend; what was finished until then lies in the run folder.
+    """
+    start = time.perf_counter()
+    random.manual_seed(config.seed)
+    job = _prepare(config, progress, say)
+    train_features, held_features = _train_head(job)
+    if config.unfreeze != "none" and config.epochs:
+        _guarded(job, lambda: _train_stages(job))
+    tuned_seconds = time.perf_counter() - start
+    out = Path(config.out)
+    _export(job, out)
+    report = _evaluate(job, out)
+    report["seconds"] = {"tuning": tuned_seconds}
+    if config.baselines:
+        report["baselines"] = _baselines(job, train_features, held_features)
+    report["seconds"]["total"] = time.perf_counter() - start
+    report["skipped"] = [{"path": path, "reason": reason} for path, reason in sorted(job.skipped.items())]
+    job.run.write_json("metrics.json", report)
+    job.run.copy(out, "tuned.onnx")
+    return FinetuneResult(report, job.history, out, job.run.path)
+
+
+# ------------------------------------------------------------------------------------ preparing
+
+
+def _prepare(config: FinetuneConfig, progress: Progress, say: Callable[[str], None]) -> _Job:
+    out = Path(config.out)
+    check_writable(out)  # a long run must not end with a path that cannot be written
+    original = onnx.load(config.model)
+    folder = ImageFolder.open(config.data, validation=config.validation, seed=config.seed)
+    say(folder.describe())
+    typical = _typical_side(folder) if config.size is None else None
+    chosen = choose_preprocessing(
+        original, config.model, name=config.preprocessing, size=config.size, typical=typical
+    )
+    h, w = chosen.preprocessing.size
+    say(f"input {h} x {w} pixels; preprocessing {chosen.reason}")
+    module, head = replace_head(original, len(folder.classes), config.head)
+    module.input_sizes = ((None, 3, None, None),)
+    # A size that the model cannot take, or stages that it does not have, are found out here.
+    cut = choose_cut(module, types_for(module, (h, w)), head, config.unfreeze)
+    run = RunFolder.create(config.run_dir, out)
+    run.write_json("config.json", config.to_dict() | {"resolved_preprocessing": chosen.preprocessing.to_dict()})
+    say(f"new head {head.node.name!r} with {len(folder.classes)} classes")
+    return _Job(config, folder, module, head, cut, chosen, run, progress, say)
+
+
+def _typical_side(folder: ImageFolder) -> int:
+    """Median of the shorter sides of some of the pictures, from their headers alone."""
+    from PIL import Image
+
+    sides = []
+    for sample in folder.train[:: max(1, len(folder.train) // 64)]:
+        try:
+            with Image.open(sample.path) as picture:
+                sides.append(min(picture.size))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue  # a bad picture is reported where it is decoded
+    return int(np.median(sides)) if sides else 224
+
+
+# ------------------------------------------------------------------------------------- training
+
+
+def _train_head(job: _Job) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Train the head on the frozen backbone's features, computed once per view.
+
+    Returns features and labels of the unaugmented training and held-out pictures.
+    """
+    config, head = job.config, job.head
+    backbone = Frozen(job.module.part(job.module.graph.inputs, [head.features]))
+    plain, held_out = job.loader(job.folder.train, False), job.loader(job.folder.validation, False)
+    train = run_over(backbone, plain, 0, "features", job.progress)
+    held = run_over(backbone, held_out, 0, "features (held out)", job.progress)
+    views = [train]
+    augmented = job.loader(job.folder.train, True)
+    for view in range(1, config.views):
+        what = f"features, view {view + 1}/{config.views}"
+        views.append(run_over(backbone, augmented, view, what, job.progress))
+    for loader in (plain, held_out, augmented):
+        job.note_skipped(loader)
+
+    freeze_below(job.module, head.features)
+    layer = job.module.part([head.features], job.module.graph.outputs)
+    rng = np.random.Generator(np.random.Philox(config.seed))
+    held_features, held_labels, _ = held
+
+    def batches(epoch: int) -> Iterator[tuple[Array, Array]]:
+        features, labels, _ = views[epoch % len(views)]
+        order = rng.permutation(len(labels))
+        for begin in range(0, len(order), config.batch_size):
+            chosen = np.sort(order[begin : begin + config.batch_size])
+            yield features[chosen], labels[chosen]
+
+    steps = -(-len(train[1]) // config.batch_size)
+    optimizer = AdamW(
+        [p for p in layer.parameters() if p.requires_grad],
+        lr=config.head_learning_rate, weight_decay=config.weight_decay,
+    )  # fmt: skip
+    phase = Phase(
+        "head", layer, optimizer, config.head_epochs, steps, batches,
+        lambda: _loss_and_accuracy(Frozen(layer)(held_features), held_labels), config.label_smoothing,
+    )  # fmt: skip
+    job.say(f"training the head on frozen features {list(train[0].shape[1:])}, {config.head_epochs} epochs")
+    _guarded(job, lambda: phase.run(job.record))
+    return (train[0], train[1]), (held_features, held_labels)
+
+
+def _train_stages(job: _Job) -> None:
+    """Train the unfrozen stages with the head, on pictures augmented anew in every epoch."""
+    config, module, cut = job.config, job.module, job.cut
+    trained, total = freeze_below(module, cut)
+    say_cut = "everything" if cut.node is None else f"what follows {cut.name!r}"
+    job.say(f"training {say_cut}: {trained:,} of {total:,} parameters, {config.epochs} epochs")
+    prefix = None if cut.node is None else Frozen(module.part(module.graph.inputs, [cut]))
+    suffix = module.part([cut], module.graph.outputs)
+    loader = job.loader(job.folder.train, True, shuffle=True, batch=config.batch_size)
+    held_features, held_labels = _held_out_at(job, prefix)
+
+    def batches(epoch: int) -> Iterator[tuple[Array, Array]]:
+        # Epoch numbers go on after the views, so that no augmented picture is seen twice.
+        number = config.views + epoch
+        shown = job.progress(loader.epoch(number), f"epoch {epoch + 1}/{config.epochs}", len(loader))
+        for batch in shown:
+            yield batch.images if prefix is None else prefix(batch.images), batch.labels
+
+    def validate() -> tuple[float, float]:
+        run = Frozen(suffix)
+        logits = [run(held_features[i : i + EVALUATION_BATCH]) for i in range(0, len(held_labels), EVALUATION_BATCH)]
+        return _loss_and_accuracy(np.concatenate(logits), held_labels)
+
+    optimizer = AdamW(
+        _parameter_groups(suffix, job.head, config), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    Phase(
+        "stages", suffix, optimizer, config.epochs, len(loader), batches, validate, config.label_smoothing
+    ).run(job.record)
+    job.note_skipped(loader)
+
+
+def _held_out_at(job: _Job, prefix: Frozen | None) -> tuple[Array, Array]:
+    """Held-out pictures as they enter the unfrozen part; the frozen part needs to see them only once."""
+    loader = job.loader(job.folder.validation, False)
+    run = (lambda images: images) if prefix is None else prefix
+    features, labels, _ = run_over(run, loader, 0, "held out", job.progress)
+    return features, labels
+
+
+def _parameter_groups(suffix: GraphModule, head: Head, config: FinetuneConfig) -> list[dict[str, Any]]:
+    """The pretrained layers at the learning rate, the new head at three times of it."""
+    own: set[Value | None] = {head.weight, head.bias}
+    pretrained = [suffix.leaf(v) for v in suffix.graph.arrays if v not in own and suffix.leaf(v).requires_grad]
+    new = [suffix.leaf(v) for v in suffix.graph.arrays if v in own]
+    groups = [{"params": new, "lr": 3 * config.learning_rate}]
+    return [{"params": pretrained}, *groups] if pretrained else groups
+
+
+def _loss_and_accuracy(logits: Array, labels: Array) -> tuple[float, float]:
+    return metrics.log_loss(labels, softmax(logits)), float((logits.argmax(1) == labels).mean())
+
+
+def _guarded(job: _Job, train: Callable[[], None]) -> None:
+    """When training has to stop, the best weights so far are written before the error goes on."""
+    try:
+        train()
+    except TrainingError as error:
+        best = job.run.path / "best.onnx"
+        _export(job, best)
+        raise TrainingError(f"{error}. They are in {best}") from None
+
+
+# ------------------------------------------------------------------------------------ finishing
+
+
+def _export(job: _Job, path: Path) -> None:
+    preprocessing = job.chosen.preprocessing
+    declared = job.module.origin.model.graph.input
+    name = job.module.inputs[0]
+    sizes = next(onnx.declared_sizes(entry) for entry in declared if entry.name == name)
+    changed = sizes[2:] not in ((None, None), preprocessing.size)
+    onnx.save(
+        job.module, path,
+        metadata=to_metadata(preprocessing, job.folder.classes),
+        input_sizes=[["N", 3, *preprocessing.size]] if changed else None,
+    )  # fmt: skip
+
+
+def _evaluate(job: _Job, path: Path) -> dict[str, Any]:
+    """Metrics of the file that was written, read anew: what is reported is what was exported."""
+    classifier = Classifier.open(path)
+    loader = job.loader(job.folder.validation, False)
+    scores, labels, indices = run_over(classifier.scores, loader, 0, "evaluate", job.progress)
+    report = metrics.report(labels, scores, job.folder.classes)
+    report["model"], report["data"] = job.config.model, job.config.data
+    report["train_pictures"] = len(job.folder.train)
+    report["split"] = job.folder.split
+    report["preprocessing"] = job.chosen.preprocessing.to_dict() | {"from": job.chosen.reason}
+    names = [str(job.folder.validation[i].path) for i in indices]
+    report["predictions"] = [
+        {"picture": name, "label": int(label), "predicted": int(s.argmax()), "probability": float(s.max())}
+        for name, label, s in zip(names, labels, scores, strict=True)
+    ]
+    return report
+
+
+def _baselines(job: _Job, train: tuple[Array, Array], held: tuple[Array, Array]) -> dict[str, Any]:
+    config, classes = job.config, len(job.folder.classes)
+    job.say("baselines on the same split")
+    result: dict[str, Any] = {"majority": baselines.majority(train[1], held[1])}
+    result["probe"] = baselines.probe(*train, *held, classes)
+    presentations = sum(record.pictures for record in job.history)
+    result["scratch"] = baselines.from_scratch(
+        job.folder, presentations, batch_size=config.batch_size, seed=config.seed, workers=config.workers,
+        on_bad_image=config.on_bad_image, progress=job.progress, on_epoch=job.record,
+    )  # fmt: skip
+    return result
+
+

@@ -1,0 +1,54 @@
+"""Running frozen parts and whole classifiers over pictures, folded, without recording anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from nnlite import autograd
+from nnlite.data import Batch, Loader
+from nnlite.graph import GraphModule, fold_batch_norm
+from nnlite.layout import Array
+from nnlite.tensors import Tensor
+
+Progress = Callable[[Iterable[Batch], str, int], Iterable[Batch]]
+"""(batches, what is done, how many) -> the same batches, shown as they pass."""
+
+
+def silent(batches: Iterable[Batch], what: str, count: int) -> Iterable[Batch]:
+    """Progress that shows nothing."""
+    return batches
+
+
+class Frozen:
+    """A module as it is now, compiled for inference: batch normalisation folded, nothing recorded."""
+
+    def __init__(self, module: GraphModule) -> None:
+        self._module = GraphModule(fold_batch_norm(module.current_graph()))
+        self._module.freeze().eval()
+
+    def __call__(self, images: Array) -> Array:
+        """The output for a batch."""
+        with autograd.no_grad():
+            output: Tensor = self._module(Tensor(images))
+        return output.numpy()
+
+
+def run_over(
+    function: Callable[[Array], Array], loader: Loader, epoch: int, what: str, progress: Progress = silent
+) -> tuple[Array, Array, Array]:
+    """Outputs [M,...], labels [M] and sample indices [M] of one epoch of ``loader``."""
+    outputs, labels, indices = [], [], []
+    for batch in progress(loader.epoch(epoch), what, len(loader)):
+        outputs.append(function(batch.images).copy())
+        labels.append(batch.labels)
+        indices.append(batch.indices)
+    return np.concatenate(outputs), np.concatenate(labels), np.concatenate(indices)
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities [N,classes] of logits [N,classes], in float64."""
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    exponentials: Array = np.exp(shifted)
+    return exponentials / exponentials.sum(1, keepdims=True)
