@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nnlite.kernels import catalog, reference
+from nnlite.kernels.report import describe_backends
 from nnlite.kernels.select import (
     BACKENDS,
     Decision,
@@ -25,6 +26,7 @@ __all__ = [
     "KernelSpec",
     "Variant",
     "catalog",
+    "describe_backends",
     "explain",
     "launch",
     "reference",

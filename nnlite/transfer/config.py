@@ -25,7 +25,7 @@ class FinetuneConfig:
     """Epochs with the unfrozen stages."""
     batch_size: int = 32
     head_learning_rate: float = 3e-3
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-4
     weight_decay: float = 0.01
     label_smoothing: float = 0.1
     views: int = 4

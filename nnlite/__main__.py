@@ -1,0 +1,5 @@
+"""``python -m nnlite``."""
+
+from nnlite.cli import main
+
+main()

@@ -1,0 +1,30 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Entry point of ``nnlite``: a user's mistake is one line and exit status 2, never a traceback."""
+    import click
+
+    from nnlite.cli.commands import nnlite
+    from nnlite.errors import NnliteError
+
+    try:
+        nnlite.main(standalone_mode=False)
+    except NnliteError as error:
+        click.echo(f"nnlite: error: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("nnlite: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader (head, less) has gone
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,5 @@
+"""``python -m nnlite.cli``."""
+
+from nnlite.cli import main
+
+main()

@@ -1,0 +1,171 @@
+"""The verbs and their options. Each body imports what it needs, so that ``--help`` stays quick."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
+PREPROCESSING = click.option(
+    "--preprocessing",
+    metavar="NAME",
+    help="How pictures are normalised: imagenet, inception, half, lite, unit, raw255 or caffe_bgr. "
+    "By default the model's metadata or its name decide.",
+)
+SIZE = click.option("--size", type=int, metavar="PIXELS", help="Side of the input. By default the model decides.")
+WORKERS = click.option("--workers", type=int, default=2, show_default=True, help="Threads that decode pictures.")
+ON_BAD_IMAGE = click.option(
+    "--on-bad-image",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="Stop at a picture that cannot be read, or leave it out and list it.",
+)
+SEED = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+VALIDATION = click.option(
+    "--validation",
+    type=float,
+    default=0.25,
+    show_default=True,
+    help="Part held out where the folder has no train and val folders.",
+)
+BATCH = click.option("--batch-size", type=int, default=32, show_default=True, help="Pictures per step.")
+
+
+def _print_json(content: Any) -> None:
+    click.echo(json.dumps(content, indent=2))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="nnlite", prog_name="nnlite")
+def nnlite() -> None:
+    """Fine-tune, evaluate and inspect vision models in ONNX files."""
+
+
+@nnlite.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("data", metavar="DATA")
+@click.option("--out", default="tuned.onnx", show_default=True, metavar="FILE", help="The tuned model.")
+@click.option("--run-dir", metavar="DIR", help="Folder for metrics, configuration and history.")
+@click.option(
+    "--unfreeze",
+    default="1",
+    show_default=True,
+    metavar="none|N|all",
+    help="What is trained besides the head: nothing, the last N stages, everything.",
+)
+@click.option("--head-epochs", type=int, default=20, show_default=True, help="Epochs of the head alone.")
+@click.option("--epochs", type=int, default=8, show_default=True, help="Epochs with the unfrozen stages.")
+@BATCH
+@click.option("--head-learning-rate", type=float, default=3e-3, show_default=True, help="For the head alone.")
+@click.option("--learning-rate", type=float, default=1e-4, show_default=True, help="For the unfrozen stages.")
+@click.option("--weight-decay", type=float, default=0.01, show_default=True, help="Decoupled, as in AdamW.")
+@click.option("--label-smoothing", type=float, default=0.1, show_default=True, help="Part of each label spread out.")
+@click.option("--views", type=int, default=4, show_default=True, help="Views per picture that the head learns from.")
+@click.option("--head", metavar="NAME", help="The layer to replace, where it is not found.")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror pictures left and right.")
+@click.option("--baselines/--no-baselines", default=True, show_default=True, help="Compare on the same split.")
+@PREPROCESSING
+@SIZE
+@VALIDATION
+@SEED
+@WORKERS
+@ON_BAD_IMAGE
+@JSON
+def finetune(as_json: bool, **options: Any) -> None:
+    """Tune MODEL (an ONNX file) on DATA (a folder of pictures, one folder per class).
+
+    The head is trained on the frozen network, then the last stages with it; the result is compared
+    with the majority class, a regression on the frozen features and a small network trained from
+    scratch, all on the same held-out pictures.
+    """
+    from nnlite.cli.console import Bars, finetune_table
+    from nnlite.transfer import FinetuneConfig
+    from nnlite.transfer import finetune as run
+
+    bars = Bars(quiet=as_json)
+    result = run(FinetuneConfig(**options), progress=bars.show, say=bars.say)
+    if as_json:
+        files = {"out": str(result.out), "run_dir": str(result.run_dir)}
+        _print_json({**result.metrics, **files})
+    else:
+        click.echo(finetune_table(result))
+
+
+@nnlite.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("data", metavar="DATA")
+@PREPROCESSING
+@SIZE
+@VALIDATION
+@SEED
+@BATCH
+@WORKERS
+@ON_BAD_IMAGE
+@JSON
+def eval(as_json: bool, model: str, data: str, **options: Any) -> None:
+    """Metrics of MODEL on the held-out pictures of DATA."""
+    from nnlite.cli.console import Bars, metrics_table
+    from nnlite.transfer import evaluate
+
+    report = evaluate(model, data, progress=Bars(quiet=as_json).show, **options)
+    if as_json:
+        _print_json(report)
+    else:
+        click.echo(metrics_table(report))
+
+
+@nnlite.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes per picture.")
+@PREPROCESSING
+@SIZE
+@JSON
+def predict(
+    as_json: bool, model: str, pictures: tuple[str, ...], top: int, preprocessing: str | None, size: int | None
+) -> None:
+    """The best classes of MODEL for each PICTURE, with probabilities."""
+    from nnlite.transfer import Classifier
+    from nnlite.transfer import predict as run
+
+    results = run(Classifier.open(model, preprocessing=preprocessing, size=size), pictures, top)
+    if as_json:
+        _print_json(results)
+        return
+    for result in results:
+        click.echo(result["picture"])
+        for entry in result["classes"]:
+            click.echo(f"  {entry['probability']:7.2%}  {entry['class']}")
+
+
+@nnlite.command()
+@click.argument("model", metavar="MODEL")
+@SIZE
+@JSON
+def inspect(as_json: bool, model: str, size: int | None) -> None:
+    """What MODEL holds: inputs, outputs, operators, parameters, arithmetic, cut points, what is unsupported."""
+    from nnlite.cli.console import inspect_table
+    from nnlite.onnx.inspect import inspect as run
+
+    report = run(model, size=size)
+    if as_json:
+        _print_json(report)
+    else:
+        click.echo(inspect_table(report))
+
+
+@nnlite.command()
+@JSON
+def backends(as_json: bool) -> None:
+    """Which kernels can run here, with what instruction set and threads, and why others cannot."""
+    from nnlite.cli.console import backends_table
+    from nnlite.kernels import describe_backends
+
+    report = describe_backends()
+    if as_json:
+        _print_json(report)
+    else:
+        click.echo(backends_table(report))

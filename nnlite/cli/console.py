@@ -1,0 +1,137 @@
+"""What a person sees: progress bars while something works, tables when it is done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from nnlite.data import Batch
+from nnlite.transfer import FinetuneResult
+
+
+class Bars:
+    """Progress bars on the terminal's error stream; nothing in a pipe or when quiet."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+
+    def show(self, batches: Iterable[Batch], what: str, count: int) -> Iterable[Batch]:
+        """The same batches, shown as they pass."""
+        if self.quiet or not sys.stderr.isatty():
+            yield from batches
+            return
+        from tqdm import tqdm
+
+        yield from tqdm(batches, desc=f"{what:<24}", total=count, leave=False, unit="batch")
+
+    def say(self, text: str) -> None:
+        """One line about a decision."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+
+def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
+    """Rows (the first is the header) in aligned columns; columns in ``right`` are right-aligned."""
+    aligned = set(right)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [c.rjust(w) if i in aligned else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+        if number == 0:
+            lines.append("  ".join("─" * width for width in widths))
+    return "\n".join(lines)
+
+
+def finetune_table(result: FinetuneResult) -> str:
+    """Accuracy beside the baselines, per-class figures, files."""
+    report = result.metrics
+    count = report["pictures"]
+
+    def accuracy(value: float) -> str:
+        return f"{value:6.1%}"
+
+    rows = [["on the same held-out pictures", "accuracy", "seconds"]]
+    rows.append(["fine-tuned network", accuracy(report["accuracy"]), f"{report['seconds']['tuning']:.1f}"])
+    known = report.get("baselines", {})
+    if known:
+        probe, scratch, majority = known["probe"], known["scratch"], known["majority"]
+        rows.append(["logistic regression on frozen features", accuracy(probe["accuracy"]), f"{probe['seconds']:.1f}"])
+        trained = f"small CNN from scratch, {scratch['presentations']} presentations"
+        rows.append([trained, accuracy(scratch["accuracy"]), f"{scratch['seconds']:.1f}"])
+        name = report["classes"][majority["class"]]["name"]
+        rows.append([f"always {name!r} (majority)", accuracy(majority["accuracy"]), ""])
+    lines = ["", table(rows, right=(1, 2)), "", per_class_table(report), ""]
+    lines.append(f"{count} held-out pictures: one picture is {1 / count:.1%} of accuracy.")
+    if report["skipped"]:
+        lines.append(f"{len(report['skipped'])} pictures could not be read and were skipped; see metrics.json.")
+    lines.append(f"model    {result.out}")
+    lines.append(f"run      {result.run_dir} (metrics.json, config.json, history.jsonl, tuned.onnx)")
+    return "\n".join(lines)
+
+
+def per_class_table(report: dict[str, Any]) -> str:
+    """Precision, recall and F1 of every class and their averages."""
+    rows = [["class", "precision", "recall", "F1", "pictures"]]
+    for entry in report["classes"]:
+        figures = [f"{entry[key]:.3f}" for key in ("precision", "recall", "f1")]
+        rows.append([entry["name"], *figures, str(entry["support"])])
+    for name in ("macro", "weighted"):
+        figures = [f"{report[name][key]:.3f}" for key in ("precision", "recall", "f1")]
+        rows.append([f"({name} average)", *figures, str(report["pictures"])])
+    return table(rows, right=(1, 2, 3, 4))
+
+
+def metrics_table(report: dict[str, Any]) -> str:
+    """Overall and per-class figures of an evaluation."""
+    k = report["top_k"]["k"]
+    head = (
+        f"accuracy {report['accuracy']:.1%}, top-{k} {report['top_k']['accuracy']:.1%}, "
+        f"log loss {report['log_loss']:.3f}, {report['pictures']} pictures"
+    )
+    origin = f"preprocessing {report['preprocessing']['from']}"
+    skipped = [f"{len(report['skipped'])} pictures skipped"] if report["skipped"] else []
+    return "\n".join([head, origin, *skipped, "", per_class_table(report)])
+
+
+def inspect_table(report: dict[str, Any]) -> str:
+    """A model file at a glance."""
+
+    def sizes(entry: dict[str, Any]) -> str:
+        return f"{entry['name']} {entry['type']} [{', '.join('?' if s is None else str(s) for s in entry['shape'])}]"
+
+    lines = [
+        f"{report['file']}: ONNX operator set {report['opset']}, from {report['producer'] or 'an unnamed producer'}",
+        *(f"input   {sizes(entry)}" for entry in report["inputs"]),
+        *(f"output  {sizes(entry)}" for entry in report["outputs"]),
+    ]
+    if report["classes"]:
+        lines.append(f"classes {', '.join(report['classes'])}")
+    if report["parameters"] is not None:
+        lines.append(f"{report['parameters']:,} parameters, {report['buffers']:,} other constants")
+    if report["macs"] is not None:
+        lines.append(f"{report['macs']:,} multiply-accumulates for one input {report['at']}")
+    counts = [["operator", "count"], *[[name, str(n)] for name, n in report["operators"].items()]]
+    lines += ["", table(counts, right=(1,))]
+    if report["cut_points"]:
+        rows = [["cut point", "shape", "MACs before", "MACs after", "parameters after"]]
+        for cut in report["cut_points"]:
+            shape = "x".join(map(str, cut["shape"]))
+            figures = [f"{cut[key]:,}" for key in ("macs_before", "macs_after", "parameters_after")]
+            rows.append([cut["name"], shape, *figures])
+        lines += ["", table(rows, right=(2, 3, 4))]
+    if report["problems"]:
+        lines += ["", f"{len(report['problems'])} nodes are not supported:"]
+        lines += [f"  {p['op_type']} ({p['node']}): {p['reason']}" for p in report["problems"]]
+    if report["note"]:
+        lines += ["", report["note"]]
+    return "\n".join(lines)
+
+
+def backends_table(report: dict[str, Any]) -> str:
+    """Backends in order of preference."""
+    rows = [["backend", "available", ""]]
+    for entry in report["backends"]:
+        rows.append([entry["name"], "no" if entry["reason"] else "yes", entry["reason"] or entry["detail"]])
+    return table(rows) + f"\n\n{report['threads']} threads; requested backend: {report['requested']}"

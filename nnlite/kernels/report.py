@@ -1,0 +1,26 @@
+"""What can run here: for people (``nnlite backends``) and for bug reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nnlite import threads
+from nnlite.kernels.native import native_info
+from nnlite.kernels.select import BACKENDS, requested_backend, unavailable
+
+
+def _detail(backend: str) -> str:
+    if backend == "reference":
+        return f"NumPy {np.__version__}"
+    info = native_info() if backend == "native" else None
+    if info is None:
+        return ""
+    return f"instruction set {info.isa} (usable here: {', '.join(info.usable_isas)})"
+
+
+def describe_backends() -> dict[str, Any]:
+    """Every backend in order of preference with the reason why it is not available, and the threads."""
+    rows = [{"name": name, "reason": unavailable(name), "detail": _detail(name)} for name in BACKENDS]
+    return {"backends": rows, "threads": threads.get_num_threads(), "requested": requested_backend()}

@@ -1,0 +1,110 @@
+"""What a model file holds, supported or not."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from nnlite.errors import NnliteError
+from nnlite.graph import GraphModule, infer_types, node_macs
+from nnlite.graph.ir import Types
+from nnlite.nn import Parameter
+from nnlite.onnx.reader import declared_sizes, read
+from nnlite.ops import ArrayType
+
+DEFAULT_SIDE = 224
+CLASSES_KEY = "nnlite.classes"
+
+
+def inspect(path: str | Path, size: int | None = None) -> dict[str, Any]:
+    """Inputs, outputs, operators with counts, parameters, MACs, cut points, unsupported nodes.
+
+    Open sizes are taken as batch 1 and ``size`` (224) pixels. Raises ModelError when the file cannot be
+    read at all; what is only unsupported is listed.
+    """
+    module, origin, problems = read(path)
+    proto = origin.model
+    counts = Counter(f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in proto.graph.node)
+    initializers = {tensor.name for tensor in proto.graph.initializer}
+    classes = origin.metadata.get(CLASSES_KEY)
+    report: dict[str, Any] = {
+        "file": str(path),
+        "opset": next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None),
+        "producer": proto.producer_name,
+        "inputs": [_entry(e) for e in proto.graph.input if e.name not in initializers],
+        "outputs": [_entry(e) for e in proto.graph.output],
+        "operators": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
+        "problems": [
+            {"op_type": p.op_type, "domain": p.domain, "node": p.node, "reason": p.reason} for p in problems
+        ],
+        "classes": json.loads(classes) if classes else None,
+        "parameters": None,
+        "buffers": None,
+        "macs": None,
+        "at": None,
+        "cut_points": [],
+        "note": None,
+    }
+    if module is not None:
+        report["parameters"] = sum(p.size for p in module.parameters())
+        report["buffers"] = sum(b.size for b in module.buffers())
+        _add_costs(report, module, size or DEFAULT_SIDE)
+    return report
+
+
+def _entry(entry: onnx.ValueInfoProto) -> dict[str, Any]:
+    kind = onnx.TensorProto.DataType.Name(entry.type.tensor_type.elem_type).lower()
+    return {"name": entry.name, "type": kind, "shape": list(declared_sizes(entry))}
+
+
+def _add_costs(report: dict[str, Any], module: GraphModule, side: int) -> None:
+    shapes = [_concrete(sizes, side) for sizes in module.input_sizes or ()]
+    inputs = {
+        value: ArrayType(shape, value.type.dtype if value.type else np.dtype(np.float32))
+        for value, shape in zip(module.graph.inputs, shapes, strict=True)
+    }
+    try:
+        types = infer_types(module.graph, inputs)
+    except (NnliteError, NotImplementedError) as error:
+        report["note"] = f"costs are not known for inputs {[list(s) for s in shapes]}: {error}"
+        return
+    report["at"] = [list(shape) for shape in shapes]
+    report["macs"] = sum(node_macs(node, types) for node in module.graph.nodes)
+    report["cut_points"] = _cut_points(module, types)
+
+
+def _concrete(sizes: tuple[int | None, ...], side: int) -> tuple[int, ...]:
+    """Sizes to reckon with: declared ones, else batch 1, 3 channels, ``side`` pixels."""
+    defaults = (1, 3, *[side] * (len(sizes) - 2))
+    return tuple(d if s is None else s for s, d in zip(sizes, defaults, strict=False))
+
+
+def _cut_points(module: GraphModule, types: Types) -> list[dict[str, Any]]:
+    """The narrowest cut point of each run of equal sizes, with the work on either side."""
+    before = 0
+    macs: dict[Any, int] = {}
+    for node in module.graph.nodes:
+        before += node_macs(node, types)
+        macs.update({value: before for value in node.outputs})
+    rows: list[dict[str, Any]] = []
+    for value in module.graph.cut_points():
+        after = module.graph.between([value], module.graph.outputs)
+        trained = sum(module.leaf(v).size for v in after.arrays if isinstance(module.leaf(v), Parameter))
+        row = {
+            "name": value.name,
+            "shape": list(types[value].shape),
+            "bytes": int(np.prod(types[value].shape)) * types[value].dtype.itemsize,
+            "macs_before": macs[value],
+            "macs_after": before - macs[value],
+            "parameters_after": trained,
+        }
+        # conv, norm and activation of one layer are cut points of one shape; the last says it all.
+        if rows and rows[-1]["shape"] == row["shape"]:
+            rows.pop()
+        rows.append(row)
+    return rows
