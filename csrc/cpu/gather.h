@@ -13,6 +13,19 @@
 
 namespace nnlite {
 
+struct Range {
+    int64_t begin, end;
+    int64_t size() const { return end - begin; }
+};
+
+// The integers i in [0, count) with 0 <= first + i·step < size, step > 0.
+inline Range range_inside(int64_t first, int64_t step, int64_t size, int64_t count) {
+    Range range = {first < 0 ? (-first + step - 1) / step : 0, first < size ? (size - first + step - 1) / step : 0};
+    if (range.end > count) range.end = count;
+    if (range.begin > range.end) range.begin = range.end;
+    return range;
+}
+
 // One spatial axis. Tap a of the gather is tap first_tap + a·tap_step of the weight.
 struct Axis {
     int64_t out;     // output positions
@@ -22,9 +35,26 @@ struct Axis {
     int64_t first_offset, offset_step;  // offset(a) = first_offset + a·offset_step
     int64_t first_tap, tap_step;
 
+    // Output positions for which all taps lie in the source: [begin, end). Taps of output o that do: likewise.
+    Range inside() const;
+    Range inside(int64_t o) const;
+
     int64_t offset(int64_t tap) const { return first_offset + tap * offset_step; }
     int64_t weight_tap(int64_t tap) const { return first_tap + tap * tap_step; }
 };
+
+inline Range Axis::inside(int64_t o) const {
+    return range_inside(o * step + first_offset, offset_step, source, taps);
+}
+
+inline Range Axis::inside() const {
+    if (taps == 0) return {0, 0};
+    const Range first = range_inside(offset(0), step, source, out);
+    const Range last = range_inside(offset(taps - 1), step, source, out);
+    const int64_t begin = first.begin > last.begin ? first.begin : last.begin;
+    const int64_t end = first.end < last.end ? first.end : last.end;
+    return {begin < end ? begin : end, end};
+}
 
 inline Axis forward_axis(int64_t out, int64_t stride, int64_t source, int64_t taps, int64_t pad, int64_t dilation) {
     return {out, stride, source, taps, -pad, dilation, 0, 1};
@@ -42,6 +72,8 @@ inline int64_t greatest_common_divisor(int64_t a, int64_t b) {
 // The input positions phase, phase + stride, ... of `size`. Position h meets output p through tap r where
 // p·stride = h + pad - r·dilation; for h = phase + i·stride that holds for every stride/gcd-th tap, and
 // then p = i + (phase + pad - r·dilation) / stride.
+// Taps are listed from the last to the first, so that they meet the source in ascending order as in the
+// forward convolution.
 inline Axis phase_axis(int64_t phase, int64_t size, int64_t stride, int64_t out, int64_t taps, int64_t pad,
                        int64_t dilation) {
     const int64_t tap_step = stride / greatest_common_divisor(stride, dilation);
@@ -49,8 +81,9 @@ inline Axis phase_axis(int64_t phase, int64_t size, int64_t stride, int64_t out,
     while (first < tap_step && (phase + pad - first * dilation) % stride != 0) ++first;
     const int64_t count = first < tap_step && first < taps ? (taps - first + tap_step - 1) / tap_step : 0;
     const int64_t positions = phase < size ? (size - phase + stride - 1) / stride : 0;
-    return {positions, 1,     out,     count, (phase + pad - first * dilation) / stride, -(tap_step * dilation / stride),
-            first,     tap_step};
+    const int64_t last = count > 0 ? first + (count - 1) * tap_step : 0;
+    return {positions, 1, out, count, (phase + pad - last * dilation) / stride, tap_step * dilation / stride,
+            last,      -tap_step};
 }
 
 // Where a grid [N, height, width, channels] lies: strides in elements.

@@ -11,8 +11,6 @@
 namespace nnlite {
 
 constexpr int max_tile_rows = 12;  // over all instruction sets
-constexpr int depthwise_pixels = 4;
-constexpr int depthwise_taps = 9;  // accumulators of the depthwise weight gradient
 
 // out[i][j] (+)= bias[j] + sum_t sum_d a[t][i][d·a_step] b[t·depth + d][j]
 //
@@ -31,22 +29,27 @@ struct GemmTile {
     bool accumulate;  // add to out instead of replacing it
 };
 
-// out[q][c·multiplier + m] = bias[c·multiplier + m] + sum_t rows[t][q][c] w[m][t][c]
-struct DepthwiseTile {
-    int64_t taps, channels, multiplier;
-    const float* const* rows;  // [taps][depthwise_pixels]
-    const float* w;            // [multiplier][taps][channels]
-    const float* bias;         // [channels·multiplier] or null
-    float* const* out;         // [pixels]
-    int pixels;
+// A run of output pixels that all meet the same taps:
+// out[q][c·multiplier + m] = bias[c·multiplier + m] + sum_t source[t][q·step + c] w[t][m·multiplier_step + c]
+struct DepthwiseRow {
+    int64_t taps, channels, pixels;
+    int64_t adjacent;            // S where taps come in kernel rows of S pixels `step` apart, else 0
+    const float* const* source;  // [taps] what the first pixel meets
+    const float* const* w;       // [taps]
+    const float* bias;           // [channels·multiplier] or null
+    float* out;
+    int64_t step, out_step;  // from pixel to pixel
+    int64_t multiplier, multiplier_step;
 };
 
-// sums[t][c] += sum_q rows[q][t][c] gy[q][c]   for t < taps <= depthwise_taps
-struct DepthwiseGradWeight {
+// sums[t][c] += sum_q source[t][q·step + c] gy[q][c] over such a run
+struct DepthwiseGradRow {
     int64_t taps, channels, pixels;
-    const float* const* rows;  // [pixels][taps]
-    const float* gy;           // [pixels][channels]
-    float* sums;               // [taps][channels]
+    int64_t adjacent;
+    const float* const* source;
+    const float* gy;     // [pixels][channels]
+    float* const* sums;  // [taps]
+    int64_t step;
 };
 
 struct Kernels {
@@ -58,8 +61,8 @@ struct Kernels {
     // gemm_tile[vectors - 1][rows - 1]
     void (*gemm_tile[2][max_tile_rows])(const GemmTile&);
 
-    void (*depthwise_tile)(const DepthwiseTile&);
-    void (*depthwise_grad_weight)(const DepthwiseGradWeight&);
+    void (*depthwise_row)(const DepthwiseRow&);
+    void (*depthwise_grad_row)(const DepthwiseGradRow&);
 
     // y[c] = max over rows[i][c], index[c] = at[i] of the first maximum; a NaN wins.
     // With `more` the rows compete with what y and index (null: not wanted) already hold.
