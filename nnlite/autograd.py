@@ -154,7 +154,7 @@ def _node_gradients(node: TapeNode, gradients: list[Array | None], needs: tuple[
 def _own(gradient: Array, *others: Array | None) -> Array:
     """``gradient``, copied when it may share memory with ``others``: a leaf owns its gradient."""
     if any(other is not None and np.may_share_memory(gradient, other) for other in others):
-        return gradient.copy(order="K")
+        return np.array(gradient, order="K")
     return gradient
 
 

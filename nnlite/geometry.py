@@ -47,14 +47,17 @@ class Conv2dGeometry:
 
     @property
     def x_shape(self) -> Shape:
+        """[N,C,H,W]."""
         return (self.N, self.C, self.H, self.W)
 
     @property
     def w_shape(self) -> Shape:
+        """[K,C/groups,R,S]."""
         return (self.K, self.C // self.groups, self.R, self.S)
 
     @property
     def y_shape(self) -> Shape:
+        """The output's shape."""
         return (self.N, self.K, self.P, self.Q)
 
     @property
@@ -63,6 +66,7 @@ class Conv2dGeometry:
         return self.N * self.K * self.P * self.Q * (self.C // self.groups) * self.R * self.S
 
     def ints(self) -> tuple[int, ...]:
+        """The fields in order, as ``csrc/include/params.h`` has them."""
         return astuple(self)
 
 
@@ -90,13 +94,16 @@ class Pool2dGeometry:
 
     @property
     def x_shape(self) -> Shape:
+        """[N,C,H,W]."""
         return (self.N, self.C, self.H, self.W)
 
     @property
     def y_shape(self) -> Shape:
+        """The output's shape."""
         return (self.N, self.C, self.P, self.Q)
 
     def ints(self) -> tuple[int, ...]:
+        """The fields in order, as ``csrc/include/params.h`` has them."""
         return astuple(self)
 
 
@@ -109,6 +116,7 @@ class NormGeometry:
     epsilon: float
 
     def ints(self) -> tuple[int, ...]:
+        """The fields in order, as ``csrc/include/params.h`` has them."""
         return (self.M, self.C)
 
 

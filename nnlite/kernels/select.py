@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -48,7 +48,7 @@ class Decision:
         return text + "".join(f"\n    not {name}: {reason}" for name, reason in self.rejected)
 
 
-@lru_cache(maxsize=None)
+@cache
 def unavailable(backend: str) -> str | None:
     """None when ``backend`` can be used in this process, else the reason why not."""
     if backend not in BACKENDS:

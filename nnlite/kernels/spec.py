@@ -88,6 +88,7 @@ class Registry:
     variants: dict[str, list[Variant]] = field(default_factory=dict)
 
     def add_spec(self, spec: KernelSpec) -> KernelSpec:
+        """Enter a spec; an incomplete one is an error of the programmer."""
         if spec.name in self.specs:
             raise ValueError(f"kernel {spec.name} is registered twice")
         if not spec.formula or not any(True for _ in spec.samples()):
@@ -97,6 +98,7 @@ class Registry:
         return spec
 
     def add_variant(self, variant: Variant) -> Variant:
+        """Enter a variant of a known kernel."""
         if variant.kernel not in self.specs:
             raise ValueError(f"variant {variant} is of an unknown kernel {variant.kernel}")
         if any(str(v) == str(variant) for v in self.variants[variant.kernel]):

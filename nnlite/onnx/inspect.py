@@ -90,7 +90,7 @@ def _cut_points(module: GraphModule, types: Types) -> list[dict[str, Any]]:
     macs: dict[Any, int] = {}
     for node in module.graph.nodes:
         before += node_macs(node, types)
-        macs.update({value: before for value in node.outputs})
+        macs.update(dict.fromkeys(node.outputs, before))
     rows: list[dict[str, Any]] = []
     for value in module.graph.cut_points():
         after = module.graph.between([value], module.graph.outputs)

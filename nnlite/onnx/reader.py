@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from nnlite.errors import ModelError, NnliteError
 from nnlite.graph import Graph, GraphModule, make_node
@@ -191,6 +190,7 @@ class _Reading:
     # --------------------------------------------------------------------------- the nodes
 
     def read_node(self, proto: onnx.NodeProto, index: int) -> None:
+        view: _NodeView | None = None
         try:
             view = _NodeView(self, proto)
             results = self._read(view, proto, index)
@@ -198,7 +198,7 @@ class _Reading:
             name = proto.name or (proto.output[0] if proto.output else "?")
             self.problems.append(Problem(proto.op_type, proto.domain, name, str(error)))
             results = [Value() for _ in proto.output]  # go on, to find all problems at once
-            view = None  # type: ignore[assignment]
+            view = None
         for name, value in zip(proto.output, results, strict=False):
             if not name:
                 continue
@@ -298,8 +298,7 @@ def read(model: str | Path | bytes | onnx.ModelProto) -> tuple[GraphModule | Non
         outputs.append(value)
     if not outputs:
         raise ModelError(f"{source}: the model has no outputs")
-    leaves = {v: a for v, a in reading.arrays.items()}
-    graph = Graph(tuple(inputs), tuple(outputs), tuple(reading.nodes), leaves)
+    graph = Graph(tuple(inputs), tuple(outputs), tuple(reading.nodes), reading.arrays)
     graph = graph.between(graph.inputs, graph.outputs)
     module = GraphModule(graph, input_sizes=sizes, origin=reading.origin)
     module.eval()

@@ -109,7 +109,7 @@ def conv2d_macs(x: ArrayType, w: ArrayType, bias: ArrayType | None, **params: An
     return conv2d_geometry_of(x.shape, w.shape, **params).macs
 
 
-_PLAIN = dict(stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1)
+_PLAIN: dict[str, Any] = dict(stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1)
 
 
 def conv2d_samples() -> Iterator[Sample]:
@@ -131,7 +131,7 @@ def conv2d_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(ShapeError, "w has shape", (1, 3, 8, 8), (4, 3, 3), None, **_PLAIN)
     yield ErrorSample(ShapeError, "bias has shape", (1, 3, 8, 8), (4, 3, 3, 3), (3,), **_PLAIN)
     yield ErrorSample(ShapeError, "does not fit", (1, 3, 2, 8), (4, 3, 3, 3), None, **_PLAIN)
-    for params, match in [
+    cases: list[tuple[dict[str, Any], str]] = [
         (dict(groups=0), "groups=0 must be at least 1"),
         (dict(groups=3), "not a multiple of groups=3"),
         (dict(stride=(0, 1)), "stride.*at least 1"),
@@ -140,8 +140,9 @@ def conv2d_errors() -> Iterator[ErrorSample]:
         (dict(padding=(1, 1, 1)), "padding"),
         (dict(padding="same", stride=(2, 2)), "needs stride 1"),
         (dict(padding="full"), "must be 'same', 'valid'"),
-    ]:
-        channels = 3 // params["groups"] if params.get("groups") else 3  # type: ignore[operator]
+    ]
+    for params, match in cases:
+        channels = 3 // params["groups"] if params.get("groups") else 3
         yield ErrorSample(ShapeError, match, (1, 3, 8, 8), (4, channels, 3, 3), None, **_PLAIN | params)
     integers = np.ones((1, 1, 3, 3), np.int64)
     yield ErrorSample(DTypeError, "one floating-point type", integers, integers, None, **_PLAIN)
@@ -268,7 +269,7 @@ def conv_transpose2d_macs(x: ArrayType, w: ArrayType, bias: ArrayType | None, **
     return conv_transpose2d_geometry_of(x.shape, w.shape, **params).macs
 
 
-_TRANSPOSED = _PLAIN | dict(output_padding=(0, 0))
+_TRANSPOSED: dict[str, Any] = _PLAIN | dict(output_padding=(0, 0))
 
 
 def conv_transpose2d_samples() -> Iterator[Sample]:
@@ -287,12 +288,13 @@ def conv_transpose2d_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(ShapeError, "must be", (3, 4, 4), w, None, **_TRANSPOSED)
     yield ErrorSample(ShapeError, "must be", x, (3, 2, 3), None, **_TRANSPOSED)
     yield ErrorSample(ShapeError, "bias has shape", x, w, (3,), **_TRANSPOSED)
-    for params, match in [
+    cases: list[tuple[dict[str, Any], str]] = [
         (dict(groups=2), "must divide"),
         (dict(output_padding=(1, 1)), "output_padding.*smaller"),
         (dict(padding=(4, 4)), "leaves no output"),
         (dict(padding="same"), "must be integers"),
-    ]:
+    ]
+    for params, match in cases:
         yield ErrorSample(ShapeError, match, x, w, None, **_TRANSPOSED | params)
     integers = np.ones((1, 1, 3, 3), np.int64)
     yield ErrorSample(DTypeError, "one floating-point type", integers, integers, None, **_TRANSPOSED)

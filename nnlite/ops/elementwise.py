@@ -66,7 +66,8 @@ def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
         axis for axis in range(gradient.ndim)
         if axis < lead or (shape[axis - lead] == 1 and gradient.shape[axis] != 1)
     )  # fmt: skip
-    return gradient.sum(axis=stretched, keepdims=True).reshape(shape)
+    total: Array = gradient.sum(axis=stretched, keepdims=True).reshape(shape)
+    return total
 
 
 def broadcast_shape(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
@@ -188,7 +189,7 @@ def _divide(a: Array, b: Array) -> Array:
 
 def _share_max(gy: Array, own: Array, other: Array) -> Array:
     # Where both operands are the extreme each gets half, as in PyTorch.
-    return gy * (own == other) * 0.5
+    return np.asarray(gy * (own == other) * 0.5)
 
 
 D = Derivative

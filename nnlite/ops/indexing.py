@@ -94,7 +94,7 @@ def expand_shape(x: ArrayType, shape: Sequence[int]) -> ArrayType:
 def expand_forward(ctx: Context, x: Array, shape: Sequence[int]) -> Array:
     ctx.values["x_shape"] = x.shape
     target = expand_shape(ArrayType(x.shape, x.dtype), shape).shape
-    return np.broadcast_to(x, target).copy()
+    return np.array(np.broadcast_to(x, target))
 
 
 def expand_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:

@@ -150,7 +150,7 @@ def dropout_forward(ctx: Context, x: Array, p: float, seed: int | None) -> Array
     if seed is None or p == 0:  # inference: the expectation is x itself
         return x
     keep = np.random.Generator(np.random.Philox(seed)).random(x.shape, np.float32) >= p
-    mask = keep.astype(x.dtype) / np.asarray(1 - p, x.dtype)
+    mask = np.asarray(keep, x.dtype) / np.asarray(1 - p, x.dtype)
     ctx.save(mask)
     return np.asarray(x * mask)
 

@@ -50,12 +50,12 @@ def pool2d_geometry_of(
     return pool2d_geometry(x_shape, kernel, stride, pads, dilation, ceil_mode, count_include_pad, op)
 
 
-_PLAIN = dict(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0, 0, 0), dilation=(1, 1), ceil_mode=False)
+_PLAIN: dict[str, Any] = dict(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0, 0, 0), dilation=(1, 1), ceil_mode=False)
 
 
 def _samples(**extra: Any) -> Iterator[Sample]:
     yield Sample((2, 3, 6, 5), **_PLAIN, **extra)
-    wide = dict(kernel_size=(3, 3), padding=(1, 0, 1, 1))
+    wide: dict[str, Any] = dict(kernel_size=(3, 3), padding=(1, 0, 1, 1))
     yield Sample((1, 2, 7, 8), **_PLAIN | wide | extra)
     yield Sample((1, 2, 7, 6), **_PLAIN | dict(kernel_size=(3, 2), ceil_mode=True) | extra)
     yield Sample((1, 2, 9, 8), **_PLAIN | dict(dilation=(2, 2), stride=(1, 2), padding=(1, 1, 1, 1)) | extra)
@@ -66,16 +66,17 @@ def _errors(**extra: Any) -> Iterator[ErrorSample]:
     x = (1, 2, 6, 6)
     yield ErrorSample(ShapeError, "must be.*N,C,H,W", (2, 6, 6), **_PLAIN, **extra)
     yield ErrorSample(DTypeError, "floating-point", np.ones((1, 1, 4, 4), np.int64), **_PLAIN, **extra)
-    for params, match in [
+    cases: list[tuple[dict[str, Any], str]] = [
         (dict(kernel_size=(9, 9)), "does not fit"),
         (dict(kernel_size=(0, 2)), "kernel_size.*at least 1"),
         (dict(stride=(0, 2)), "stride.*at least 1"),
         (dict(padding=(2, 2)), "nothing but padding"),
         (dict(dilation=(0, 1)), "dilation.*at least 1"),
-    ]:
+    ]
+    for params, match in cases:
         yield ErrorSample(ShapeError, match, x, **_PLAIN | params, **extra)
     # Two elements seven apart, padded by four on each side of a row of one: both lie outside.
-    spread = dict(dilation=(7, 7), padding=(4, 4, 4, 4), stride=(1, 1))
+    spread: dict[str, Any] = dict(dilation=(7, 7), padding=(4, 4, 4, 4), stride=(1, 1))
     yield ErrorSample(ShapeError, "nothing but padding", (1, 1, 1, 1), **_PLAIN | spread, **extra)
 
 

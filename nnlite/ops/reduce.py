@@ -194,7 +194,7 @@ def _softmax_rule(op: str) -> Callable[..., ArrayType]:
 
 def softmax_forward(ctx: Context, x: Array, axis: int) -> Array:
     # Subtracting the maximum changes nothing mathematically and keeps exp from overflowing.
-    y = np.exp(x - x.max(axis, keepdims=True))
+    y: Array = np.exp(x - x.max(axis, keepdims=True))
     y /= y.sum(axis, keepdims=True)
     ctx.save(y)
     return y

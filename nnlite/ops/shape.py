@@ -179,7 +179,7 @@ def transpose_shape(x: ArrayType, axes: Sequence[int] | None) -> ArrayType:
 
 
 def transpose_forward(ctx: Context, x: Array, axes: Sequence[int] | None) -> Array:
-    return x.transpose(axes)
+    return np.transpose(x, axes)
 
 
 def transpose_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:

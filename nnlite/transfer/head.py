@@ -57,7 +57,8 @@ def find_head(module: GraphModule, name: str | None = None) -> Head:
         )
     value = module.graph.outputs[0]
     passed_pooling = False
-    while (node := value.node) is not None:
+    while value.node is not None:
+        node = value.node
         if node.op.name in LAYERS and _weight(module, node):
             if passed_pooling and node.op.name != "conv2d":
                 break

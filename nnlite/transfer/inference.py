@@ -51,4 +51,4 @@ def softmax(logits: Array) -> Array:
     """Probabilities [N,classes] of logits [N,classes], in float64."""
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     exponentials: Array = np.exp(shifted)
-    return exponentials / exponentials.sum(1, keepdims=True)
+    return np.asarray(exponentials / exponentials.sum(1, keepdims=True))

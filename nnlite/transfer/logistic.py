@@ -76,7 +76,8 @@ def _inverse_hessian_times(gradient: Array, steps: list[tuple[Array, Array, floa
         q /= rho * float(y @ y)
     for (s, y, rho), alpha in zip(steps, reversed(alphas), strict=True):
         q += (alpha - rho * float(y @ q)) * s
-    return q
+    result: Array = q
+    return result
 
 
 def solve(x: Array, labels: Array, classes: int, c: float, start: Array | None = None) -> Array:

@@ -38,7 +38,7 @@ def _taps(padded: Array, g: Conv2dGeometry) -> Iterator[tuple[int, int, Array]]:
 
 def _by_group(array: Array, g: Conv2dGeometry) -> Array:
     """[N,P,Q,groups,channels] as [groups, N·P·Q, channels], the shape of a batched matrix product."""
-    return array.reshape(-1, g.groups, array.shape[-1]).transpose(1, 0, 2)
+    return np.transpose(array.reshape(-1, g.groups, array.shape[-1]), (1, 0, 2))
 
 
 def _grouped_weight(w: Array, g: Conv2dGeometry) -> Array:
