@@ -8,6 +8,7 @@ that supports the geometry serves. A backend that was asked for by name (``nl.us
 from __future__ import annotations
 
 import contextvars
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,12 +79,20 @@ def use_backend(name: str) -> Iterator[None]:
         _requested.reset(token)
 
 
+@cache
+def _announce(backend: str, reason: str) -> None:
+    """Say once, in one line, that a better backend is missing; not to someone who switched it off."""
+    if "switched off" not in reason:
+        logging.getLogger("nnlite").warning("nnlite: without the %s backend (%s) it is slower", backend, reason)
+
+
 @lru_cache(maxsize=65536)
 def _decide(kernel: str, geometry: Geometry, dtype: DType, requested: str) -> Decision:
     rejected: list[tuple[str, str]] = []
     for backend in BACKENDS if requested == "auto" else (requested,):
         if reason := unavailable(backend):
             rejected.append((backend, reason))
+            _announce(backend, reason)
             continue
         for variant in VARIANTS[kernel]:
             if variant.backend != backend:
