@@ -47,7 +47,7 @@ def no_grad() -> Any:
 class TapeNode(Node):
     """A node that was executed: it also holds what backward needs."""
 
-    __slots__ = ("context", "types", "versions")
+    __slots__ = ("context", "types", "used")
 
     def __init__(
         self,
@@ -56,11 +56,13 @@ class TapeNode(Node):
         params: Mapping[str, Any],
         context: Context,
         types: tuple[ArrayType, ...],
+        used: tuple[tuple[Value, int], ...],
     ) -> None:
         super().__init__(op, inputs, params)
         self.context = context
         self.types = types
-        self.versions = tuple(value.version if value is not None else 0 for value in inputs)
+        self.used = used
+        """Every leaf among the operands, frozen ones too, and the version that was used."""
 
 
 _ORDERS = {"channels_last": layout.channels_last, "C": layout.contiguous}
@@ -93,7 +95,8 @@ def apply(
     if not any(needs):
         return outputs, (None,) * len(outputs)
     inputs = tuple(value if need else None for value, need in zip(values, needs, strict=True))
-    node = TapeNode(op, inputs, params, context, output_types)
+    used = tuple((v, v.version) for v in values if v is not None and v.node is None)
+    node = TapeNode(op, inputs, params, context, output_types, used)
     return outputs, tuple(
         Value(node, index, type=output_type, requires_grad=True) if output_type.dtype.kind == "f" else None
         for index, output_type in enumerate(output_types)
@@ -132,15 +135,18 @@ def _check_alive(node: TapeNode) -> None:
             f"{node.op.name}: the arrays saved for backward are gone; "
             "pass retain_graph=True to the first backward to go back twice"
         )
-    for value, version in zip(node.inputs, node.versions, strict=True):
-        if value is not None and value.node is None and value.version != version:
+    for leaf, version in node.used:
+        if leaf.version != version:
+            which = f" {leaf.type}" if leaf.type is not None else ""
             raise GradientError(
-                f"{node.op.name}: a parameter {value.name!r} was changed in place after it was used; "
+                f"{node.op.name}: a parameter{which} was changed in place after it was used; "
                 "call backward before the optimiser's step"
             )
 
 
-def _node_gradients(node: TapeNode, gradients: list[Array | None], needs: tuple[bool, ...]) -> list[Array | None]:
+def _node_gradients(
+    node: TapeNode, gradients: list[Array | None], needs: tuple[bool, ...]
+) -> list[Array | None]:
     """Gradients of ``node``'s inputs from those of its outputs."""
     _check_alive(node)
     ordered = tuple(_in_order(node.op, gradient) for gradient in gradients)
@@ -156,14 +162,6 @@ def _own(gradient: Array, *others: Array | None) -> Array:
     if any(other is not None and np.may_share_memory(gradient, other) for other in others):
         return np.array(gradient, order="K")
     return gradient
-
-
-def _check_seed(root: Value, gradient: Array) -> None:
-    if root.type is not None and gradient.shape != root.type.shape:
-        raise GradientError(
-            f"backward: the gradient has shape {list(gradient.shape)} "
-            f"but the output has {list(root.type.shape)}"
-        )
 
 
 def gradients(
@@ -205,7 +203,6 @@ def gradients(
             slots[value.index] = gradient if known is None else _array(known + gradient)
 
     for root, seed in zip(roots, seeds, strict=True):
-        _check_seed(root, seed)
         deliver(root, seed, seed)
     for node in reversed(order):
         arriving = pending.pop(id(node), None)

@@ -192,8 +192,14 @@ class Tensor:
     def __pow__(self, other: Any) -> Tensor:
         return apply(OPS["pow"], self, operand(other, self))
 
+    def __rpow__(self, other: Any) -> Tensor:
+        return apply(OPS["pow"], operand(other, self), self)
+
     def __matmul__(self, other: Any) -> Tensor:
         return apply(OPS["matmul"], self, operand(other, self))
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return apply(OPS["matmul"], operand(other, self), self)
 
     def __neg__(self) -> Tensor:
         return apply(OPS["neg"], self)
@@ -260,7 +266,8 @@ def _axes(dim: int | Sequence[int] | None) -> tuple[int, ...] | None:
 def _index(x: Tensor, index: tuple[Any, ...]) -> Tensor:
     """Basic indexing as slice, squeeze and unsqueeze: integers, slices, ``...`` and ``None``."""
     for item in index:
-        if not (item is None or item is Ellipsis or isinstance(item, (int, np.integer, slice))):
+        known = item is None or item is Ellipsis or isinstance(item, (int, np.integer, slice))
+        if not known or isinstance(item, bool):  # True is an int, but as an index it is a mask
             raise OperandError(f"index {item!r}: only integers, slices, ... and None are supported")
     named = sum(item is not None and item is not Ellipsis for item in index)
     if named > x.ndim or sum(item is Ellipsis for item in index) > 1:
@@ -369,6 +376,11 @@ def _recorded(tensor: Tensor, what: str) -> Value:
 def _seed(tensor: Tensor, gradient: Tensor | Array | None) -> Array:
     if gradient is not None:
         array = gradient._array if isinstance(gradient, Tensor) else np.asarray(gradient)
+        if array.shape != tensor.shape:
+            raise GradientError(
+                f"backward: the gradient has shape {list(array.shape)} "
+                f"but the output has {list(tensor.shape)}"
+            )
         return array.astype(tensor.dtype, copy=False)
     if tensor.size != 1:
         raise GradientError(

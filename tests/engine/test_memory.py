@@ -1,0 +1,140 @@
+"""The caching pool: alignment, order, reuse, statistics, threads."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+
+from nnlite import layout, memory
+from nnlite.errors import NnliteError
+
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def _empty_pool():
+    gc.collect()
+    memory.release()
+    yield
+    memory.set_limit(1 << 30)
+    memory.release()
+
+
+@pytest.mark.parametrize("shape", [(64, 3, 33, 17), (1, 1, 2000), (5000,), (70, 90), (2, 3, 64, 64, 3)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint8])
+def test_arrays_are_aligned_and_ordered(shape, dtype):
+    array = memory.empty(shape, dtype)
+    assert (array.shape, array.dtype) == (shape, np.dtype(dtype))
+    assert layout.is_channels_last(array)
+    if array.nbytes >= 4096:
+        assert array.ctypes.data % memory.ALIGNMENT == 0
+    assert memory.empty(shape, dtype, "C").flags.c_contiguous
+    array[...] = 1
+    assert array.min() == array.max() == 1
+
+
+def test_arrays_without_elements_or_axes():
+    assert memory.empty(()).shape == ()
+    assert memory.empty((0, 3, 4, 4)).size == 0
+    with pytest.raises(NnliteError, match="cannot be allocated"):
+        memory.empty((1 << 30, 1 << 30))
+    with pytest.raises(NnliteError, match="cannot be allocated"):
+        memory.empty((-1, 3))
+
+
+def test_memory_comes_back_and_is_reused():
+    before = memory.stats()
+    array = memory.empty((MEGABYTE,))
+    address = array.ctypes.data
+    assert memory.stats().current - before.current >= array.nbytes
+    del array
+    after = memory.stats()
+    assert after.current == before.current
+    assert after.cached >= 4 * MEGABYTE
+    again = memory.empty((MEGABYTE,))
+    assert again.ctypes.data == address
+    assert memory.stats().cached == before.cached
+
+
+def test_a_view_keeps_its_block():
+    array = memory.empty((1, 8, 64, 64))
+    array[...] = 3
+    view = array[:, 2:5, ::2].transpose(0, 3, 2, 1)
+    used = memory.stats().current
+    del array
+    assert memory.stats().current == used
+    other = memory.empty((1, 8, 64, 64))
+    other[...] = -1
+    assert (view == 3).all()
+    block = memory.stats().current - used
+    del view
+    assert memory.stats().current == used
+    assert memory.stats().cached == block
+
+
+def test_the_peak_is_kept():
+    arrays = [memory.empty((MEGABYTE,)) for _ in range(3)]
+    highest = memory.stats().current
+    del arrays
+    assert memory.stats().peak >= highest > memory.stats().current
+
+
+def test_an_eighth_is_wasted_at_most():
+    for size in (4096, 5000, 100_000, 1_234_567, 33_000_000):
+        before = memory.stats().current
+        array = memory.empty((size,), np.uint8)
+        used = memory.stats().current - before
+        assert size <= used <= max(size * 1.125, size + 8192) + 4096
+        del array
+
+
+def test_without_a_limit_nothing_is_cached():
+    kept = memory.empty((MEGABYTE,))
+    del kept
+    assert memory.stats().cached > 0
+    memory.set_limit(0)
+    assert memory.stats().cached == 0
+    array = memory.empty((MEGABYTE,))
+    del array
+    assert memory.stats().cached == 0
+    memory.set_limit(2 * MEGABYTE)
+    big, small = memory.empty((MEGABYTE,)), memory.empty((MEGABYTE // 8,))
+    del big, small
+    assert 0 < memory.stats().cached <= 2 * MEGABYTE
+
+
+def test_release_gives_everything_back():
+    array = memory.empty((MEGABYTE,))
+    del array
+    memory.release()
+    assert memory.stats().cached == 0
+
+
+def test_workspace_is_bytes():
+    scratch = memory.workspace(100_000)
+    assert (scratch.dtype, scratch.shape) == (np.uint8, (100_000,))
+    assert scratch.ctypes.data % memory.ALIGNMENT == 0
+
+
+def test_threads_never_share_a_block():
+    before = memory.stats().current
+    wrong = []
+
+    def work(number: int) -> None:
+        rng = np.random.default_rng(number)
+        for _ in range(300):
+            arrays = [memory.empty((int(rng.integers(1024, 20_000)),)) for _ in range(3)]
+            for array in arrays:
+                array[...] = number
+            wrong.extend(number for array in arrays if (array != number).any())
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert memory.stats().current == before
