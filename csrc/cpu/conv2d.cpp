@@ -41,37 +41,41 @@ void conv2d_forward_igemm(const Conv2d& g, const float* x, const float* w, const
 
 // ---- few input channels (a network's first layer)
 //
-// Three channels are too few to amortise a tap's row pointers. In a copy of x with its padding the S taps
-// of a kernel row meet S·C contiguous elements: R taps of depth S·C instead of R·S of depth C.
+// Three channels are too few to amortise a tap's row pointers. But the S taps of a kernel row meet S
+// adjacent pixels, S·C contiguous elements: R taps of depth S·C instead of R·S of depth C. The few kernel
+// rows that overhang the input at the left or right are copied out with their padding.
 
 namespace {
 
 struct Stem {
     Workspace workspace;
-    int64_t rows, columns;  // of the padded copy, as much of it as windows reach
     Panels panels;
-    float *packed, *padded;
+    Axis w;
+    Border border;
+    float *packed, *zeros, *copies;
 
     Stem(const Conv2d& g, void* memory)
         : workspace(memory),
-          rows((g.P - 1) * g.stride_h + (g.R - 1) * g.dilation_h + 1),
-          columns((g.Q - 1) * g.stride_w + g.S),
           panels(kernels(), g.K, g.taps() * g.C),
+          w(forward_axis(g.Q, g.stride_w, g.W, g.S, g.pad_left, g.dilation_w)),
           packed(workspace.take<float>(panels.floats())),
-          padded(workspace.take<float>(g.N * rows * columns * g.C)) {}
+          zeros(workspace.take<float>(g.S * g.C)) {
+        border.inner = w.inside();
+        border.length = g.S * g.C;
+        copies = workspace.take<float>(g.N * g.H * border.columns(g.Q) * border.length);
+        border.copies = copies;
+        w.taps = 1;
+    }
 };
 
-void copy_padded_row(const Conv2d& g, const float* x, int64_t h, int64_t columns, float* to) {
-    if (h < 0 || h >= g.H) {
-        memset(to, 0, static_cast<size_t>(columns * g.C) * sizeof(float));
-        return;
-    }
-    const int64_t left = g.pad_left < columns ? g.pad_left : columns;
-    const int64_t middle = g.W < columns - left ? g.W : columns - left;
-    const int64_t right = columns - left - middle;
-    memset(to, 0, static_cast<size_t>(left * g.C) * sizeof(float));
-    memcpy(to + left * g.C, x + h * g.W * g.C, static_cast<size_t>(middle * g.C) * sizeof(float));
-    memset(to + (left + middle) * g.C, 0, static_cast<size_t>(right * g.C) * sizeof(float));
+// The kernel row of output column q over the input row x [W,C].
+void copy_overhanging(const Conv2d& g, const float* x, int64_t q, float* to) {
+    const int64_t first = q * g.stride_w - g.pad_left;
+    for (int64_t s = 0; s < g.S; ++s)
+        for (int64_t c = 0; c < g.C; ++c) {
+            const int64_t column = first + s;
+            *to++ = column >= 0 && column < g.W ? x[column * g.C + c] : 0.0f;
+        }
 }
 
 }  // namespace
@@ -81,22 +85,19 @@ size_t conv2d_forward_stem_workspace(const Conv2d& g) { return Stem(g, nullptr).
 void conv2d_forward_stem(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
                          void* workspace) {
     const Stem plan(g, workspace);
-    const int64_t row = plan.columns * g.C;
-    parallel_for(g.N * plan.rows, grain_for(row, 1 << 16), [&](int64_t begin, int64_t end) {
-        for (int64_t item = begin; item < end; ++item) {
-            const int64_t n = item / plan.rows, h = item % plan.rows - g.pad_top;
-            copy_padded_row(g, x + n * g.H * g.W * g.C, h, plan.columns, plan.padded + item * row);
-        }
+    const Border& border = plan.border;
+    const int64_t depth = border.length, columns = border.columns(g.Q);
+    memset(plan.zeros, 0, static_cast<size_t>(depth) * sizeof(float));
+    parallel_for(g.N * g.H, grain_for(columns * depth, 1 << 16), [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row)
+            for (int64_t q = 0; q < g.Q; ++q)
+                if (q < border.inner.begin || q >= border.inner.end)
+                    copy_overhanging(g, x + row * g.W * g.C, q,
+                                     plan.copies + (row * columns + border.column(q)) * depth);
     });
-    const Gather gather = {g.N,
-                           forward_axis(g.P, g.stride_h, plan.rows, g.R, 0, g.dilation_h),
-                           forward_axis(g.Q, g.stride_w, plan.columns, 1, 0, 1),
-                           {plan.rows * row, row, g.C},
-                           {g.P * g.Q * g.K, g.Q * g.K, g.K},
-                           plan.padded,
-                           y,
-                           nullptr};
-    const int64_t depth = g.S * g.C;
+    Gather gather = forward_gather(g, x, y, plan.zeros);
+    gather.w = plan.w;
+    gather.border = border;
     const WeightView view = {w, depth, g.K, 1, 1, g.R * depth, 0, depth, 0};
     pack_weights(plan.panels, view, gather.h, gather.w, plan.packed);
     gather_gemm(kernels(), gather, plan.panels, plan.packed, depth, 1, bias);

@@ -82,26 +82,49 @@ struct GradWeight {
     }
 };
 
+// A kernel row as it lies in im2col(x): where its taps are adjacent pixels with all their channels, S·C
+// floats that are one piece of memory too; else one tap with the C channels of its group.
+struct Row {
+    int64_t taps, length;  // taps per row, floats per row
+
+    explicit Row(const Conv2d& g) {
+        taps = g.dilation_w == 1 && g.groups == 1 ? g.S : 1;
+        length = taps * g.group_C();
+    }
+};
+
 // Columns [first, first + columns) of im2col(x) for the pixels [begin, end): to [pixel][width].
-void pack_im2col(const Conv2d& g, const Gather& gather, int64_t group, int64_t first, int64_t columns, int64_t width,
+void pack_im2col(const Conv2d& g, const float* x, int64_t group, int64_t first, int64_t columns, int64_t width,
                  int64_t begin, int64_t end, float* to) {
+    const Row row(g);
     const int64_t C = g.group_C();
-    int64_t j = begin % g.Q, i = begin / g.Q % g.P, n = begin / g.Q / g.P;
+    int64_t q = begin % g.Q, p = begin / g.Q % g.P, n = begin / g.Q / g.P;
     for (int64_t m = begin; m < end; ++m, to += width) {
-        int64_t tap = first / C, c = first % C, done = 0;
-        while (done < columns) {
-            const int64_t count = C - c < columns - done ? C - c : columns - done;
-            const float* from = gather.at(n, i, j, tap / g.S, tap % g.S);
-            if (from)
-                memcpy(to + done, from + group * C + c, static_cast<size_t>(count) * sizeof(float));
+        int64_t tap = first / row.length * row.taps, from = first % row.length, done = 0;
+        for (; done < columns; tap += row.taps, from = 0) {
+            const int64_t h = p * g.stride_h - g.pad_top + tap / g.S * g.dilation_h;
+            const int64_t w = q * g.stride_w - g.pad_left + tap % g.S * g.dilation_w;
+            const int64_t upto = from + columns - done < row.length ? from + columns - done : row.length;
+            // Of the row's floats [from, upto) those in [low, high) lie in the input.
+            int64_t low = w < 0 ? -w * C : 0, high = (g.W - w) * C;
+            if (h < 0 || h >= g.H) high = 0;
+            if (high > upto) high = upto;
+            if (low < from) low = from;
+            if (high < low) low = high = upto;
+            const float* source = x + ((n * g.H + h) * g.W + w) * g.C + group * C;
+            float* target = to + done - from;
+            for (int64_t i = from; i < low; ++i) target[i] = 0.0f;
+            if (high - low >= 16)
+                memcpy(target + low, source + low, static_cast<size_t>(high - low) * sizeof(float));
             else
-                memset(to + done, 0, static_cast<size_t>(count) * sizeof(float));
-            done += count, c = 0, ++tap;
+                for (int64_t i = low; i < high; ++i) target[i] = source[i];
+            for (int64_t i = high; i < upto; ++i) target[i] = 0.0f;
+            done += upto - from;
         }
         for (; done < width; ++done) to[done] = 0.0f;
-        if (++j == g.Q) {
-            j = 0;
-            if (++i == g.P) i = 0, ++n;
+        if (++q == g.Q) {
+            q = 0;
+            if (++p == g.P) p = 0, ++n;
         }
     }
 }
@@ -143,7 +166,6 @@ void conv2d_grad_weight_gemm(const Conv2d& g, const float* x, const float* gy, f
         memset(gw, 0, static_cast<size_t>(weights) * sizeof(float));
         return;
     }
-    const Gather gather = forward_gather(g, x, nullptr, nullptr);
     parallel_for(plan.chunks(g), 1, [&](int64_t chunk, int64_t) {
         const int64_t panel_begin = chunk % plan.panel_blocks * plan.panel_block;
         const int64_t group = chunk / plan.panel_blocks % g.groups;
@@ -158,7 +180,7 @@ void conv2d_grad_weight_gemm(const Conv2d& g, const float* x, const float* gy, f
             const int64_t end = begin + pixel_block < last ? begin + pixel_block : last;
             for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
                 const int64_t width = plan.panels.vectors_of(panel) * plan.panels.vector;
-                pack_im2col(g, gather, group, panel * plan.panels.width, plan.panels.columns_of(panel), width, begin,
+                pack_im2col(g, x, group, panel * plan.panels.width, plan.panels.columns_of(panel), width, begin,
                             end, packed);
                 add_products(g, plan.panels, panel, group, packed, gy + begin * g.K, end - begin, begin > first, to);
             }

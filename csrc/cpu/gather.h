@@ -91,6 +91,17 @@ struct Grid {
     int64_t image, row, pixel;
 };
 
+// For gathers of whole kernel rows (first layers): copies, with their padding, of the kernel rows that
+// overhang the source at the left or the right. copies [N, source rows, columns, length]
+struct Border {
+    const float* copies;
+    Range inner;  // output columns whose kernel rows do not overhang
+    int64_t length;
+
+    int64_t columns(int64_t out) const { return out - inner.size(); }
+    int64_t column(int64_t j) const { return j < inner.begin ? j : j - inner.size(); }
+};
+
 struct Gather {
     int64_t N;
     Axis h, w;
@@ -98,6 +109,7 @@ struct Gather {
     const float* source;
     float* out;
     const float* zeros;  // what padding points to: as long as a source pixel (all its channels)
+    Border border = {};
 
     int64_t rows() const { return N * h.out * w.out; }
     int64_t taps() const { return h.taps * w.taps; }
@@ -105,7 +117,13 @@ struct Gather {
     // The source pixel that tap (a,b) meets from output (i,j) of image n, or zeros.
     const float* at(int64_t n, int64_t i, int64_t j, int64_t a, int64_t b) const {
         const int64_t y = i * h.step + h.offset(a), x = j * w.step + w.offset(b);
-        if (y < 0 || y >= h.source || x < 0 || x >= w.source) return zeros;
+        if (y < 0 || y >= h.source) return zeros;
+        if (border.copies) {
+            if (j < border.inner.begin || j >= border.inner.end)
+                return border.copies + ((n * h.source + y) * border.columns(w.out) + border.column(j)) * border.length;
+        } else if (x < 0 || x >= w.source) {
+            return zeros;
+        }
         return source + n * source_grid.image + y * source_grid.row + x * source_grid.pixel;
     }
     float* to(int64_t n, int64_t i, int64_t j) const {

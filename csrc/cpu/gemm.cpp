@@ -50,21 +50,46 @@ struct Block {
     float* out[max_block_rows];
 };
 
-// Fills the pointers of output rows [begin, end) for the taps [tap_begin, tap_end).
+// The pointers of one tap (a,b) for `count` neighbours from output (i,j) of image n on.
+void locate_run(const Gather& g, int64_t n, int64_t i, int64_t j, int64_t a, int64_t b, int64_t count,
+                const float** to) {
+    const int64_t y = i * g.h.step + g.h.offset(a), x = j * g.w.step + g.w.offset(b);
+    if (y < 0 || y >= g.h.source) {
+        for (int64_t r = 0; r < count; ++r) to[r] = g.zeros;
+        return;
+    }
+    const bool whole = g.border.copies ? j >= g.border.inner.begin && j + count <= g.border.inner.end
+                                       : x >= 0 && x + (count - 1) * g.w.step < g.w.source;
+    if (whole) {
+        const float* from = g.source + n * g.source_grid.image + y * g.source_grid.row + x * g.source_grid.pixel;
+        const int64_t step = g.w.step * g.source_grid.pixel;
+        for (int64_t r = 0; r < count; ++r) to[r] = from + r * step;
+    } else {
+        for (int64_t r = 0; r < count; ++r) to[r] = g.at(n, i, j + r, a, b);
+    }
+}
+
+// Fills the pointers of output rows [begin, end) for the taps [tap_begin, tap_end), neighbours together:
+// with few channels the pointers would cost as much as the products.
 void locate(const Gather& g, int64_t tile_rows, int64_t begin, int64_t end, int64_t tap_begin, int64_t tap_end,
             Block& block) {
     int64_t j = begin % g.w.out, i = begin / g.w.out % g.h.out, n = begin / g.w.out / g.h.out;
     const int64_t taps = tap_end - tap_begin;
-    for (int64_t m = begin; m < end; ++m) {
-        const int64_t row = m - begin;
-        const float** to = block.rows + row / tile_rows * taps * tile_rows + row % tile_rows;
-        block.out[row] = g.to(n, i, j);
-        int64_t a = tap_begin / (g.w.taps ? g.w.taps : 1), b = tap_begin - a * g.w.taps;
+    const int64_t first_a = tap_begin / (g.w.taps ? g.w.taps : 1), first_b = tap_begin - first_a * g.w.taps;
+    for (int64_t m = begin; m < end;) {
+        const int64_t row = m - begin, lane = row % tile_rows;
+        int64_t count = tile_rows - lane;  // neighbours in this tile and this row of the output
+        if (count > end - m) count = end - m;
+        if (count > g.w.out - j) count = g.w.out - j;
+        for (int64_t r = 0; r < count; ++r) block.out[row + r] = g.to(n, i, j + r);
+        const float** to = block.rows + row / tile_rows * taps * tile_rows + lane;
+        int64_t a = first_a, b = first_b;
         for (int64_t t = 0; t < taps; ++t, to += tile_rows) {
-            *to = g.at(n, i, j, a, b);
+            locate_run(g, n, i, j, a, b, count, to);
             if (++b == g.w.taps) b = 0, ++a;
         }
-        if (++j == g.w.out) {
+        m += count;
+        if ((j += count) == g.w.out) {
             j = 0;
             if (++i == g.h.out) i = 0, ++n;
         }
