@@ -11,9 +11,10 @@ choosing a kernel variant for it can be cached, and ``ints()`` is its image in `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
+from operator import index
 
 from nnlite.errors import ShapeError
 
@@ -134,9 +135,19 @@ def describe(geometry: Geometry) -> str:
 # ---------------------------------------------------------------------------------- parameters
 
 
+def _integers(value: int | Sequence[int]) -> tuple[int, ...]:
+    """One integer or several, NumPy's too, as a tuple; empty for anything else."""
+    try:
+        return tuple(map(index, value)) if isinstance(value, Iterable) else (index(value),)
+    except TypeError:
+        return ()
+
+
 def pair(op: str, name: str, value: int | Sequence[int], minimum: int) -> Pair:
     """One or two integers as (height, width); raises ShapeError below ``minimum``."""
-    values = (value, value) if isinstance(value, int) else tuple(int(v) for v in value)
+    values = _integers(value)
+    if len(values) == 1 and not isinstance(value, Iterable):
+        values *= 2
     if len(values) != 2:
         raise ShapeError(f"{op}: {name}={value!r} must be one integer or (height, width)")
     if min(values) < minimum:
@@ -170,9 +181,11 @@ def resolve_pads(
         small, large = [t // 2 for t in total], [t - t // 2 for t in total]
         before, after = (large, small) if padding == "same_lower" else (small, large)
         return (before[0], before[1], after[0], after[1])
-    values = (padding,) * 4 if isinstance(padding, int) else tuple(int(p) for p in padding)
+    values = _integers(padding)
     if len(values) == 2:
-        values = values * 2
+        values *= 2
+    elif len(values) == 1 and not isinstance(padding, Iterable):
+        values *= 4
     if len(values) != 4:
         raise ShapeError(
             f"{op}: padding={padding!r} must be one integer, (height, width) or "
@@ -234,6 +247,8 @@ def conv2d_geometry(
         )
     if K % groups:
         raise ShapeError(f"{op}: w has {K} output channels, not a multiple of groups={groups}")
+    if C < 1 or K < 1:
+        raise ShapeError(f"{op}: w {list(w_shape)} has no channels")
     if R < 1 or S < 1:
         raise ShapeError(f"{op}: w has an empty kernel {R} x {S}")
     P = conv_output_size(H, R, stride[0], dilation[0], pads[0] + pads[2])
@@ -271,6 +286,8 @@ def conv_transpose2d_geometry(
         raise ShapeError(f"{op}: x has {K} channels but w {list(w_shape)} expects {K_w}")
     if groups < 1 or K % groups:
         raise ShapeError(f"{op}: groups={groups} must divide the {K} input channels")
+    if K < 1 or C_group < 1:
+        raise ShapeError(f"{op}: w {list(w_shape)} has no channels")
     for i in (0, 1):
         if output_padding[i] >= max(stride[i], dilation[i]):
             raise ShapeError(

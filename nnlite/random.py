@@ -9,12 +9,16 @@ import threading
 
 import numpy as np
 
+from nnlite.errors import ConfigError
+
 _lock = threading.Lock()
 _state = {"seed": 0, "counter": 0}
 
 
 def manual_seed(seed: int) -> None:
-    """Start the sequence of random operations anew from ``seed``."""
+    """Start the sequence of random operations anew from ``seed``; ConfigError below 0."""
+    if seed < 0:
+        raise ConfigError(f"manual_seed: seed={seed} must not be negative")
     with _lock:
         _state.update(seed=int(seed), counter=0)
 

@@ -13,6 +13,7 @@ from nnlite.errors import DTypeError, GradientError, OperandError, ShapeError
 from nnlite.layout import Array
 from nnlite.node import Value
 from nnlite.ops import OPS, Op
+from nnlite.ops.reduce import normalise_axes
 from nnlite.ops.shape import END
 
 
@@ -223,6 +224,8 @@ class Tensor:
     def transpose(self, axis0: int, axis1: int) -> Tensor:
         """Two axes exchanged, as in PyTorch."""
         axes = list(range(self.ndim))
+        for axis in (axis0, axis1):
+            normalise_axes("transpose", (axis,), self.ndim)
         axes[axis0], axes[axis1] = axes[axis1], axes[axis0]
         return apply(OPS["transpose"], self, axes=tuple(axes))
 
@@ -254,13 +257,13 @@ class Tensor:
 
 
 def _sizes(values: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:
-    if len(values) == 1 and not isinstance(values[0], int):
+    if len(values) == 1 and not isinstance(values[0], (int, np.integer)):
         return tuple(int(v) for v in values[0])
     return tuple(int(v) for v in values)  # type: ignore[arg-type]
 
 
 def _axes(dim: int | Sequence[int] | None) -> tuple[int, ...] | None:
-    return None if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    return None if dim is None else (int(dim),) if isinstance(dim, (int, np.integer)) else tuple(dim)
 
 
 def _index(x: Tensor, index: tuple[Any, ...]) -> Tensor:
@@ -346,7 +349,12 @@ def operand(data: Any, like: Tensor) -> Tensor:
 
 
 def apply_many(op: Op, *operands: Tensor | None, **params: Any) -> tuple[Tensor, ...]:
-    """Apply ``op`` and return all its outputs."""
+    """Apply ``op`` and return all its outputs; OperandError for an operand that is no Tensor."""
+    for i, operand in enumerate(operands):
+        if operand is not None and not isinstance(operand, Tensor):
+            raise OperandError(
+                f"{op.name}: operand {i} is a {type(operand).__name__}, not a Tensor; use nl.tensor(...)"
+            )
     arrays = [None if t is None else t._array for t in operands]
     values = [None if t is None else t._value for t in operands]
     results, result_values = autograd.apply(op, arrays, values, params)

@@ -130,11 +130,14 @@ def conv2d_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(ShapeError, "must be.*N,C,H,W.*batch", (3, 8, 8), (4, 3, 3, 3), None, **_PLAIN)
     yield ErrorSample(ShapeError, "w has shape", (1, 3, 8, 8), (4, 3, 3), None, **_PLAIN)
     yield ErrorSample(ShapeError, "bias has shape", (1, 3, 8, 8), (4, 3, 3, 3), (3,), **_PLAIN)
+    yield ErrorSample(ShapeError, "has no channels", (1, 0, 8, 8), (4, 0, 3, 3), None, **_PLAIN)
+    yield ErrorSample(ShapeError, "has no channels", (1, 3, 8, 8), (0, 3, 3, 3), None, **_PLAIN)
     yield ErrorSample(ShapeError, "does not fit", (1, 3, 2, 8), (4, 3, 3, 3), None, **_PLAIN)
     cases: list[tuple[dict[str, Any], str]] = [
         (dict(groups=0), "groups=0 must be at least 1"),
         (dict(groups=3), "not a multiple of groups=3"),
         (dict(stride=(0, 1)), "stride.*at least 1"),
+        (dict(stride=(1.5, 2)), "stride.*one integer or"),
         (dict(dilation=(1, 0)), "dilation.*at least 1"),
         (dict(padding=(1, -1)), "must not be negative"),
         (dict(padding=(1, 1, 1)), "padding"),
@@ -285,6 +288,7 @@ def conv_transpose2d_samples() -> Iterator[Sample]:
 def conv_transpose2d_errors() -> Iterator[ErrorSample]:
     x, w = (1, 3, 4, 4), (3, 2, 3, 3)
     yield ErrorSample(ShapeError, "x has 5 channels", (1, 5, 4, 4), w, None, **_TRANSPOSED)
+    yield ErrorSample(ShapeError, "has no channels", x, (3, 0, 3, 3), None, **_TRANSPOSED)
     yield ErrorSample(ShapeError, "must be", (3, 4, 4), w, None, **_TRANSPOSED)
     yield ErrorSample(ShapeError, "must be", x, (3, 2, 3), None, **_TRANSPOSED)
     yield ErrorSample(ShapeError, "bias has shape", x, w, (3,), **_TRANSPOSED)

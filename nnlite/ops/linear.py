@@ -50,6 +50,8 @@ def linear_shape(x: ArrayType, w: ArrayType, bias: ArrayType | None) -> ArrayTyp
             f"linear: x {list(x.shape)} must end in the in_features of w [out_features, in_features], "
             f"which is {list(w.shape)}"
         )
+    if 0 in w.shape:
+        raise ShapeError(f"linear: w {list(w.shape)} has no features")
     if bias is not None and bias.shape != (w.shape[0],):
         raise ShapeError(f"linear: bias has shape {list(bias.shape)} but must be [{w.shape[0]}]")
     return ArrayType((*x.shape[:-1], w.shape[0]), _same_type("linear", x, w, bias))
@@ -100,6 +102,7 @@ def linear_samples() -> Iterator[Sample]:
 def linear_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(ShapeError, "must end in the in_features", (4, 3), (5, 4), None)
     yield ErrorSample(ShapeError, "bias has shape", (4, 3), (5, 3), (3,))
+    yield ErrorSample(ShapeError, "has no features", (4, 0), (5, 0), None)
     yield ErrorSample(DTypeError, "floating-point", np.ones((1, 2), int), np.ones((1, 2), int), None)
 
 

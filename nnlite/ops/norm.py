@@ -161,10 +161,10 @@ def batch_norm_training_shape(
     x: ArrayType, weight: ArrayType, bias: ArrayType, epsilon: float
 ) -> tuple[ArrayType, ...]:
     _check("batch_norm_training", x, weight=weight, bias=bias)
-    if int(np.prod(x.shape)) == x.shape[1]:
+    if int(np.prod(x.shape)) <= x.shape[1]:
         raise ShapeError(
-            f"batch_norm_training: x {list(x.shape)} has one value per channel, whose variance says "
-            "nothing; use a larger batch, or eval()"
+            f"batch_norm_training: x {list(x.shape)} has at most one value per channel, whose variance "
+            "says nothing; use a larger batch, or eval()"
         )
     channel = ArrayType((x.shape[1],), x.dtype)
     return x, channel, channel
@@ -210,6 +210,7 @@ def batch_norm_training_samples() -> Iterator[Sample]:
 
 def batch_norm_training_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(ShapeError, "one value per channel", (1, 3, 1, 1), (3,), (3,), epsilon=1e-5)
+    yield ErrorSample(ShapeError, "one value per channel", (0, 3, 2, 2), (3,), (3,), epsilon=1e-5)
     yield ErrorSample(ShapeError, "bias has shape", (2, 3, 4, 4), (3,), (4,), epsilon=1e-5)
     yield ErrorSample(DTypeError, "floating-point", *[np.ones((1, 1), np.int32)], *[np.ones(1, np.int32)] * 2, epsilon=0.1)
 

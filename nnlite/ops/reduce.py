@@ -187,6 +187,8 @@ def _softmax_rule(op: str) -> Callable[..., ArrayType]:
         if x.dtype.kind != "f":
             raise DTypeError(f"{op}: x is {x.dtype} but must be floating-point; convert with astype")
         normalise_axes(op, (axis,), len(x.shape))
+        if x.shape[axis] == 0:
+            raise ShapeError(f"{op}: x {list(x.shape)} has no elements along axis {axis}")
         return x
 
     return rule
@@ -240,6 +242,7 @@ def _softmax_samples() -> Iterator[Sample]:
 
 def _softmax_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(ShapeError, "out of range", (3, 5), axis=2)
+    yield ErrorSample(ShapeError, "no elements along axis 1", (3, 0), axis=1)
     yield ErrorSample(DTypeError, "floating-point", np.ones((2, 2), np.int64), axis=1)
 
 

@@ -173,7 +173,7 @@ register(
 
 def transpose_shape(x: ArrayType, axes: Sequence[int] | None) -> ArrayType:
     order = tuple(range(len(x.shape)))[::-1] if axes is None else tuple(axes)
-    if sorted(axis % max(len(x.shape), 1) for axis in order) != list(range(len(x.shape))):
+    if normalise_axes("transpose", order, len(x.shape)) != tuple(range(len(x.shape))):
         raise ShapeError(f"transpose: axes {list(order)} must name each of the {len(x.shape)} axes once")
     return ArrayType(tuple(x.shape[axis] for axis in order), x.dtype)
 
@@ -197,7 +197,11 @@ register(
         forward=transpose_forward,
         backward=transpose_backward,
         samples=lambda: [Sample((2, 3, 4), axes=(2, 0, 1)), Sample((2, 3), axes=None)],
-        errors=lambda: [ErrorSample(ShapeError, "each of the 2 axes once", (2, 3), axes=(0, 0))],
+        errors=lambda: [
+            ErrorSample(ShapeError, "each of the 2 axes once", (2, 3), axes=(0,)),
+            ErrorSample(ShapeError, "one axis twice", (2, 3), axes=(0, -2)),
+            ErrorSample(ShapeError, "axis 5 is out of range for 2 axes", (2, 3), axes=(0, 5)),
+        ],
         reads={"Transpose": lambda n: n.emit("transpose", n.inputs[0], axes=n.attribute("perm"))},
         writes=lambda w, node: w.add("Transpose", node.inputs, perm=node.params["axes"]),
     )

@@ -79,7 +79,7 @@ def test_forms_of_padding():
     assert resolve_pads("op", (1, 2), *arguments) == (1, 2, 1, 2)
     assert resolve_pads("op", [1, 2, 3, 4], *arguments) == (1, 2, 3, 4)
     assert resolve_pads("op", "valid", *arguments) == (0, 0, 0, 0)
-    for wrong in ("full", -1, (1, 2, 3), (0, -1)):
+    for wrong in ("full", -1, (1, 2, 3), (0, -1), (1,), 0.5):
         with pytest.raises(ShapeError, match="op: padding"):
             resolve_pads("op", wrong, *arguments)
     with pytest.raises(ShapeError, match="needs stride 1"):
@@ -89,7 +89,8 @@ def test_forms_of_padding():
 def test_pair():
     assert pair("op", "stride", 3, 1) == (3, 3)
     assert pair("op", "stride", [2, 4], 1) == (2, 4)
-    for wrong in (0, (1, 0), (1, 2, 3)):
+    assert pair("op", "stride", np.int64(3), 1) == (3, 3)
+    for wrong in (0, (1, 0), (1, 2, 3), (2,), 1.5, (1, 2.5), "ab"):
         with pytest.raises(ShapeError, match="op: stride"):
             pair("op", "stride", wrong, 1)
 

@@ -9,6 +9,7 @@ import pytest
 
 import nnlite as nl
 from nnlite import random
+from nnlite.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +27,11 @@ def test_a_seed_starts_the_sequence_anew():
     assert random.next_seed() not in first
 
 
+def test_a_seed_is_not_negative():
+    with pytest.raises(ConfigError, match="seed=-1"):
+        nl.manual_seed(-1)
+
+
 def test_seeds_do_not_repeat_and_generators_differ():
     nl.manual_seed(0)
     seeds = {random.next_seed() for _ in range(1000)}
@@ -41,7 +47,8 @@ def test_threads_share_one_sequence():
     nl.manual_seed(3)
     found: list[int] = []
     threads = [
-        threading.Thread(target=lambda: found.extend(random.next_seed() for _ in range(100))) for _ in range(4)
+        threading.Thread(target=lambda: found.extend(random.next_seed() for _ in range(100)))
+        for _ in range(4)
     ]
     for thread in threads:
         thread.start()

@@ -243,6 +243,27 @@ def test_shape_methods():
     np.testing.assert_allclose(t.mean((0, 2), keepdim=True).numpy(), array.mean((0, 2), keepdims=True), 1e-5)
 
 
+def test_numpy_integers_are_sizes_and_axes_too():
+    t, two = nl.tensor(random(2, 3, 4)), np.int64(2)
+    assert t.reshape(np.int64(24)).shape == (24,)
+    assert t.sum(two).shape == (2, 3)
+    picture = nl.tensor(random(1, 1, 6, 6))
+    pooled = nl.functional.max_pool2d(picture, two, stride=np.int32(1), padding=np.array([1, 0]))
+    assert pooled.shape == (1, 1, 7, 5)
+
+
+def test_shape_methods_refuse_axes_that_do_not_exist():
+    t = nl.tensor(random(2, 3))
+    for call in (lambda: t.transpose(0, 5), lambda: t.permute(0, 5), lambda: t.sum(2), lambda: t.flatten(3)):
+        with pytest.raises(ShapeError, match="out of range for 2 axes"):
+            call()
+
+
+def test_functions_want_tensors():
+    with pytest.raises(OperandError, match=r"conv2d: operand 0 is a ndarray, not a Tensor; use nl\.tensor"):
+        nl.functional.conv2d(random(1, 1, 4, 4), nl.tensor(random(1, 1, 2, 2)))
+
+
 def test_setting_gradients():
     x = nl.tensor(random(2), requires_grad=True)
     x.grad = nl.tensor(np.ones(2, np.float32))
