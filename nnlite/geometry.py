@@ -239,7 +239,7 @@ def conv2d_geometry(
     K, C_group, R, S = w_shape
     if groups < 1:
         raise ShapeError(f"{op}: groups={groups} must be at least 1")
-    if C != C_group * groups:
+    if C_group * groups != C:
         hint = f"; did you mean groups={C // C_group}?" if C_group and C % C_group == 0 else ""
         raise ShapeError(
             f"{op}: x has {C} channels but w {list(w_shape)} expects "
@@ -282,7 +282,7 @@ def conv_transpose2d_geometry(
         raise ShapeError(f"{op}: w has shape {list(w_shape)} but must be [C_in,C_out/groups,R,S]")
     N, K, P, Q = x_shape
     K_w, C_group, R, S = w_shape
-    if K != K_w:
+    if K_w != K:
         raise ShapeError(f"{op}: x has {K} channels but w {list(w_shape)} expects {K_w}")
     if groups < 1 or K % groups:
         raise ShapeError(f"{op}: groups={groups} must divide the {K} input channels")

@@ -114,7 +114,8 @@ _PLAIN: dict[str, Any] = dict(stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 
 
 def conv2d_samples() -> Iterator[Sample]:
     yield Sample((2, 3, 6, 5), (4, 3, 3, 3), (4,), **_PLAIN)
-    yield Sample((1, 4, 7, 8), (6, 2, 3, 2), None, **_PLAIN | dict(stride=(2, 1), padding=(0, 1, 2, 3), groups=2))
+    grouped = dict(stride=(2, 1), padding=(0, 1, 2, 3), groups=2)
+    yield Sample((1, 4, 7, 8), (6, 2, 3, 2), None, **_PLAIN | grouped)
     yield Sample((2, 3, 7, 7), (6, 1, 3, 3), (6,), **_PLAIN | dict(padding=(1, 1, 1, 1), groups=3))
     yield Sample((1, 2, 9, 8), (3, 2, 3, 3), (3,), **_PLAIN | dict(dilation=(2, 3), padding=(2, 2, 2, 2)))
     yield Sample((1, 2, 7, 6), (3, 2, 3, 3), None, **_PLAIN | dict(stride=(2, 2), padding="same_upper"))
@@ -282,7 +283,8 @@ def conv_transpose2d_samples() -> Iterator[Sample]:
         (1, 4, 3, 4), (4, 3, 3, 2), (6,),
         **_TRANSPOSED | dict(stride=(2, 3), padding=(0, 1, 1, 0), output_padding=(1, 2), groups=2),
     )  # fmt: skip
-    yield Sample((1, 2, 5, 4), (2, 3, 3, 3), (3,), **_TRANSPOSED | dict(dilation=(2, 2), padding=(2, 2, 2, 2)))
+    dilated = dict(dilation=(2, 2), padding=(2, 2, 2, 2))
+    yield Sample((1, 2, 5, 4), (2, 3, 3, 3), (3,), **_TRANSPOSED | dilated)
 
 
 def conv_transpose2d_errors() -> Iterator[ErrorSample]:

@@ -335,7 +335,8 @@ def cast_samples() -> Iterator[Sample]:
 def read_cast(n: OnnxNode) -> Any:
     from onnx import helper
 
-    return n.emit("cast", n.inputs[0], dtype=np.dtype(helper.tensor_dtype_to_np_dtype(n.attribute("to"))).name)
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(n.attribute("to")))
+    return n.emit("cast", n.inputs[0], dtype=dtype.name)
 
 
 def write_cast(w: OnnxWriter, node: Node) -> str:

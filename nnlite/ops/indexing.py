@@ -224,7 +224,9 @@ register(
         forward=full_forward,
         backward=None,
         samples=lambda: [Sample(shape=(2, 3), value=1.5, dtype="float32")],
-        errors=lambda: [ErrorSample(ShapeError, "must not be negative", shape=(2, -1), value=0.0, dtype="int64")],
+        errors=lambda: [
+            ErrorSample(ShapeError, "must not be negative", shape=(2, -1), value=0.0, dtype="int64")
+        ],
         reads={"ConstantOfShape": read_constant_of_shape},
         writes=write_full,
     )

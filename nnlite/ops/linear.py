@@ -203,8 +203,9 @@ def matmul_macs(a: ArrayType, b: ArrayType) -> int:
 
 
 def matmul_samples() -> Iterator[Sample]:
-    shapes = [((3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (3, 4, 2)), ((4,), (4, 3)), ((2, 3, 4), (4,))]
-    for a, b in [*shapes, ((4,), (4,))]:
+    matrices = [((3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (3, 4, 2))]
+    vectors = [((4,), (4, 3)), ((2, 3, 4), (4,)), ((4,), (4,))]
+    for a, b in [*matrices, *vectors]:
         yield Sample(a, b)
 
 

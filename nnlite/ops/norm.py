@@ -32,7 +32,8 @@ def _check(op: str, x: ArrayType, **per_channel: ArrayType) -> None:
     for name, operand in per_channel.items():
         if operand.shape != (x.shape[1],):
             raise ShapeError(
-                f"{op}: {name} has shape {list(operand.shape)} but x {list(x.shape)} has {x.shape[1]} channels"
+                f"{op}: {name} has shape {list(operand.shape)} but x {list(x.shape)} "
+                f"has {x.shape[1]} channels"
             )
     types = {x.dtype, *(operand.dtype for operand in per_channel.values())}
     if len(types) != 1 or x.dtype.kind != "f":
@@ -212,7 +213,8 @@ def batch_norm_training_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(ShapeError, "one value per channel", (1, 3, 1, 1), (3,), (3,), epsilon=1e-5)
     yield ErrorSample(ShapeError, "one value per channel", (0, 3, 2, 2), (3,), (3,), epsilon=1e-5)
     yield ErrorSample(ShapeError, "bias has shape", (2, 3, 4, 4), (3,), (4,), epsilon=1e-5)
-    yield ErrorSample(DTypeError, "floating-point", *[np.ones((1, 1), np.int32)], *[np.ones(1, np.int32)] * 2, epsilon=0.1)
+    integers, channel = np.ones((2, 1), np.int32), np.ones(1, np.int32)
+    yield ErrorSample(DTypeError, "floating-point", integers, channel, channel, epsilon=0.1)
 
 
 register(

@@ -50,7 +50,9 @@ def pool2d_geometry_of(
     return pool2d_geometry(x_shape, kernel, stride, pads, dilation, ceil_mode, count_include_pad, op)
 
 
-_PLAIN: dict[str, Any] = dict(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0, 0, 0), dilation=(1, 1), ceil_mode=False)
+_PLAIN: dict[str, Any] = dict(
+    kernel_size=(2, 2), stride=(2, 2), padding=(0, 0, 0, 0), dilation=(1, 1), ceil_mode=False
+)
 
 
 def _samples(**extra: Any) -> Iterator[Sample]:

@@ -41,14 +41,18 @@ def reshape_shape(x: ArrayType, shape: Sequence[int], allowzero: bool = False) -
         for i, size in enumerate(target):
             if size == 0:
                 if i >= len(x.shape):
-                    raise ShapeError(f"reshape: size 0 at axis {i} copies an axis that x {list(x.shape)} lacks")
+                    raise ShapeError(
+                        f"reshape: size 0 at axis {i} copies an axis that x {list(x.shape)} lacks"
+                    )
                 target[i] = x.shape[i]
     if target.count(-1) > 1 or min(target, default=0) < -1:
         raise ShapeError(f"reshape: {list(shape)} must hold at most one -1 and nothing below it")
     total, known = int(np.prod(x.shape)), int(np.prod([s for s in target if s != -1]))
     if -1 in target:
         if known == 0 or total % known:
-            raise ShapeError(f"reshape: {list(x.shape)} has {total} elements, which {list(shape)} cannot hold")
+            raise ShapeError(
+                f"reshape: {list(x.shape)} has {total} elements, which {list(shape)} cannot hold"
+            )
         target[target.index(-1)] = total // known
     elif known != total:
         raise ShapeError(f"reshape: {list(x.shape)} has {total} elements but {list(shape)} holds {known}")
