@@ -26,6 +26,13 @@ def resolve(params: Mapping[str, Any], known: Mapping[Value, Array]) -> dict[str
     }
 
 
+class _Outline:
+    """The shape of an array of any size, without the array: all that ``shape_of`` looks at."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape, self.ndim = shape, len(shape)
+
+
 def infer_types(graph: Graph, inputs: Mapping[Value, ArrayType]) -> Types:
     """The type of every value for the given types of the inputs; raises the shape rules' errors.
 
@@ -56,8 +63,7 @@ def _computed(
         return {}
     if node.op.name == "shape_of":
         assert node.inputs[0] is not None
-        # Only the shape is looked at, so that an array without memory will do.
-        operands: list[Array | None] = [np.broadcast_to(np.zeros(()), types[node.inputs[0]].shape)]
+        operands: list[Any] = [_Outline(types[node.inputs[0]].shape)]
     elif all(value is None or value in known for value in node.inputs):
         operands = [None if value is None else known[value] for value in node.inputs]
     else:

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from nnlite.errors import ModelError
 from nnlite.layout import Array
-from nnlite.onnx.tensors import array_of, tensor_type
+from nnlite.onnx.tensors import array_of, tensor_type, widened
 
 
 class Source:
@@ -29,7 +29,7 @@ class Source:
         """The array of ``tensor``, read from the file itself or from one beside it."""
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             return self._external(tensor)
-        return array_of(tensor, self.model.ir_version)
+        return array_of(tensor)
 
     def _external(self, tensor: onnx.TensorProto) -> Array:
         shape, dtype = tensor_type(tensor)
@@ -50,7 +50,7 @@ class Source:
             raise ModelError(f"{where} needs {expected} bytes but offset {offset}, length {length} are given")
         raw = _read_inside(self.path.parent, parts, offset, expected, where)
         array = np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape)
-        return array.astype(np.float32) if dtype.itemsize == 2 and dtype.kind not in "iu" else array
+        return widened(array.astype(dtype, copy=False))
 
 
 def _read_inside(folder: Path, parts: list[str], offset: int, length: int, where: str) -> bytes:
@@ -64,10 +64,11 @@ def _read_inside(folder: Path, parts: list[str], offset: int, length: int, where
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise ModelError(f"{where} cannot be read from {path}: {error.strerror}") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise ModelError(f"{where}: {path} is not a plain file of its own")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise ModelError(f"{where}: {path} is not a plain file of its own")
         if offset + length > status.st_size:
             raise ModelError(f"{where} ends at byte {offset + length}, but {path} has {status.st_size}")
         file.seek(offset)
@@ -102,6 +103,19 @@ def _decode(data: bytes, name: str) -> onnx.ModelProto:
         model.ParseFromString(data)
     except DecodeError:
         raise ModelError(f"{name}: not an ONNX file, or a truncated one ({len(data)} bytes)") from None
+    _check_names(model.graph, name)
     if not model.HasField("graph"):
         raise ModelError(f"{name}: not an ONNX file: it holds no graph ({len(data)} bytes)")
     return model
+
+
+def _check_names(graph: onnx.GraphProto, name: str) -> None:
+    """ModelError for a name that is not text: protobuf hands such ones out as bytes."""
+    names: list[str | bytes] = [tensor.name for tensor in graph.initializer]
+    names += [entry.name for entry in (*graph.input, *graph.output)]
+    for node in graph.node:
+        names += [node.op_type, node.domain, node.name, *node.input, *node.output]
+        for attribute in node.attribute:
+            names += [attribute.name, attribute.ref_attr_name]
+    if bad := [item for item in names if not isinstance(item, str)]:
+        raise ModelError(f"{name}: damaged: the name {bad[0]!r} is not text")

@@ -14,7 +14,7 @@ from nnlite.errors import NnliteError
 from nnlite.graph import GraphModule, infer_types, node_macs
 from nnlite.graph.ir import Types
 from nnlite.nn import Parameter
-from nnlite.onnx.reader import declared_sizes, read
+from nnlite.onnx.reader import MALFORMED, declared_sizes, read
 from nnlite.ops import ArrayType
 
 DEFAULT_SIDE = 224
@@ -58,7 +58,9 @@ def inspect(path: str | Path, size: int | None = None) -> dict[str, Any]:
 
 
 def _entry(entry: onnx.ValueInfoProto) -> dict[str, Any]:
-    kind = onnx.TensorProto.DataType.Name(entry.type.tensor_type.elem_type).lower()
+    code = entry.type.tensor_type.elem_type
+    kinds = onnx.TensorProto.DataType
+    kind = kinds.Name(code).lower() if code in kinds.values() else f"type {code}"
     return {"name": entry.name, "type": kind, "shape": list(declared_sizes(entry))}
 
 
@@ -70,7 +72,7 @@ def _add_costs(report: dict[str, Any], module: GraphModule, side: int) -> None:
     }
     try:
         types = infer_types(module.graph, inputs)
-    except (NnliteError, NotImplementedError) as error:
+    except (NnliteError, NotImplementedError, *MALFORMED) as error:
         report["note"] = f"costs are not known for inputs {[list(s) for s in shapes]}: {error}"
         return
     report["at"] = [list(shape) for shape in shapes]

@@ -7,6 +7,7 @@ order, sizes. Everything unsupported is collected, so that one error lists it al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +22,18 @@ from nnlite.graph.module import Sizes
 from nnlite.layout import Array
 from nnlite.node import Node, Value
 from nnlite.onnx.files import Source, parse
-from nnlite.onnx.tensors import array_of
+from nnlite.onnx.schema import LISTS, check_node
+from nnlite.onnx.tensors import array_of, check_budget, element_type, is_half
 from nnlite.ops import OPS, READERS, ArrayType, Context
 
 OLDEST_OPSET = 7
 """Before operator set 7 broadcasting and batch normalisation meant something else."""
 FOLD_LIMIT = 1 << 16
 """Constant results up to this many elements are computed while reading."""
+
+
+MALFORMED = (TypeError, ValueError, LookupError, ArithmeticError)
+"""What NumPy and Python raise where a file's numbers make no sense, such as a shape of three axes."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class _NodeView:
         if isinstance(value, bytes):
             return value.decode("utf-8", "replace")
         if isinstance(value, onnx.TensorProto):
-            return array_of(value, self._reading.origin.model.ir_version)
+            return array_of(value)
         return value if isinstance(value, (int, float)) else tuple(value)
 
     def unread(self) -> list[str]:
@@ -99,6 +105,10 @@ class _NodeView:
         array = self._reading.arrays.get(value)
         if array is None:
             return value
+        if index in LISTS.get(self.op_type, ()):
+            if array.ndim > 1:
+                raise self.refuse(f"malformed: input {index} has shape {list(array.shape)} but must be a list")
+            return tuple(array.reshape(-1).tolist())
         return tuple(array.tolist()) if array.ndim else array.item()
 
     def known(self, value: Value | None) -> ArrayType | None:
@@ -167,7 +177,8 @@ class _Reading:
     def _input_dtype(self, entry: onnx.ValueInfoProto) -> np.dtype[Any]:
         if not entry.type.HasField("tensor_type"):
             raise ModelError(f"{self.source}: input {entry.name} is not a tensor")
-        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type))
+        dtype = element_type(entry.type.tensor_type.elem_type, f"{self.source}: input {entry.name}")
+        return np.dtype(np.float32) if is_half(dtype) else dtype
 
     def _define(self, name: str, array: Array | None) -> Value:
         if name in self.values:
@@ -213,11 +224,17 @@ class _Reading:
     def _read(self, view: _NodeView, proto: onnx.NodeProto, index: int) -> list[Value]:
         if proto.domain not in ("", "ai.onnx"):
             raise ModelError(f"operators of domain {proto.domain!r} are not supported")
+        if proto.op_type not in READERS and proto.op_type != "Constant":
+            raise ModelError(f"not supported (operator set {self.opset})")
+        check_node(proto, self.opset, [None if v is None else self.arrays.get(v) for v in view.inputs])
         if proto.op_type == "Constant":
             return [self._read_constant(view, proto, index)]
-        if proto.op_type not in READERS:
-            raise ModelError(f"not supported (operator set {self.opset})")
-        result = READERS[proto.op_type][1](view)
+        try:
+            result = READERS[proto.op_type][1](view)
+        except NnliteError:  # some are ValueErrors too
+            raise
+        except MALFORMED as error:
+            raise ModelError(f"malformed: {type(error).__name__}: {error}") from error
         if unread := view.unread():
             raise ModelError(f"attribute {', '.join(unread)} is not understood (operator set {self.opset})")
         results = list(result) if isinstance(result, tuple) else [result]
@@ -251,7 +268,8 @@ class _Reading:
             array = self.source.array(tensor)
         value = Value(name=name)
         self.arrays[value] = array
-        self.foldable.add(value)
+        if array.dtype.kind != "f" or array.size == 1:  # larger ones may be weights, which training changes
+            self.foldable.add(value)
         self.origin.constants[name] = index
         return value
 
@@ -264,9 +282,11 @@ class _Reading:
         operands = [None if value is None else self.arrays[value] for value in inputs]
         types = [None if a is None else ArrayType(a.shape, a.dtype) for a in operands]
         (result_type,) = OPS[op].output_types(types, params)
-        if int(np.prod(result_type.shape)) > FOLD_LIMIT:
+        check_budget(f"the result of {op}", result_type.shape, result_type.dtype)
+        if math.prod(result_type.shape) > FOLD_LIMIT:
             return None
-        result = OPS[op].forward(Context(params, (False,) * len(operands)), *operands, **params)
+        with np.errstate(all="ignore"):
+            result = OPS[op].forward(Context(params, (False,) * len(operands)), *operands, **params)
         assert isinstance(result, np.ndarray)
         return result
 
@@ -294,7 +314,8 @@ def read(model: str | Path | bytes | onnx.ModelProto) -> tuple[GraphModule | Non
     outputs = []
     for entry in proto.output:
         value = reading.value(entry.name)
-        assert value is not None
+        if value is None:
+            raise ModelError(f"{source}: an output has no name")
         outputs.append(value)
     if not outputs:
         raise ModelError(f"{source}: the model has no outputs")

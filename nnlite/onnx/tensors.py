@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -13,37 +14,61 @@ from nnlite.errors import ModelError
 from nnlite.layout import Array
 
 
+MAX_RANK = 32
+"""More axes than NumPy 1 has."""
+
+
 def max_tensor_bytes() -> int:
     """Largest tensor that a file may hold (``NNLITE_MAX_TENSOR_BYTES``, 2 GiB by default)."""
     return int(os.environ.get("NNLITE_MAX_TENSOR_BYTES", 1 << 31))
 
 
+def element_type(code: int, what: str) -> np.dtype[Any]:
+    """The NumPy type behind an ONNX type code; ModelError, naming ``what``, when there is none."""
+    try:
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(code))
+    except (KeyError, ValueError, TypeError):
+        raise ModelError(f"{what} has the unknown element type {code}") from None
+
+
+def is_half(dtype: np.dtype[Any]) -> bool:
+    """Whether ``dtype`` is one of the 16-bit floating-point types, which are computed as float32."""
+    return dtype.name in ("float16", "bfloat16")
+
+
+def widened(array: Array) -> Array:
+    """``array``, in float32 where it holds 16-bit floating-point numbers."""
+    return array.astype(np.float32) if is_half(array.dtype) else array
+
+
 def tensor_type(tensor: onnx.TensorProto) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and element type; ModelError when they are not possible or beyond the budget."""
     name = tensor.name or "a constant"
-    if tensor.data_type not in onnx.TensorProto.DataType.values() or tensor.data_type == 0:
-        raise ModelError(f"tensor {name} has the unknown element type {tensor.data_type}")
-    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    dtype = element_type(tensor.data_type, f"tensor {name}")
+    if dtype.kind not in "fiub" and not is_half(dtype):
+        raise ModelError(f"tensor {name} has elements of type {dtype}; only numbers are supported")
     shape = tuple(tensor.dims)
-    size = dtype.itemsize
-    for dim in shape:
-        size *= dim
-    if min(shape, default=0) < 0 or size > max_tensor_bytes():
-        raise ModelError(
-            f"tensor {name} of shape {list(shape)} and type {dtype} is beyond the budget of "
-            f"{max_tensor_bytes()} bytes; raise NNLITE_MAX_TENSOR_BYTES if you trust the file"
-        )
+    check_budget(f"tensor {name}", shape, dtype)
     return shape, dtype
 
 
-def array_of(tensor: onnx.TensorProto, ir_version: int = 0) -> Array:
+def check_budget(what: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """ModelError when an array of ``shape`` is impossible or beyond :func:`max_tensor_bytes`."""
+    # An axis of size 0 does not excuse the others: NumPy counts them when it makes the array.
+    size = dtype.itemsize * math.prod(max(dim, 1) for dim in shape)
+    if min(shape, default=0) < 0 or len(shape) > MAX_RANK or size > max_tensor_bytes():
+        raise ModelError(
+            f"{what} of shape {list(shape)} and type {dtype} is beyond the budget of "
+            f"{max_tensor_bytes()} bytes; raise NNLITE_MAX_TENSOR_BYTES if you trust the file"
+        )
+
+
+def array_of(tensor: onnx.TensorProto) -> Array:
     """The array that ``tensor`` holds in the file itself; half precision is widened to float32.
 
     Raises ModelError when its data do not fit its shape.
     """
     shape, dtype = tensor_type(tensor)
-    if dtype.kind not in "fiub" and dtype.name not in ("bfloat16",):
-        raise ModelError(f"tensor {tensor.name or 'a constant'} has elements of type {dtype}; only numbers are supported")
     held = len(tensor.raw_data)
     if held and held != int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
         raise ModelError(f"tensor {tensor.name} of shape {list(shape)} and type {dtype} holds {held} bytes")
@@ -53,4 +78,4 @@ def array_of(tensor: onnx.TensorProto, ir_version: int = 0) -> Array:
         raise ModelError(f"tensor {tensor.name} of shape {list(shape)} cannot be read: {error}") from None
     if array.shape != shape:
         raise ModelError(f"tensor {tensor.name} declares shape {list(shape)} but holds {list(array.shape)}")
-    return array.astype(np.float32) if dtype.itemsize == 2 and dtype.kind not in "iu" else array
+    return widened(array)

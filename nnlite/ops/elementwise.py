@@ -151,6 +151,30 @@ def _reader(name: str) -> Reader:
     return lambda n: n.emit(name, *n.inputs)
 
 
+def _variadic_reader(name: str) -> Reader:
+    """Max and Min take any number of operands: one is itself, several are taken two by two."""
+
+    def read(n: OnnxNode) -> Any:
+        result = n.inputs[0]
+        for other in n.inputs[1:]:
+            result = n.emit(name, result, other)
+        return result
+
+    return read
+
+
+def read_pow(n: OnnxNode) -> Any:
+    """The result has the base's type; an integer exponent must not widen float32 to float64."""
+    base, exponent = n.inputs
+    known = n.constant(1)
+    if known is not None and known.dtype.kind in "iu":
+        exponent = n.leaf(known.astype(np.float32))
+    return n.emit("pow", base, exponent)
+
+
+_READERS = {"maximum": _variadic_reader("maximum"), "minimum": _variadic_reader("minimum"), "pow": read_pow}
+
+
 def _register(row: Row) -> Op:
     names = ("x",) if len(row.derivatives) == 1 else ("a", "b")
     forward, backward = _make(row, names)
@@ -166,7 +190,7 @@ def _register(row: Row) -> Op:
             backward=backward,
             samples=lambda: _samples(row),
             errors=lambda: _errors(row),
-            reads={row.onnx: _reader(row.name)},
+            reads={row.onnx: _READERS.get(row.name) or _reader(row.name)},
             writes=lambda w, node: w.add(row.onnx, node.inputs),
         )
     )
@@ -335,8 +359,14 @@ def cast_samples() -> Iterator[Sample]:
 def read_cast(n: OnnxNode) -> Any:
     from onnx import helper
 
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(n.attribute("to")))
-    return n.emit("cast", n.inputs[0], dtype=dtype.name)
+    n.attribute("saturate")  # both matter to 8-bit floats only, which are not supported
+    n.attribute("round_mode")
+    try:
+        name = np.dtype(helper.tensor_dtype_to_np_dtype(n.attribute("to"))).name
+    except (KeyError, ValueError, TypeError):
+        raise n.refuse(f"the element type {n.attribute('to')} is not known") from None
+    # Half precision is computed in float32.
+    return n.emit("cast", n.inputs[0], dtype="float32" if name in ("float16", "bfloat16") else name)
 
 
 def write_cast(w: OnnxWriter, node: Node) -> str:

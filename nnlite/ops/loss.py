@@ -162,6 +162,9 @@ def dropout_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | 
 def read_dropout(n: OnnxNode) -> Any:
     if n.outputs > 1:
         raise n.refuse("the mask output is not supported")
+    if len(n.inputs) > 2 and n.inputs[2] is not None and n.host(2) is not False:
+        raise n.refuse("it is (or may be) in training mode; export the model in evaluation mode")
+    n.attribute("seed")
     ratio = n.attribute("ratio", 0.5) if n.version < 12 else n.host(1, 0.5)
     return n.emit("dropout", n.inputs[0], p=float(ratio), seed=None)
 

@@ -140,6 +140,7 @@ def _window_attributes(params: Any) -> dict[str, Any]:
 def read_max_pool(n: OnnxNode) -> Any:
     if n.outputs > 1:
         raise n.refuse("the Indices output is not supported")
+    n.attribute("storage_order")  # says how the indices are counted
     return n.emit("max_pool2d", n.inputs[0], **_onnx_window(n))
 
 
