@@ -206,6 +206,12 @@ def test_linear(x, bias):
     compare(F.linear, T.linear, arrays(x, (6, 3), (6,) if bias else None))
 
 
+def test_ties_of_a_reduction_share_the_gradient():
+    x = np.array([[1.0, 3.0, 3.0], [3.0, 2.0, 2.0]])
+    compare(lambda x: x.max(1), lambda x: torch.amax(x, 1), [x])
+    compare(lambda x: x.max(), lambda x: torch.amax(x), [x])
+
+
 def test_the_gradient_at_a_kink_is_pytorchs():
     x = np.array([[-1.0, 0.0, 6.0, 7.0]])
     compare(F.relu, torch.relu, [x])
