@@ -236,6 +236,17 @@ PYBIND11_MODULE(_native, m) {
     m.def("use_isa", &nnlite::use_isa);
     m.def("compiled_isas", &nnlite::compiled_isas);
     m.def("usable_isas", &nnlite::usable_isas);
+    m.def("fma_rounds", [](int64_t rounds) {  // on every thread at once; returns how many operations that was
+        const nnlite::Kernels& k = nnlite::kernels();
+        const int64_t threads = nnlite::num_threads();
+        py::gil_scoped_release released;
+        nnlite::parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+            volatile float kept = 0;
+            for (int64_t i = begin; i < end; ++i) kept = k.fma_rounds(rounds);
+            static_cast<void>(kept);
+        });
+        return threads * rounds * k.flops_per_round;
+    });
     m.def("set_num_threads", &nnlite::set_num_threads);
     m.def("num_threads", &nnlite::num_threads);
     nnlite::bind_conv2d(m);

@@ -54,6 +54,9 @@ struct DepthwiseGradRow {
 
 struct Kernels {
     const char* name;
+    // `rounds` of fused multiply-adds on registers, for measuring the ceiling
+    float (*fma_rounds)(int64_t rounds);
+    int64_t flops_per_round;
     int vector_length;
     int tile_rows;     // rows of the largest GEMM tile
     int tile_vectors;  // its columns, in vectors

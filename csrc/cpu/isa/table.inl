@@ -9,6 +9,7 @@
 #include "depthwise.inl"
 #include "norm.inl"
 #include "pool.inl"
+#include "probe.inl"
 
 namespace nnlite {
 
@@ -24,6 +25,8 @@ namespace nnlite {
 
 extern const Kernels NNLITE_TABLE = {
     NNLITE_ISA_NAME,
+    fma_rounds,
+    probe_flops_per_round,
     VL,
     tile_rows,
     tile_vectors,
