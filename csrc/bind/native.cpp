@@ -239,7 +239,7 @@ PYBIND11_MODULE(_native, m) {
     m.def("fma_rounds", [](int64_t rounds) {  // on every thread at once; returns how many operations that was
         const nnlite::Kernels& k = nnlite::kernels();
         const int64_t threads = nnlite::num_threads();
-        py::gil_scoped_release released;
+        pybind11::gil_scoped_release released;
         nnlite::parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
             volatile float kept = 0;
             for (int64_t i = begin; i < end; ++i) kept = k.fma_rounds(rounds);
