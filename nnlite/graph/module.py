@@ -146,6 +146,8 @@ class GraphModule(Module):
             if value.type is not None and tensor.dtype != value.type.dtype:
                 raise DTypeError(f"input {value.name} is {tensor.dtype} but the model wants {value.type.dtype}")
         for name, sizes, tensor in zip(self.inputs, self.input_sizes or (), tensors, strict=False):
+            if not sizes:  # nothing is declared
+                continue
             fits = len(sizes) == tensor.ndim and all(
                 size in (None, actual) for size, actual in zip(sizes, tensor.shape, strict=True)
             )

@@ -107,7 +107,9 @@ class _NodeView:
             return value
         if index in LISTS.get(self.op_type, ()):
             if array.ndim > 1:
-                raise self.refuse(f"malformed: input {index} has shape {list(array.shape)} but must be a list")
+                raise self.refuse(
+                    f"malformed: input {index} has shape {list(array.shape)} but must be a list"
+                )
             return tuple(array.reshape(-1).tolist())
         return tuple(array.tolist()) if array.ndim else array.item()
 
@@ -166,7 +168,8 @@ class _Reading:
             self._define(tensor.name, self.source.array(tensor))
         inputs, sizes = [], []
         for entry in graph.input:
-            if entry.name in self.values:  # before IR version 4 initializers are listed as inputs too
+            # Before IR version 4 initializers are listed as inputs too.
+            if self.values.get(entry.name) in self.arrays:
                 continue
             value = self._define(entry.name, None)
             value.type = ArrayType((), self._input_dtype(entry))
@@ -277,7 +280,10 @@ class _Reading:
         """The result when everything is a constant that training will never change, and small."""
         if any(isinstance(param, Value) for param in params.values()):
             return None
-        if any(value is not None and value not in self.foldable for value in inputs) or OPS[op].layout != "any":
+        if (
+            any(value is not None and value not in self.foldable for value in inputs)
+            or OPS[op].layout != "any"
+        ):
             return None
         operands = [None if value is None else self.arrays[value] for value in inputs]
         types = [None if a is None else ArrayType(a.shape, a.dtype) for a in operands]

@@ -68,7 +68,9 @@ def _check_attributes(proto: onnx.NodeProto, schema: onnx.defs.OpSchema) -> None
         if names.count(attribute.name) > 1:
             raise ModelError(f"malformed: its attribute {attribute.name} is given twice")
         if attribute.ref_attr_name:
-            raise ModelError(f"malformed: its attribute {attribute.name} refers to a function's, but is in none")
+            raise ModelError(
+                f"malformed: its attribute {attribute.name} refers to a function's, but is in none"
+            )
         known: Any = schema.attributes.get(attribute.name)
         if known is not None and attribute.type != known.type.value:
             raise ModelError(f"malformed: its attribute {attribute.name} must be of type {known.type.name}")

@@ -13,7 +13,6 @@ from onnx import numpy_helper
 from nnlite.errors import ModelError
 from nnlite.layout import Array
 
-
 MAX_RANK = 32
 """More axes than NumPy 1 has."""
 

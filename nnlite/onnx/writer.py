@@ -64,7 +64,9 @@ def to_model(
             raise ModelError("to write a module as ONNX, give example inputs to trace it with")
         model = _serialised(module, inputs, opset or DEFAULT_OPSET)
     for key, value in (metadata or {}).items():
-        entry = next((e for e in model.metadata_props if e.key == key), None) or model.metadata_props.add(key=key)
+        entry = next((e for e in model.metadata_props if e.key == key), None) or model.metadata_props.add(
+            key=key
+        )
         entry.value = value
     for entry, sizes in zip(model.graph.input, input_sizes or (), strict=False):
         _set_sizes(entry, sizes)
@@ -109,7 +111,9 @@ def _update_tensors(model: onnx.ModelProto, module: GraphModule, origin: Origin)
                 stored[name] = attribute.t
     for value, original in module.graph.arrays.items():
         current = module.leaf(value).numpy()
-        if value.name not in stored or (current.shape == original.shape and np.array_equal(current, original)):
+        if value.name not in stored or (
+            current.shape == original.shape and np.array_equal(current, original)
+        ):
             continue
         tensor = stored[value.name]
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
