@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnlite.ops import conv, elementwise, indexing, linear, loss, norm, pool, reduce, shape
+from nnlite.ops import cast, conv, elementwise, indexing, linear, loss, norm, pool, reduce, shape
 from nnlite.ops.record import OPS, READERS, ArrayType, Context, ErrorSample, Op, Sample, register
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ErrorSample",
     "Op",
     "Sample",
+    "cast",
     "conv",
     "elementwise",
     "indexing",

@@ -7,7 +7,7 @@ kept until backward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,10 @@ from nnlite.ops.record import (
     OnnxNode,
     OnnxWriter,
     Op,
+    Params,
     Reader,
     Sample,
+    Writer,
     register,
 )
 
@@ -130,21 +132,23 @@ def _operand(row: Row, shape: tuple[int, ...], seed: int) -> Array:
     return values
 
 
-def _samples(row: Row) -> Iterator[Sample]:
+def _samples(row: Row, settings: Sequence[Params]) -> Iterator[Sample]:
     if len(row.derivatives) == 1:
         for shape in [(2, 3, 4, 5), (3,), ()]:
-            yield Sample(_operand(row, shape, seed=1))
-        return
-    for a, b in [((2, 3, 4), (2, 3, 4)), ((2, 3, 4), (3, 1)), ((1, 4), (2, 3, 1)), ((2, 3), ())]:
-        yield Sample(_operand(row, a, seed=1), _operand(row, b, seed=2))
+            yield Sample(_operand(row, shape, seed=1), **settings[0])
+    else:
+        for a, b in [((2, 3, 4), (2, 3, 4)), ((2, 3, 4), (3, 1)), ((1, 4), (2, 3, 1)), ((2, 3), ())]:
+            yield Sample(_operand(row, a, seed=1), _operand(row, b, seed=2), **settings[0])
+    for params in settings[1:]:
+        yield Sample(*(_operand(row, (2, 6), seed) for seed, _ in enumerate(row.derivatives)), **params)
 
 
-def _errors(row: Row) -> Iterator[ErrorSample]:
+def _errors(row: Row, params: Params) -> Iterator[ErrorSample]:
     strings = np.array(["a"])
     operands = len(row.derivatives)
-    yield ErrorSample(DTypeError, "not taken", *[strings] * operands)
+    yield ErrorSample(DTypeError, "not taken", *[strings] * operands, **params)
     if operands == 2:
-        yield ErrorSample(ShapeError, "do not broadcast", (2, 3), (4,))
+        yield ErrorSample(ShapeError, "do not broadcast", (2, 3), (4,), **params)
 
 
 def _reader(name: str) -> Reader:
@@ -175,28 +179,50 @@ def read_pow(n: OnnxNode) -> Any:
 _READERS = {"maximum": _variadic_reader("maximum"), "minimum": _variadic_reader("minimum"), "pow": read_pow}
 
 
-def _register(row: Row) -> Op:
+def register_row(
+    row: Row,
+    *,
+    settings: Sequence[Params] = ({},),
+    check: Callable[..., None] | None = None,
+    refused: Sequence[ErrorSample] = (),
+    samples: Callable[[], Iterable[Sample]] | None = None,
+    source: str = "",
+    reads: Mapping[str, Reader] | None = None,
+    writes: Writer | None = None,
+) -> Op:
+    """Make a record of a row.
+
+    ``settings`` are the params to test it with; ``check(**params)`` raises for bad ones, of which
+    ``refused`` holds samples. Without ``reads`` and ``writes`` it is the ONNX operator of the row's name.
+    """
     names = ("x",) if len(row.derivatives) == 1 else ("a", "b")
     forward, backward = _make(row, names)
     gradients = "; ".join(f"g{n} = {d.text}" for n, d in zip(names, row.derivatives, strict=True))
+    types = _shape_rule(row)
+
+    def shape(*operands: ArrayType, **params: Any) -> ArrayType:
+        if check is not None:
+            check(**params)
+        return types(*operands)
+
     return register(
         Op(
             name=row.name,
             formula=f"y = {row.expression}, elementwise with broadcasting",
             gradient=gradients,
-            source=f"ONNX {row.onnx}",
-            shape=_shape_rule(row),
+            source=source or f"ONNX {row.onnx}",
+            shape=shape,
             forward=forward,
             backward=backward,
-            samples=lambda: _samples(row),
-            errors=lambda: _errors(row),
-            reads={row.onnx: _READERS.get(row.name) or _reader(row.name)},
-            writes=lambda w, node: w.add(row.onnx, node.inputs),
+            samples=samples or (lambda: _samples(row, settings)),
+            errors=lambda: [*_errors(row, settings[0]), *refused],
+            reads={row.onnx: _READERS.get(row.name) or _reader(row.name)} if reads is None else reads,
+            writes=writes or (lambda w, node: w.add(row.onnx, node.inputs)),
         )
     )
 
 
-def _sigmoid(x: Array) -> Array:
+def stable_sigmoid(x: Array) -> Array:
     # exp of a non-positive number only: no overflow for any x.
     small = np.exp(-np.abs(x))
     result: Array = np.where(x >= 0, 1, small) / (1 + small)
@@ -226,7 +252,7 @@ ROWS = (
         kinks=(0.0,), integers=True),
     Row("relu", "max(x, 0)", lambda x: np.maximum(x, 0),
         (D("gy where x > 0", ("y",), lambda gy, y: gy * (y > 0)),), "Relu", kinks=(0.0,)),
-    Row("sigmoid", "1 / (1 + e⁻ˣ)", _sigmoid,
+    Row("sigmoid", "1 / (1 + e⁻ˣ)", stable_sigmoid,
         (D("gy · y · (1 - y)", ("y",), lambda gy, y: gy * y * (1 - y)),), "Sigmoid"),
     Row("tanh", "tanh x", np.tanh, (D("gy · (1 - y²)", ("y",), lambda gy, y: gy * (1 - y * y)),), "Tanh"),
     Row("add", "a + b", np.add, (D("gy", (), lambda gy: gy), D("gy", (), lambda gy: gy)), "Add",
@@ -256,7 +282,7 @@ ROWS = (
            lambda gy, a, b: gy * (b < a) + _share_max(gy, a, b))), "Min", integers=True),
 )  # fmt: skip
 for _row in ROWS:
-    _register(_row)
+    register_row(_row)
 
 # ------------------------------------------------------------------------------------- with params
 
@@ -331,62 +357,5 @@ register(
         errors=clamp_errors,
         reads={"Clip": read_clip},
         writes=write_clip,
-    )
-)
-
-
-def cast_shape(x: ArrayType, dtype: str) -> ArrayType:
-    if np.dtype(dtype).kind not in "fiub":
-        raise DTypeError(f"cast: {dtype} is not a number type")
-    return ArrayType(x.shape, np.dtype(dtype))
-
-
-def cast_forward(ctx: Context, x: Array, dtype: str) -> Array:
-    ctx.values["dtype"] = x.dtype
-    return x.astype(dtype)
-
-
-def cast_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
-    return (gy.astype(ctx.values["dtype"]),)
-
-
-def cast_samples() -> Iterator[Sample]:
-    yield Sample((2, 3), dtype="float64")
-    yield Sample(np.array([1, 0, 3]), dtype="float32", gradcheck=False)
-    yield Sample(np.array([1.7, -1.7]), dtype="int64", gradcheck=False)
-
-
-def read_cast(n: OnnxNode) -> Any:
-    from onnx import helper
-
-    n.attribute("saturate")  # both matter to 8-bit floats only, which are not supported
-    n.attribute("round_mode")
-    try:
-        name = np.dtype(helper.tensor_dtype_to_np_dtype(n.attribute("to"))).name
-    except (KeyError, ValueError, TypeError):
-        raise n.refuse(f"the element type {n.attribute('to')} is not known") from None
-    # Half precision is computed in float32.
-    return n.emit("cast", n.inputs[0], dtype="float32" if name in ("float16", "bfloat16") else name)
-
-
-def write_cast(w: OnnxWriter, node: Node) -> str:
-    from onnx import helper
-
-    return w.add("Cast", node.inputs, to=int(helper.np_dtype_to_tensor_dtype(np.dtype(node.params["dtype"]))))
-
-
-register(
-    Op(
-        name="cast",
-        formula="y = x with elements of type dtype; floats become integers by truncation",
-        gradient="gy converted back to x's type",
-        source="ONNX Cast-13",
-        shape=cast_shape,
-        forward=cast_forward,
-        backward=cast_backward,
-        samples=cast_samples,
-        errors=lambda: [ErrorSample(DTypeError, "not a number type", (2, 3), dtype="str")],
-        reads={"Cast": read_cast},
-        writes=write_cast,
     )
 )
