@@ -65,7 +65,7 @@ def _entry(entry: onnx.ValueInfoProto) -> dict[str, Any]:
 
 
 def _add_costs(report: dict[str, Any], module: GraphModule, side: int) -> None:
-    shapes = [_concrete(sizes, side) for sizes in module.input_sizes or ()]
+    shapes = [concrete_sizes(sizes, side) for sizes in module.input_sizes or ()]
     inputs = {
         value: ArrayType(shape, value.type.dtype if value.type else np.dtype(np.float32))
         for value, shape in zip(module.graph.inputs, shapes, strict=True)
@@ -80,7 +80,7 @@ def _add_costs(report: dict[str, Any], module: GraphModule, side: int) -> None:
     report["cut_points"] = _cut_points(module, types)
 
 
-def _concrete(sizes: tuple[int | None, ...], side: int) -> tuple[int, ...]:
+def concrete_sizes(sizes: tuple[int | None, ...], side: int = DEFAULT_SIDE) -> tuple[int, ...]:
     """Sizes to reckon with: declared ones, else batch 1, 3 channels, ``side`` pixels."""
     defaults = (1, 3, *[side] * (len(sizes) - 2))
     return tuple(d if s is None else s for s, d in zip(sizes, defaults, strict=False))

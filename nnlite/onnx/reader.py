@@ -57,6 +57,8 @@ class Origin:
     model: onnx.ModelProto
     constants: dict[str, int] = field(default_factory=dict)
     """Name of a tensor that a Constant node holds -> index of that node."""
+    external: dict[str, Array] = field(default_factory=dict)
+    """Tensors that lie in other files, as they are there."""
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -165,7 +167,10 @@ class _Reading:
         if graph.sparse_initializer:
             raise ModelError(f"{self.source}: sparse initializers are not supported")
         for tensor in graph.initializer:
-            self._define(tensor.name, self.source.array(tensor))
+            array = self.source.array(tensor)
+            self._define(tensor.name, array)
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                self.origin.external[tensor.name] = array
         inputs, sizes = [], []
         for entry in graph.input:
             # Before IR version 4 initializers are listed as inputs too.
@@ -269,6 +274,8 @@ class _Reading:
             if tensor is None:
                 raise ModelError("only numbers are supported as constants")
             array = self.source.array(tensor)
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                self.origin.external[name] = array
         value = Value(name=name)
         self.arrays[value] = array
         if array.dtype.kind != "f" or array.size == 1:  # larger ones may be weights, which training changes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from nnlite.errors import ModelError
+from nnlite.errors import ModelError, NnliteError
 from nnlite.files import write_atomically
-from nnlite.graph import GraphModule, trace
+from nnlite.graph import GraphModule, infer_types, make_node, trace
 from nnlite.graph.ir import Graph
 from nnlite.layout import Array
 from nnlite.nn import Module
 from nnlite.node import Node, Value
+from nnlite.onnx.inspect import concrete_sizes
 from nnlite.onnx.reader import Origin
+from nnlite.ops import ArrayType
 from nnlite.tensors import Tensor
 
 DEFAULT_OPSET = 17
@@ -99,7 +102,7 @@ def _patched(module: GraphModule, origin: Origin) -> onnx.ModelProto:
     names = [value.name for value in module.graph.outputs]
     if names != [entry.name for entry in graph.output]:
         _replace_outputs(graph, names)
-    _declare_output_sizes(model, module)
+    _declare_sizes(graph, module)
     return model
 
 
@@ -109,23 +112,38 @@ def _update_tensors(model: onnx.ModelProto, module: GraphModule, origin: Origin)
         for attribute in model.graph.node[index].attribute:
             if attribute.name == "value":
                 stored[name] = attribute.t
+    for name, array in origin.external.items():  # the new file may lie elsewhere: it holds them itself
+        _store(stored[name], array)
     for value, original in module.graph.arrays.items():
         current = module.leaf(value).numpy()
-        if value.name not in stored or (
-            current.shape == original.shape and np.array_equal(current, original)
-        ):
+        if current.shape == original.shape and np.array_equal(current, original):
             continue
-        tensor = stored[value.name]
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        new = numpy_helper.from_array(np.ascontiguousarray(current).astype(dtype), tensor.name)
-        tensor.CopyFrom(new)
+        if value.name not in stored:
+            raise ModelError(f"{value.name} was trained, but the file that was read holds no such tensor")
+        _store(stored[value.name], current)
+
+
+def _store(tensor: TensorProto, array: Array) -> None:
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array).astype(dtype), tensor.name))
 
 
 def _replace_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
     """Make ``names`` the outputs and drop what no longer leads to one."""
+    computed = {name for node in graph.node for name in node.output}
+    if unknown := [name for name in names if name not in computed]:
+        raise ModelError(f"the file that was read has no result {unknown[0]!r} to end in; name another head")
+    known = {entry.name: entry for entry in (*graph.value_info, *graph.output)}
+    kinds = {entry.type.tensor_type.elem_type for entry in graph.output}
+    kind = kinds.pop() if len(kinds) == 1 else TensorProto.FLOAT
+    entries = [onnx.ValueInfoProto(name=name) for name in names]
+    for entry in entries:
+        if entry.name in known:
+            entry.CopyFrom(known[entry.name])
+        else:
+            entry.type.tensor_type.elem_type = kind
     del graph.output[:]
-    for name in names:
-        graph.output.add(name=name)
+    graph.output.extend(entries)
     needed = set(names)
     kept = []
     for node in reversed(graph.node):
@@ -133,7 +151,10 @@ def _replace_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
             kept.append(node)
             needed.update(node.input)
     _keep(graph.node, kept[::-1])
-    _keep(graph.initializer, [t for t in graph.initializer if t.name in needed])
+    gone = {tensor.name for tensor in graph.initializer} - needed
+    _keep(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in gone])
+    # Before IR version 4 initializers are inputs too; without its tensor an input would be asked for.
+    _keep(graph.input, [entry for entry in graph.input if entry.name not in gone])
 
 
 def _keep(field: Any, kept: Sequence[Any]) -> None:
@@ -142,29 +163,37 @@ def _keep(field: Any, kept: Sequence[Any]) -> None:
     field.extend(copies)
 
 
-def _declare_output_sizes(model: onnx.ModelProto, module: GraphModule) -> None:
-    """Where a head changed, the old sizes that the file states for its results are no longer true."""
-    graph = model.graph
+def _declare_sizes(graph: onnx.GraphProto, module: GraphModule) -> None:
+    """Where a head changed, the old sizes that the file states are no longer true."""
     changed = [v for v, a in module.graph.arrays.items() if module.leaf(v).shape != a.shape]
     after = {v.name for node in module.graph.dependents(changed) for v in node.outputs}
     if after:
         _keep(graph.value_info, [entry for entry in graph.value_info if entry.name not in after])
+    shapes = {value.name: module.leaf(value).shape for value in changed}
+    for entry in graph.input:
+        if entry.name in shapes:
+            _set_sizes(entry, shapes[entry.name])
     for entry, value in zip(graph.output, module.graph.outputs, strict=True):
-        if entry.name in after or not entry.HasField("type"):
+        if entry.name in after or not entry.type.tensor_type.HasField("shape"):
             sizes = output_sizes(module, value)
-            entry.CopyFrom(helper.make_tensor_value_info(entry.name, TensorProto.FLOAT, sizes))
+            if sizes is not None:
+                entry.type.tensor_type.shape.SetInParent()  # also where there are no axes to add
+                _set_sizes(entry, sizes)
 
 
-def output_sizes(module: GraphModule, value: Value) -> list[int | str] | None:
-    """What can be said of an output's shape: the batch stays open, the last axis is the head's."""
-    node = value.node
-    if node is None or node.op.name != "linear":
+def output_sizes(module: GraphModule, value: Value) -> list[int | str | None] | None:
+    """What can be said of an output's shape: batch and pixels stay open, the channels are known."""
+    sizes = [concrete_sizes(item) for item in module.input_sizes or ()]
+    graph = module.current_graph()
+    inputs = {
+        v: ArrayType(s, v.type.dtype if v.type else np.dtype(np.float32))
+        for v, s in zip(graph.inputs, sizes, strict=False)
+    }
+    try:
+        shape = infer_types(graph, inputs)[value].shape
+    except (NnliteError, NotImplementedError, KeyError):
         return None
-    assert node.inputs[1] is not None
-    weight = node.inputs[1]
-    if weight not in module.graph.arrays:
-        return None
-    return ["N", module.leaf(weight).shape[0]]
+    return [("N", size, None)[min(axis, 2)] for axis, size in enumerate(shape)]
 
 
 # --------------------------------------------------------------------------- any other module
@@ -178,11 +207,14 @@ class _Writing:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.names: dict[Value, str] = {}
+        self.taken: set[str] = set()
+        """Names of inputs and parameters."""
         self._count = 0
 
     def fresh(self, stem: str) -> str:
         self._count += 1
-        return f"{stem}_{self._count}"
+        name = f"{stem}_{self._count}"
+        return name if name not in self.taken else self.fresh(stem)
 
     def add_array(self, name: str, array: Array) -> str:
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
@@ -225,7 +257,9 @@ def serialise(graph: Graph, arrays: Mapping[Value, Array], opset: int) -> onnx.M
     """A graph as a model: every node through its op's own writer."""
     if not OLDEST_OPSET <= opset <= onnx.defs.onnx_opset_version():
         raise ModelError(f"opset={opset} must be {OLDEST_OPSET} to {onnx.defs.onnx_opset_version()}")
+    graph = _with_own_outputs(graph)
     w = _Writing(opset)
+    w.taken.update(value.name for value in (*graph.inputs, *arrays))
     w.names.update({value: value.name for value in graph.inputs})
     for value, array in arrays.items():
         w.names[value] = w.add_array(value.name, array)
@@ -233,7 +267,8 @@ def serialise(graph: Graph, arrays: Mapping[Value, Array], opset: int) -> onnx.M
         _write_node(w, node)
     renames = {}
     for i, value in enumerate(graph.outputs):
-        renames[w.names[value]] = "output" if len(graph.outputs) == 1 else f"output_{i}"
+        stem = "output" if len(graph.outputs) == 1 else f"output_{i}"
+        renames[w.names[value]] = stem if stem not in w.taken else w.fresh(stem)
     for proto in w.nodes:
         for names in (proto.input, proto.output):
             for i, name in enumerate(names):
@@ -245,6 +280,18 @@ def serialise(graph: Graph, arrays: Mapping[Value, Array], opset: int) -> onnx.M
     return helper.make_model(
         body, opset_imports=[helper.make_opsetid("", opset)], producer_name="nnlite", ir_version=version
     )
+
+
+def _with_own_outputs(graph: Graph) -> Graph:
+    """The graph with a node of its own behind each output: not an input, a constant, or another output."""
+    nodes, outputs = list(graph.nodes), []
+    for value in graph.outputs:
+        if value.node is None or value in outputs:
+            copy = Value(name=f"{value.name}.copy", type=value.type)
+            nodes.append(make_node("identity", [value], {}, [copy], copy.name))
+            value = copy
+        outputs.append(value)
+    return replace(graph, nodes=tuple(nodes), outputs=tuple(outputs))
 
 
 def _write_node(w: _Writing, node: Node) -> None:

@@ -179,17 +179,26 @@ def read_conv(n: OnnxNode) -> Any:
     return n.emit("conv2d", n.inputs[0], n.inputs[1], bias, **window, groups=n.attribute("group", 1))
 
 
-def _window_attributes(params: Any) -> dict[str, Any]:
-    attributes: dict[str, Any] = dict(strides=params["stride"], dilations=params["dilation"])
-    if isinstance(params["padding"], str):
-        attributes["auto_pad"] = params["padding"].upper()
-    else:
-        attributes["pads"] = params["padding"]
-    return attributes
+def window_attributes(op: str, params: Any, kernel: Pair) -> dict[str, Any]:
+    """strides, dilations and pads (or auto_pad, which follows the input's size) as ONNX says them."""
+    stride, dilation = pair(op, "stride", params["stride"], 1), pair(op, "dilation", params["dilation"], 1)
+    padding = params["padding"]
+    if padding in ("same_upper", "same_lower"):
+        return dict(strides=stride, dilations=dilation, auto_pad=padding.upper())
+    # PyTorch's "same" is for stride 1, where the pads do not depend on the size.
+    pads = resolve_pads(op, padding, (1, 1), kernel, stride, dilation)
+    return dict(strides=stride, dilations=dilation, pads=pads)
+
+
+def _kernel_size(node: Node) -> Pair:
+    weight = node.inputs[1]
+    assert weight is not None
+    return (1, 1) if weight.type is None else (weight.type.shape[2], weight.type.shape[3])
 
 
 def write_conv(w: OnnxWriter, node: Node) -> str:
-    return w.add("Conv", node.inputs, group=node.params["groups"], **_window_attributes(node.params))
+    attributes = window_attributes("conv2d", node.params, _kernel_size(node))
+    return w.add("Conv", node.inputs, group=node.params["groups"], **attributes)
 
 
 register(
@@ -319,8 +328,11 @@ def read_conv_transpose(n: OnnxNode) -> Any:
 
 def write_conv_transpose(w: OnnxWriter, node: Node) -> str:
     params = node.params
-    extra = dict(group=params["groups"], output_padding=params["output_padding"])
-    return w.add("ConvTranspose", node.inputs, **extra, **_window_attributes(params))
+    output_padding = pair("conv_transpose2d", "output_padding", params["output_padding"], 0)
+    attributes = window_attributes("conv_transpose2d", params, _kernel_size(node))
+    return w.add(
+        "ConvTranspose", node.inputs, group=params["groups"], output_padding=output_padding, **attributes
+    )
 
 
 register(

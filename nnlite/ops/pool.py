@@ -14,6 +14,7 @@ from nnlite.geometry import Padding, Pair, Pool2dGeometry, pair, pool2d_geometry
 from nnlite.kernels import launch
 from nnlite.layout import Array
 from nnlite.node import Node
+from nnlite.ops.conv import window_attributes
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -123,18 +124,10 @@ def _onnx_window(n: OnnxNode) -> dict[str, Any]:
     )
 
 
-def _window_attributes(params: Any) -> dict[str, Any]:
-    attributes: dict[str, Any] = dict(
-        kernel_shape=params["kernel_size"],
-        strides=params["stride"],
-        dilations=params["dilation"],
-        ceil_mode=int(params["ceil_mode"]),
-    )
-    if isinstance(params["padding"], str):
-        attributes["auto_pad"] = params["padding"].upper()
-    else:
-        attributes["pads"] = params["padding"]
-    return attributes
+def _window_attributes(op: str, params: Any) -> dict[str, Any]:
+    kernel = pair(op, "kernel_size", params["kernel_size"], 1)
+    window = window_attributes(op, params, kernel)
+    return dict(kernel_shape=kernel, ceil_mode=int(params["ceil_mode"]), **window)
 
 
 def read_max_pool(n: OnnxNode) -> Any:
@@ -159,7 +152,9 @@ register(
         samples=_samples,
         errors=_errors,
         reads={"MaxPool": read_max_pool},
-        writes=lambda w, node: w.add("MaxPool", node.inputs, **_window_attributes(node.params)),
+        writes=lambda w, node: w.add(
+            "MaxPool", node.inputs, **_window_attributes("max_pool2d", node.params)
+        ),
         layout="channels_last",
         kernels=("max_pool2d_forward", "max_pool2d_backward"),
     )
@@ -199,7 +194,7 @@ def read_average_pool(n: OnnxNode) -> Any:
 
 
 def write_average_pool(w: OnnxWriter, node: Node) -> str:
-    attributes = _window_attributes(node.params)
+    attributes = _window_attributes("avg_pool2d", node.params)
     if w.version < 19:
         if tuple(attributes["dilations"]) != (1, 1):
             raise ShapeError("avg_pool2d: ONNX knows dilation from operator set 19 on; export with opset=19")
@@ -299,7 +294,7 @@ def adaptive_avg_pool2d_errors() -> Iterator[ErrorSample]:
 
 
 def write_adaptive_avg_pool(w: OnnxWriter, node: Node) -> str:
-    if tuple(node.params["output_size"]) != (1, 1):
+    if pair("adaptive_avg_pool2d", "output_size", node.params["output_size"], 1) != (1, 1):
         raise ShapeError(
             "adaptive_avg_pool2d: ONNX knows only output size 1 (GlobalAveragePool); "
             "use avg_pool2d with a fixed kernel_size to export"

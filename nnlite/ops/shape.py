@@ -10,7 +10,7 @@ import numpy as np
 from nnlite import memory
 from nnlite.errors import ShapeError
 from nnlite.layout import Array
-from nnlite.node import Node
+from nnlite.node import Node, Value
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -85,7 +85,14 @@ def read_reshape(n: OnnxNode) -> Any:
 
 def write_reshape(w: OnnxWriter, node: Node) -> str:
     zero = {"allowzero": 1} if node.params.get("allowzero") and w.version >= 14 else {}
-    return w.add("Reshape", [node.inputs[0], w.host(node.params["shape"])], **zero)
+    shape, x = node.params["shape"], node.inputs[0]
+    known = None if x is None else x.type
+    if not zero and known is not None and known.shape and not isinstance(shape, Value):
+        # The batch that the model was traced with is copied from the input: any other will do too.
+        shape = tuple(shape)
+        if len(shape) > 1 and shape[0] == known.shape[0] and 0 not in shape:
+            shape = (0, *shape[1:])
+    return w.add("Reshape", [x, w.host(shape)], **zero)
 
 
 register(
@@ -153,7 +160,12 @@ def write_flatten(w: OnnxWriter, node: Node) -> str:
     known = node.inputs[0].type if node.inputs[0] is not None else None
     if known is None:
         raise ShapeError("flatten: only start_dim=1, end_dim=-1 can be written to ONNX for an unknown shape")
-    return w.add("Reshape", [node.inputs[0], w.host(flatten_shape(known, start, end).shape)])
+    shape = flatten_shape(known, start, end).shape
+    if 0 not in shape:
+        # Sizes before the merged axes are copied and the merged one is what remains: any batch will do.
+        first = start % len(known.shape)
+        shape = (*[0] * first, -1, *shape[first + 1 :])
+    return w.add("Reshape", [node.inputs[0], w.host(shape)])
 
 
 register(
