@@ -195,7 +195,9 @@ TRACED = {
         nn.Conv2d(8, 8, 3, padding="same", groups=8), nn.ReLU6(), nn.AvgPool2d(2),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(8, 5),
     ),
-    "without pooling": lambda: nn.Sequential(nn.Conv2d(3, 2, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(200, 4)),
+    "without pooling": lambda: nn.Sequential(
+        nn.Conv2d(3, 2, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(200, 4)
+    ),
     "transposed": lambda: nn.Sequential(nn.ConvTranspose2d(3, 4, 4, stride=2, padding=1), nn.Tanh()),
     "residual": lambda: Function(residual, conv=nn.Conv2d(3, 3, 3, padding=1)),
     "used twice": lambda: Function(lambda m, x: m.conv(m.conv(x)), conv=nn.Conv2d(3, 3, 3, padding=1)),
@@ -287,7 +289,8 @@ def torch_modules():
 
     classifier = t.Sequential(
         t.Conv2d(3, 6, 3, 2, 1), t.BatchNorm2d(6), t.ReLU6(), t.MaxPool2d(3, 2, 1, ceil_mode=True),
-        t.AvgPool2d(2, 1, 1, count_include_pad=False), t.AdaptiveAvgPool2d(1), t.Flatten(), t.Dropout(), t.Linear(6, 4),
+        t.AvgPool2d(2, 1, 1, count_include_pad=False), t.AdaptiveAvgPool2d(1),
+        t.Flatten(), t.Dropout(), t.Linear(6, 4),
     )  # fmt: skip
     return {"classifier": classifier, "block": Block(), "shapes": Shapes()}
 

@@ -44,6 +44,9 @@ def fold_batch_norm(graph: Graph) -> Graph:
 def _can_absorb(layer: Node, norm: Node, graph: Graph, users: dict[Value, list[Node]]) -> bool:
     if layer.op.name not in FOLDABLE or len(users[layer.outputs[0]]) > 1 or layer.outputs[0] in graph.outputs:
         return False
+    known = layer.outputs[0].type
+    if layer.op.name == "linear" and known is not None and len(known.shape) != 2:
+        return False  # its features lie along the last axis, the normalisation works along the second
     constants = [*layer.inputs[1:], *norm.inputs[1:]]
     return all(value is None or value in graph.arrays for value in constants)
 
