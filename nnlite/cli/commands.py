@@ -14,8 +14,12 @@ PREPROCESSING = click.option(
     help="How pictures are normalised: imagenet, inception, half, lite, unit, raw255 or caffe_bgr. "
     "By default the model's metadata or its name decide.",
 )
-SIZE = click.option("--size", type=int, metavar="PIXELS", help="Side of the input. By default the model decides.")
-WORKERS = click.option("--workers", type=int, default=2, show_default=True, help="Threads that decode pictures.")
+SIZE = click.option(
+    "--size", type=int, metavar="PIXELS", help="Side of the input. By default the model decides."
+)
+WORKERS = click.option(
+    "--workers", type=int, default=2, show_default=True, help="Threads that decode pictures."
+)
 ON_BAD_IMAGE = click.option(
     "--on-bad-image",
     type=click.Choice(["fail", "skip"]),
@@ -62,11 +66,17 @@ def nnlite() -> None:
 @click.option("--head-learning-rate", type=float, default=3e-3, show_default=True, help="For the head alone.")
 @click.option("--learning-rate", type=float, default=1e-4, show_default=True, help="For the unfrozen stages.")
 @click.option("--weight-decay", type=float, default=0.01, show_default=True, help="Decoupled, as in AdamW.")
-@click.option("--label-smoothing", type=float, default=0.1, show_default=True, help="Part of each label spread out.")
-@click.option("--views", type=int, default=4, show_default=True, help="Views per picture that the head learns from.")
+@click.option(
+    "--label-smoothing", type=float, default=0.1, show_default=True, help="Part of each label spread out."
+)
+@click.option(
+    "--views", type=int, default=4, show_default=True, help="Views per picture that the head learns from."
+)
 @click.option("--head", metavar="NAME", help="The layer to replace, where it is not found.")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror pictures left and right.")
-@click.option("--baselines/--no-baselines", default=True, show_default=True, help="Compare on the same split.")
+@click.option(
+    "--baselines/--no-baselines", default=True, show_default=True, help="Compare on the same split."
+)
 @PREPROCESSING
 @SIZE
 @VALIDATION
@@ -125,7 +135,12 @@ def eval(as_json: bool, model: str, data: str, **options: Any) -> None:
 @SIZE
 @JSON
 def predict(
-    as_json: bool, model: str, pictures: tuple[str, ...], top: int, preprocessing: str | None, size: int | None
+    as_json: bool,
+    model: str,
+    pictures: tuple[str, ...],
+    top: int,
+    preprocessing: str | None,
+    size: int | None,
 ) -> None:
     """The best classes of MODEL for each PICTURE, with probabilities."""
     from nnlite.transfer import Classifier
@@ -146,7 +161,7 @@ def predict(
 @SIZE
 @JSON
 def inspect(as_json: bool, model: str, size: int | None) -> None:
-    """What MODEL holds: inputs, outputs, operators, parameters, arithmetic, cut points, what is unsupported."""
+    """What MODEL holds: operators, parameters, arithmetic, cut points, and what is not supported."""
     from nnlite.cli.console import inspect_table
     from nnlite.onnx.inspect import inspect as run
 
@@ -169,3 +184,39 @@ def backends(as_json: bool) -> None:
         _print_json(report)
     else:
         click.echo(backends_table(report))
+
+
+@nnlite.command()
+@click.argument("kind", default="kernels", type=click.Choice(["kernels", "training", "inference"]))
+@click.option("--against", metavar="PEERS", help="Other engines to measure beside: torch,onnxruntime.")
+@click.option(
+    "--backend", default="auto", show_default=True, metavar="NAMES", help="native,numba,reference or auto."
+)
+@click.option("--match", default="", metavar="TEXT", help="Only cases whose name or group holds TEXT.")
+@click.option(
+    "--repeats", type=click.IntRange(3), default=7, show_default=True, help="Measurements per side."
+)
+@click.option("--json", "json_file", metavar="FILE", help="Write all figures as JSON.")
+@click.option("--plot", metavar="FILE", help="Write a roofline plot as SVG.")
+def bench(
+    kind: str,
+    against: str | None,
+    backend: str,
+    match: str,
+    repeats: int,
+    json_file: str | None,
+    plot: str | None,
+) -> None:
+    """Measure KIND (kernels, training steps or inference): rates, percent of the roofline, ratios.
+
+    All sides alternate in this process with the same number of threads; medians. A ratio is the
+    peer's time divided by ours, so above 1 nnlite is faster; for PyTorch the better of its two memory
+    layouts counts.
+    """
+    from nnlite.cli.bench import run
+
+    run(kind, _names(against), _names(backend), match, repeats, json_file, plot)
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]

@@ -37,7 +37,10 @@ def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for number, row in enumerate(rows):
-        cells = [c.rjust(w) if i in aligned else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            c.rjust(w) if i in aligned else c.ljust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
         if number == 0:
             lines.append("  ".join("─" * width for width in widths))
@@ -57,7 +60,9 @@ def finetune_table(result: FinetuneResult) -> str:
     known = report.get("baselines", {})
     if known:
         probe, scratch, majority = known["probe"], known["scratch"], known["majority"]
-        rows.append(["logistic regression on frozen features", accuracy(probe["accuracy"]), f"{probe['seconds']:.1f}"])
+        rows.append(
+            ["logistic regression on frozen features", accuracy(probe["accuracy"]), f"{probe['seconds']:.1f}"]
+        )
         trained = f"small CNN from scratch, {scratch['presentations']} presentations"
         rows.append([trained, accuracy(scratch["accuracy"]), f"{scratch['seconds']:.1f}"])
         name = report["classes"][majority["class"]]["name"]
@@ -65,7 +70,9 @@ def finetune_table(result: FinetuneResult) -> str:
     lines = ["", table(rows, right=(1, 2)), "", per_class_table(report), ""]
     lines.append(f"{count} held-out pictures: one picture is {1 / count:.1%} of accuracy.")
     if report["skipped"]:
-        lines.append(f"{len(report['skipped'])} pictures could not be read and were skipped; see metrics.json.")
+        lines.append(
+            f"{len(report['skipped'])} pictures could not be read and were skipped; see metrics.json."
+        )
     lines.append(f"model    {result.out}")
     lines.append(f"run      {result.run_dir} (metrics.json, config.json, history.jsonl, tuned.onnx)")
     return "\n".join(lines)
@@ -99,10 +106,12 @@ def inspect_table(report: dict[str, Any]) -> str:
     """A model file at a glance."""
 
     def sizes(entry: dict[str, Any]) -> str:
-        return f"{entry['name']} {entry['type']} [{', '.join('?' if s is None else str(s) for s in entry['shape'])}]"
+        listed = ", ".join("?" if s is None else str(s) for s in entry["shape"])
+        return f"{entry['name']} {entry['type']} [{listed}]"
 
+    producer = report["producer"] or "an unnamed producer"
     lines = [
-        f"{report['file']}: ONNX operator set {report['opset']}, from {report['producer'] or 'an unnamed producer'}",
+        f"{report['file']}: ONNX operator set {report['opset']}, from {producer}",
         *(f"input   {sizes(entry)}" for entry in report["inputs"]),
         *(f"output  {sizes(entry)}" for entry in report["outputs"]),
     ]
