@@ -217,7 +217,7 @@ class _Writing:
         return name if name not in self.taken else self.fresh(stem)
 
     def add_array(self, name: str, array: Array) -> str:
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def _name(self, item: Value | Array | str | None) -> str:

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from nnlite.ops import cast, conv, elementwise, indexing, linear, loss, norm, pool, reduce, shape
+from nnlite.ops import (
+    activation,
+    arithmetic,
+    cast,
+    conv,
+    elementwise,
+    indexing,
+    linear,
+    logic,
+    loss,
+    norm,
+    pool,
+    reduce,
+    shape,
+)
 from nnlite.ops.record import OPS, READERS, ArrayType, Context, ErrorSample, Op, Sample, register
 
 __all__ = [
@@ -13,11 +27,14 @@ __all__ = [
     "ErrorSample",
     "Op",
     "Sample",
+    "activation",
+    "arithmetic",
     "cast",
     "conv",
     "elementwise",
     "indexing",
     "linear",
+    "logic",
     "loss",
     "norm",
     "pool",

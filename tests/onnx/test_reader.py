@@ -266,7 +266,7 @@ X = {"x": [1, 2, 4, 4]}
 W = {"w": np.ones((3, 2, 3, 3), np.float32)}
 BN = {name: np.ones(2, np.float32) for name in "sbmv"}
 REFUSED = {
-    "operator": ([("Erf", ["x"], ["y"])], {}, r"Erf \(erf0\): not supported .operator set 17."),
+    "operator": ([("Bernoulli", ["x"], ["y"])], {}, r"Bernoulli \(bernoulli0\): not supported .operator set 17."),
     "domain": ([("Gelu", ["x"], ["y"], dict(domain="com.microsoft"))], {}, r"com.microsoft.Gelu.*domain"),
     "attribute": ([("Relu", ["x"], ["y"], dict(slope=1.0))], {}, "attribute slope is not understood"),
     "attribute's type": ([("Concat", ["x"], ["y"], dict(axis=1.0))], {}, "axis must be of type INT"),
@@ -346,16 +346,16 @@ def test_what_a_model_must_have(onnx_model):
 
 
 def test_all_problems_are_listed_at_once_and_inspect_does_not_raise(onnx_model, tmp_path):
-    nodes = [("Erf", ["x"], ["a"]), ("Relu", ["a"], ["b"]), ("Selu", ["b"], ["c"]), ("Erf", ["c"], ["y"])]
+    nodes = [("Bernoulli", ["x"], ["a"]), ("Relu", ["a"], ["b"]), ("Det", ["b"], ["c"]), ("Bernoulli", ["c"], ["y"])]
     path = tmp_path / "model.onnx"
     onnx.save(onnx_model(nodes, X, ["y"]), path)
     with pytest.raises(ModelError) as error:
         nx.load(path)
     lines = str(error.value).splitlines()
     assert lines[0] == f"{path}: 3 nodes are not supported:"
-    assert [line.split(":")[0].strip() for line in lines[1:]] == ["Erf (erf0)", "Selu (selu2)", "Erf (erf3)"]
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["Bernoulli (bernoulli0)", "Det (det2)", "Bernoulli (bernoulli3)"]
     report = inspect(path)
     listed = [(problem["op_type"], problem["node"]) for problem in report["problems"]]
-    assert listed == [("Erf", "erf0"), ("Selu", "selu2"), ("Erf", "erf3")]
-    assert report["operators"] == {"Erf": 2, "Relu": 1, "Selu": 1}
+    assert listed == [("Bernoulli", "bernoulli0"), ("Det", "det2"), ("Bernoulli", "bernoulli3")]
+    assert report["operators"] == {"Bernoulli": 2, "Relu": 1, "Det": 1}
     assert (report["macs"], report["parameters"]) == (None, None)
