@@ -24,10 +24,13 @@ _HOME = {
     "get_num_threads": "threads",
     "manual_seed": "random",
     "NnliteError": "errors",
+    "save": "saving",
+    "load": "saving",
+    "summary": "summarise",
 }
 _MODULES = (
     "autograd", "data", "errors", "functional", "geometry", "graph", "kernels", "layout", "memory",
-    "metrics", "nn", "onnx", "ops", "optim", "testing", "transfer",
+    "metrics", "nn", "onnx", "ops", "optim", "testing", "transfer", "zoo",
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -48,11 +51,14 @@ if TYPE_CHECKING:
         optim,
         testing,
         transfer,
+        zoo,
     )
     from nnlite.autograd import grad_enabled, no_grad, set_grad_enabled
     from nnlite.errors import NnliteError
     from nnlite.kernels import explain, use_backend
     from nnlite.random import manual_seed
+    from nnlite.saving import load, save
+    from nnlite.summarise import summary
     from nnlite.tensors import Tensor, asarray, grad, tensor
     from nnlite.threads import get_num_threads, set_num_threads
 
