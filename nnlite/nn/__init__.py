@@ -2,6 +2,31 @@
 
 from __future__ import annotations
 
+from nnlite.nn import init
+from nnlite.nn.activation import (
+    CELU,
+    ELU,
+    GELU,
+    GLU,
+    SELU,
+    Hardshrink,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    LeakyReLU,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
+    PReLU,
+    SiLU,
+    Softmax2d,
+    Softmin,
+    Softplus,
+    Softshrink,
+    Softsign,
+    Tanhshrink,
+    Threshold,
+)
 from nnlite.nn.functions import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -25,10 +50,21 @@ from nnlite.nn.layers import (
     Dropout,
     Linear,
 )
-from nnlite.nn.module import LoadReport, Module
-from nnlite.nn.parameter import Buffer, Parameter
+from nnlite.nn.module import (
+    LoadReport,
+    Module,
+)
+from nnlite.nn.parameter import (
+    Buffer,
+    Parameter,
+)
 
 __all__ = [
+    "CELU",
+    "ELU",
+    "GELU",
+    "GLU",
+    "SELU",
     "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BatchNorm",
@@ -40,16 +76,34 @@ __all__ = [
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "Hardshrink",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
     "Identity",
+    "LeakyReLU",
     "Linear",
     "LoadReport",
+    "LogSigmoid",
+    "LogSoftmax",
     "MaxPool2d",
+    "Mish",
     "Module",
+    "PReLU",
     "Parameter",
     "ReLU",
     "ReLU6",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softmax2d",
+    "Softmin",
+    "Softplus",
+    "Softshrink",
+    "Softsign",
     "Tanh",
+    "Tanhshrink",
+    "Threshold",
+    "init",
 ]
