@@ -16,7 +16,11 @@ from nnlite.ops import OPS, ArrayType
 
 
 def make_node(
-    op: str, inputs: Sequence[Value | None], params: Mapping[str, Any], outputs: Sequence[Value], name: str = ""
+    op: str,
+    inputs: Sequence[Value | None],
+    params: Mapping[str, Any],
+    outputs: Sequence[Value],
+    name: str = "",
 ) -> Node:
     """A node of a graph, with ``outputs`` bound to it."""
     node = Node(OPS[op], tuple(inputs), dict(params), name)

@@ -79,7 +79,9 @@ class GraphModule(Module):
         outputs = tuple(values[value] for value in self.graph.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _steps(self, inputs: Sequence[Tensor], values: dict[Value, Tensor]) -> Iterator[tuple[Node, Sequence[Tensor]]]:
+    def _steps(
+        self, inputs: Sequence[Tensor], values: dict[Value, Tensor]
+    ) -> Iterator[tuple[Node, Sequence[Tensor]]]:
         """Run node by node; ``values`` holds what is still needed, in the end the outputs."""
         if len(inputs) != len(self.graph.inputs):
             raise ShapeError(f"the model has inputs {list(self.inputs)} but {len(inputs)} were given")
@@ -94,7 +96,7 @@ class GraphModule(Module):
                 del values[value]
 
     def first_non_finite(self, *inputs: Tensor) -> str | None:
-        """Name of the first parameter or, failing that, layer with an infinity or a NaN; None if all are finite."""
+        """Name of the first parameter or, failing that, layer with an infinity or a NaN; None if there is none."""
         for name, state in self._own_states():
             if state.dtype.kind == "f" and not np.isfinite(state.numpy()).all():
                 return name
@@ -144,7 +146,9 @@ class GraphModule(Module):
     def _check_inputs(self, tensors: Sequence[Tensor]) -> None:
         for value, tensor in zip(self.graph.inputs, tensors, strict=False):
             if value.type is not None and tensor.dtype != value.type.dtype:
-                raise DTypeError(f"input {value.name} is {tensor.dtype} but the model wants {value.type.dtype}")
+                raise DTypeError(
+                    f"input {value.name} is {tensor.dtype} but the model wants {value.type.dtype}"
+                )
         for name, sizes, tensor in zip(self.inputs, self.input_sizes or (), tensors, strict=False):
             if not sizes:  # nothing is declared
                 continue

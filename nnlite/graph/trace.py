@@ -47,7 +47,9 @@ class _Recorder:
         self.nodes.append(make_node(op.name, operands, params, results, name))
 
 
-def trace(module: Module, inputs: Sequence[Tensor], names: Sequence[str] | None = None) -> tuple[Graph, dict[Value, Tensor]]:
+def trace(
+    module: Module, inputs: Sequence[Tensor], names: Sequence[str] | None = None
+) -> tuple[Graph, dict[Value, Tensor]]:
     """The graph of ``module(*inputs)`` in evaluation mode, and the tensors behind its leaves.
 
     Only ops are seen: Python control flow and sizes are frozen as they were for ``inputs``.

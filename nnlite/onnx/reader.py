@@ -158,8 +158,8 @@ class _Reading:
         newest = onnx.defs.onnx_opset_version()
         if not OLDEST_OPSET <= self.opset <= newest:
             raise ModelError(
-                f"{self.source}: operator set {self.opset} is not supported (only {OLDEST_OPSET} to {newest}); "
-                "export the model anew, for example with opset 17"
+                f"{self.source}: operator set {self.opset} is not supported (only {OLDEST_OPSET} to "
+                f"{newest}); export the model anew, for example with opset 17"
             )
 
     def read_leaves(self) -> tuple[list[Value], list[Sizes]]:

@@ -1,4 +1,4 @@
-"""What a tuned network must beat: the majority class, a regression on its features, a small CNN from scratch."""
+"""What a tuned network must beat: the majority class, a regression on its features, a small new CNN."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def majority(train_labels: Array, labels: Array) -> dict[str, Any]:
     return {"accuracy": float((labels == most).mean()), "class": most}
 
 
-def probe(features: Array, labels: Array, held_features: Array, held_labels: Array, classes: int) -> dict[str, Any]:
+def probe(
+    features: Array, labels: Array, held_features: Array, held_labels: Array, classes: int
+) -> dict[str, Any]:
     """Multinomial logistic regression on the frozen features, its regularisation cross-validated."""
     start = time.perf_counter()
     model = logistic.fit(features, labels, classes)
@@ -79,12 +81,12 @@ def from_scratch(
         "scratch", module, AdamW(module.parameters(), lr=3e-3, weight_decay=1e-2), epochs, len(train), batches
     ).run(on_epoch)
     module.eval()
-    logits, labels, _ = run_over(lambda images: module(Tensor(images)).numpy(), held_out, 0, "scratch", silent)
+    logits, labels, _ = run_over(
+        lambda images: module(Tensor(images)).numpy(), held_out, 0, "scratch", silent
+    )
     return {
         "accuracy": float((logits.argmax(1) == labels).mean()),
         "epochs": epochs,
         "presentations": epochs * len(folder.train),
         "seconds": time.perf_counter() - start,
     }
-
-

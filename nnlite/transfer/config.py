@@ -46,6 +46,8 @@ class FinetuneConfig:
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.size is not None and not 16 <= self.size <= 4096:
+            raise ConfigError(f"size={self.size} must be 16 to 4096 pixels")
         for name in ("head_learning_rate", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be positive")
@@ -55,7 +57,9 @@ class FinetuneConfig:
             raise ConfigError(f"weight_decay={self.weight_decay} must not be negative")
         if not 0 < self.validation < 1:
             raise ConfigError(f"validation={self.validation} must be between 0 and 1")
-        if self.unfreeze not in ("none", "all") and not (self.unfreeze.isdecimal() and int(self.unfreeze) > 0):
+        if self.unfreeze not in ("none", "all") and not (
+            self.unfreeze.isdecimal() and int(self.unfreeze) > 0
+        ):
             raise ConfigError(f"unfreeze={self.unfreeze!r} must be none, all or the number of last stages")
         if self.preprocessing is not None and self.preprocessing not in FAMILIES:
             raise ConfigError(f"preprocessing={self.preprocessing!r} must be one of {', '.join(FAMILIES)}")

@@ -17,6 +17,9 @@ from nnlite.onnx import load
 from nnlite.transfer.inference import Frozen, Progress, run_over, silent, softmax
 from nnlite.transfer.metadata import choose_preprocessing, classes_of
 
+RESHAPING = {"reshape", "flatten", "squeeze", "identity", "dropout"}
+"""What may follow a softmax; before operator set 13 the softmax itself is read with a reshape behind."""
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -39,9 +42,13 @@ class Classifier:
         chosen = choose_preprocessing(module, path, name=preprocessing, size=size)
         names = classes_of(module)
         if len(module.graph.outputs) != 1:
-            raise ModelError(f"{path}: has {len(module.graph.outputs)} outputs ({', '.join(module.outputs)}), "
-                             "but a classifier has one")  # fmt: skip
+            names_of_all = ", ".join(module.outputs)
+            raise ModelError(
+                f"{path}: has {len(module.outputs)} outputs ({names_of_all}), but a classifier has one"
+            )
         last = module.graph.outputs[0].node
+        while last is not None and last.op.name in RESHAPING and last.inputs[0] is not None:
+            last = last.inputs[0].node
         ends_in_softmax = last is not None and last.op.name == "softmax"
         return cls(
             str(path), Frozen(module), chosen.preprocessing, chosen.reason,
@@ -100,8 +107,8 @@ def match_classes(classifier: Classifier, folder_classes: Sequence[str], outputs
         return list(folder_classes)  # by number: the folder's names in alphabetical order
     if not names:
         raise ModelError(
-            f"{classifier.path}: has {outputs} classes without names, but the folder has {len(folder_classes)}; "
-            "evaluate a model that nnlite has tuned on these classes"
+            f"{classifier.path}: has {outputs} classes without names, but the folder has "
+            f"{len(folder_classes)}; evaluate a model that nnlite has tuned on these classes"
         )
     if len(names) != outputs:
         raise ModelError(f"{classifier.path}: names {len(names)} classes but has {outputs} outputs")
@@ -125,5 +132,3 @@ def predict(classifier: Classifier, pictures: Sequence[str | Path], top: int = 5
         ranked = [{"class": classifier.name(int(i)), "probability": float(scores[i])} for i in best]
         result.append({"picture": str(picture), "classes": ranked})
     return result
-
-

@@ -12,7 +12,7 @@ import numpy as np
 
 from nnlite import metrics, onnx, random
 from nnlite.data import ImageFolder, Loader
-from nnlite.errors import TrainingError
+from nnlite.errors import ModelError, TrainingError
 from nnlite.graph import GraphModule
 from nnlite.layout import Array
 from nnlite.node import Value
@@ -57,7 +57,9 @@ class _Job:
     history: list[EpochRecord] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def loader(self, samples: Any, augment: bool, shuffle: bool = False, batch: int = EVALUATION_BATCH) -> Loader:
+    def loader(
+        self, samples: Any, augment: bool, shuffle: bool = False, batch: int = EVALUATION_BATCH
+    ) -> Loader:
         preprocessing, config = self.chosen.preprocessing, self.config
         transform = preprocessing.training(flip=config.flip) if augment else preprocessing.evaluation()
         return Loader(
@@ -119,9 +121,15 @@ def _prepare(config: FinetuneConfig, progress: Progress, say: Callable[[str], No
     module, head = replace_head(original, len(folder.classes), config.head)
     module.input_sizes = ((None, 3, None, None),)
     # A size that the model cannot take, or stages that it does not have, are found out here.
-    cut = choose_cut(module, types_for(module, (h, w)), head, config.unfreeze)
+    types = types_for(module, (h, w))
+    cut = choose_cut(module, types, head, config.unfreeze)
+    logits = types[module.graph.outputs[0]].shape
+    if logits != (1, len(folder.classes)):
+        raise ModelError(f"with the new head the model gives {list(logits)} for one picture, not [1,classes]")
     run = RunFolder.create(config.run_dir, out)
-    run.write_json("config.json", config.to_dict() | {"resolved_preprocessing": chosen.preprocessing.to_dict()})
+    run.write_json(
+        "config.json", config.to_dict() | {"resolved_preprocessing": chosen.preprocessing.to_dict()}
+    )
     say(f"new head {head.node.name!r} with {len(folder.classes)} classes")
     return _Job(config, folder, module, head, cut, chosen, run, progress, say)
 
@@ -207,7 +215,9 @@ def _train_stages(job: _Job) -> None:
 
     def validate() -> tuple[float, float]:
         run = Frozen(suffix)
-        logits = [run(held_features[i : i + EVALUATION_BATCH]) for i in range(0, len(held_labels), EVALUATION_BATCH)]
+        logits = [
+            run(held_features[i : i + EVALUATION_BATCH]) for i in range(0, len(held_labels), EVALUATION_BATCH)
+        ]
         return _loss_and_accuracy(np.concatenate(logits), held_labels)
 
     optimizer = AdamW(
@@ -230,7 +240,9 @@ def _held_out_at(job: _Job, prefix: Frozen | None) -> tuple[Array, Array]:
 def _parameter_groups(suffix: GraphModule, head: Head, config: FinetuneConfig) -> list[dict[str, Any]]:
     """The pretrained layers at the learning rate, the new head at three times of it."""
     own: set[Value | None] = {head.weight, head.bias}
-    pretrained = [suffix.leaf(v) for v in suffix.graph.arrays if v not in own and suffix.leaf(v).requires_grad]
+    pretrained = [
+        suffix.leaf(v) for v in suffix.graph.arrays if v not in own and suffix.leaf(v).requires_grad
+    ]
     new = [suffix.leaf(v) for v in suffix.graph.arrays if v in own]
     groups = [{"params": new, "lr": 3 * config.learning_rate}]
     return [{"params": pretrained}, *groups] if pretrained else groups
@@ -295,5 +307,3 @@ def _baselines(job: _Job, train: tuple[Array, Array], held: tuple[Array, Array])
         on_bad_image=config.on_bad_image, progress=job.progress, on_epoch=job.record,
     )  # fmt: skip
     return result
-
-

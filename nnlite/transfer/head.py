@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from nnlite.node import Node, Value
 PASS_THROUGH = {"softmax", "log_softmax", "identity", "flatten", "reshape", "squeeze", "dropout"}
 """What may stand between the head and the output, besides pooling where the head is a convolution."""
 POOLING = {"adaptive_avg_pool2d", "mean", "relu", "avg_pool2d"}
+SOFTMAXES = {"softmax", "log_softmax"}
 LAYERS = {"linear", "conv2d", "matmul"}
 
 
@@ -52,8 +54,8 @@ def find_head(module: GraphModule, name: str | None = None) -> Head:
         raise ModelError(f"no layer is called {name!r}; name one with --head: {_some(module, layers)}")
     if len(module.graph.outputs) != 1:
         raise ModelError(
-            f"the model has {len(module.graph.outputs)} outputs ({', '.join(module.outputs)}), so it is no plain "
-            f"classifier; name the layer to replace with --head: {_some(module, layers)}"
+            f"the model has {len(module.graph.outputs)} outputs ({', '.join(module.outputs)}), so it is no "
+            f"plain classifier; name the layer to replace with --head: {_some(module, layers)}"
         )
     value = module.graph.outputs[0]
     passed_pooling = False
@@ -110,6 +112,30 @@ def _head(module: GraphModule, node: Node) -> Head:
     return Head(node, weight, out_axis, bias, output)
 
 
+def _logits(module: GraphModule, head: Head) -> Value:
+    """What the new network ends in: the head's result, with the pooling behind a convolution.
+
+    Only what a file names can be its output: a node of the file may be several of the graph.
+    """
+    origin = module.origin
+    named = None if origin is None else {name for n in origin.model.graph.node for name in n.output}
+    chain = [module.graph.outputs[0]]
+    while chain[-1] is not head.output:
+        node = chain[-1].node
+        if node is None or node.op.name not in PASS_THROUGH | POOLING or node.inputs[0] is None:
+            chain = [head.output]  # other layers follow, which are dropped
+            break
+        chain.append(node.inputs[0])
+    kept = list(takewhile(lambda v: v.node is None or v.node.op.name not in SOFTMAXES, reversed(chain)))
+    writable = [value for value in kept if named is None or value.name in named]
+    if not writable:
+        raise ModelError(
+            f"the head {head.node.name} is a part of a node of the file, and cannot end a new one; "
+            "name another layer with --head"
+        )
+    return writable[-1] if head.node.op.name == "conv2d" else writable[0]
+
+
 def replace_head(module: GraphModule, classes: int, name: str | None = None) -> tuple[GraphModule, Head]:
     """``module`` with a new last layer of ``classes`` outputs, ending in its logits.
 
@@ -121,13 +147,14 @@ def replace_head(module: GraphModule, classes: int, name: str | None = None) -> 
     shape[head.out_axis] = classes
     bound = 1 / np.sqrt(np.prod(shape) / classes)
     rng = random.generator()
-    outputs = [head.output] if head.node.op.name != "conv2d" else module.graph.outputs
+    outputs = [_logits(module, head)]
     graph = module.graph.between(module.graph.inputs, outputs)
     leaves = {value: module.leaf(value) for value in graph.arrays}
     new = GraphModule(graph, leaves=leaves, input_sizes=module.input_sizes, origin=module.origin)
     new.replace_leaf(head.weight, rng.uniform(-bound, bound, shape).astype(np.float32))
     if head.bias is not None:
-        # A bias may be stored as [classes] or, behind a matrix product, as [1, classes].
-        bias_shape = [*module.leaf(head.bias).shape[:-1], classes]
+        # A bias may be stored as [classes] or, where it is added, as [1, classes] or [1, classes, 1, 1].
+        bias_shape = list(module.leaf(head.bias).shape) or [1]
+        bias_shape[-3 if head.node.op.name == "conv2d" and len(bias_shape) > 2 else -1] = classes
         new.replace_leaf(head.bias, np.zeros(bias_shape, np.float32))
     return new, head

@@ -56,25 +56,30 @@ def classes_of(module: GraphModule) -> list[str] | None:
     return names
 
 
-def input_side(module: GraphModule, typical: int | None) -> int:
-    """Side of the square input: the declared one, else what suits pictures of ``typical`` side.
+def input_size(module: GraphModule, typical: int | None) -> tuple[int, int]:
+    """Height and width of the input: the declared ones, else what suits pictures of ``typical`` side.
 
     A model that takes any size was most likely trained at 224; smaller pictures are not enlarged,
     which would cost time and add nothing. Networks halve five times, so a multiple of 32 is taken.
     """
     sizes = (module.input_sizes or ((),))[0]
-    if len(sizes) == 4 and sizes[2] is not None:
-        return sizes[2]
+    declared = sizes[2:] if len(sizes) == 4 else ()
+    known = [size for size in declared if size is not None]
+    if known:
+        return known[0], known[-1]
     if typical is None or typical >= DEFAULT_SIZE:
-        return DEFAULT_SIZE
-    return max(64, -(-typical // 32) * 32)
+        return DEFAULT_SIZE, DEFAULT_SIZE
+    side = max(64, -(-typical // 32) * 32)
+    return side, side
 
 
 def check_picture_input(module: GraphModule) -> None:
     """ModelError unless the model takes one batch of three-channel pictures [N,3,H,W]."""
     sizes = module.input_sizes or ()
     if len(module.graph.inputs) != 1 or not sizes or len(sizes[0]) != 4 or sizes[0][1] not in (3, None):
-        shapes = ", ".join(f"{n} {[s or '?' for s in sz]}" for n, sz in zip(module.inputs, sizes, strict=False))
+        shapes = ", ".join(
+            f"{n} {[s or '?' for s in sz]}" for n, sz in zip(module.inputs, sizes, strict=False)
+        )
         raise ModelError(f"the model's inputs are {shapes}, but one input [N,3,H,W] of pictures is needed")
 
 
@@ -92,8 +97,9 @@ def choose_preprocessing(
     """
     check_picture_input(module)
     stored = metadata_of(module).get(PREPROCESSING_KEY)
-    side = size or input_side(module, typical)
-    _check_side(module, side)
+    if size is not None and not 16 <= size <= 4096:
+        raise ConfigError(f"size={size} must be 16 to 4096 pixels")
+    side = input_size(module, typical) if size is None else (size, size)
     if name is not None:
         return Chosen(Preprocessing.named(name, side, crop=1.0), f"{name}, as told")
     if stored is not None:
@@ -110,12 +116,3 @@ def choose_preprocessing(
             return Chosen(Preprocessing.named(family, side, crop=1.0), f"{family}, by the file's name")
     reason = "imagenet, the usual one (the file does not say; tell with --preprocessing)"
     return Chosen(Preprocessing.named("imagenet", side, crop=1.0), reason)
-
-
-def _check_side(module: GraphModule, side: int) -> None:
-    sizes = (module.input_sizes or ((),))[0]
-    if len(sizes) == 4 and sizes[2] is not None and (sizes[2], sizes[3]) != (side, side):
-        # Fully convolutional models that declare a size usually take others; the graph will tell.
-        return
-    if not 16 <= side <= 4096:
-        raise ConfigError(f"size={side} must be 16 to 4096 pixels")

@@ -17,7 +17,9 @@ from nnlite.files import write_atomically
 def check_writable(path: Path) -> None:
     """ConfigError unless a file can be written at ``path``; leaves nothing behind."""
     if path.is_dir():
-        raise ConfigError(f"--out {path}: is a folder; give the name of a file, such as {path / 'tuned.onnx'}")
+        raise ConfigError(
+            f"--out {path}: is a folder; give the name of a file, such as {path / 'tuned.onnx'}"
+        )
     if not path.parent.is_dir():
         raise ConfigError(f"--out {path}: the folder {path.parent} does not exist; create it first")
     if path.exists() and not os.access(path, os.W_OK):

@@ -17,8 +17,9 @@ from nnlite.transfer.head import Head
 
 def types_for(module: GraphModule, size: tuple[int, int], batch: int = 1) -> Types:
     """Types of all values for pictures of ``size``; the model has one input [N,3,H,W]."""
+    # With the parameters as they are: a new head has other shapes than the file's.
     return infer_types(
-        module.graph, {module.graph.inputs[0]: ArrayType((batch, 3, *size), np.dtype(np.float32))}
+        module.current_graph(), {module.graph.inputs[0]: ArrayType((batch, 3, *size), np.dtype(np.float32))}
     )
 
 
@@ -66,7 +67,9 @@ def choose_cut(module: GraphModule, types: Types, head: Head, unfreeze: str) -> 
     cuts = stage_cuts(module, types, head)
     count = int(unfreeze) if unfreeze.isdecimal() else 0
     if not 1 <= count <= len(cuts):
-        raise ConfigError(f"unfreeze={unfreeze!r} must be none, all or the number of last stages, 1 to {len(cuts)}")
+        raise ConfigError(
+            f"unfreeze={unfreeze!r} must be none, all or the number of last stages, 1 to {len(cuts)}"
+        )
     return cuts[-count]
 
 

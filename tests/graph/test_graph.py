@@ -150,7 +150,8 @@ def test_a_shape_that_depends_on_data_is_said(onnx_model):
 
 def test_multiply_accumulates_by_hand():
     module = nn.Sequential(
-        nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 5)
+        nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Flatten(), nn.Linear(96, 5),
     )  # fmt: skip
     x = np.zeros((2, 4, 8, 8), np.float32)
     graph, _ = trace(module, [Tensor(x)])

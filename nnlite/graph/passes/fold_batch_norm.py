@@ -35,7 +35,9 @@ def fold_batch_norm(graph: Graph) -> Graph:
         arrays[w_value], arrays[b_value] = weight, bias
         # The new node's result is a new value, because graphs share their old ones.
         result = Value(name=norm.outputs[0].name)
-        folded = make_node(layer.op.name, [layer.inputs[0], w_value, b_value], layer.params, [result], layer.name)
+        folded = make_node(
+            layer.op.name, [layer.inputs[0], w_value, b_value], layer.params, [result], layer.name
+        )
         replaced[norm] = folded
         absorbed.add(layer)
     return _rebuild(replace(graph, arrays=arrays), replaced, absorbed)
