@@ -13,8 +13,8 @@ from nnlite.errors import DTypeError, GradientError, OperandError, ShapeError
 from nnlite.layout import Array
 from nnlite.node import Value
 from nnlite.ops import OPS, Op
+from nnlite.ops.basic_index import index_steps
 from nnlite.ops.reduce import normalise_axes
-from nnlite.ops.shape import END
 
 
 class Tracer(Protocol):
@@ -206,7 +206,10 @@ class Tensor:
         return apply(OPS["neg"], self)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return _index(self, index if isinstance(index, tuple) else (index,))
+        result = self
+        for name, params in index_steps(self.shape, index if isinstance(index, tuple) else (index,)):
+            result = apply(OPS[name], result, **params)
+        return result
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
@@ -264,49 +267,6 @@ def _sizes(values: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:
 
 def _axes(dim: int | Sequence[int] | None) -> tuple[int, ...] | None:
     return None if dim is None else (int(dim),) if isinstance(dim, (int, np.integer)) else tuple(dim)
-
-
-def _index(x: Tensor, index: tuple[Any, ...]) -> Tensor:
-    """Basic indexing as slice, squeeze and unsqueeze: integers, slices, ``...`` and ``None``."""
-    for item in index:
-        known = item is None or item is Ellipsis or isinstance(item, (int, np.integer, slice))
-        if not known or isinstance(item, bool):  # True is an int, but as an index it is a mask
-            raise OperandError(f"index {item!r}: only integers, slices, ... and None are supported")
-    named = sum(item is not None and item is not Ellipsis for item in index)
-    if named > x.ndim or sum(item is Ellipsis for item in index) > 1:
-        raise ShapeError(f"{named} indices are too many for shape {list(x.shape)}")
-    at = next((i for i, item in enumerate(index) if item is Ellipsis), len(index))
-    full = (*index[:at], *[slice(None)] * (x.ndim - named), *index[at + 1 :])
-
-    cuts: list[tuple[int, int, int, int]] = []  # axis, start, end, step
-    gone: list[int] = []
-    new: list[int] = []
-    axis = place = 0  # of x, of the result
-    for item in full:
-        if item is None:
-            new.append(place)
-            place += 1
-            continue
-        size = x.shape[axis]
-        if isinstance(item, slice):
-            if item != slice(None):
-                step = 1 if item.step is None else int(item.step)
-                ends = (0, END) if step > 0 else (END, -END)
-                start = ends[0] if item.start is None else int(item.start)
-                cuts.append((axis, start, ends[1] if item.stop is None else int(item.stop), step))
-            place += 1
-        else:
-            if not -size <= item < size:
-                raise OperandError(f"index {item} is out of range for axis {axis} of size {size}")
-            cuts.append((axis, item % size, item % size + 1, 1))
-            gone.append(axis)
-        axis += 1
-    if cuts:
-        axes, starts, ends_, steps = zip(*cuts, strict=True)
-        x = apply(OPS["slice"], x, starts=starts, ends=ends_, axes=axes, steps=steps)
-    if gone:
-        x = apply(OPS["squeeze"], x, axes=tuple(gone))
-    return apply(OPS["unsqueeze"], x, axes=tuple(new)) if new else x
 
 
 # ------------------------------------------------------------------------------------ creation
