@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from nnlite import __version__
+
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
 PREPROCESSING = click.option(
     "--preprocessing",
@@ -43,7 +45,7 @@ def _print_json(content: Any) -> None:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="nnlite", prog_name="nnlite")
+@click.version_option(__version__, prog_name="nnlite")  # also where nothing is installed
 def nnlite() -> None:
     """Fine-tune, evaluate and inspect vision models in ONNX files."""
 

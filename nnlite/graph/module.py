@@ -96,7 +96,7 @@ class GraphModule(Module):
                 del values[value]
 
     def first_non_finite(self, *inputs: Tensor) -> str | None:
-        """Name of the first parameter or, failing that, layer with an infinity or a NaN; None if there is none."""
+        """Name of the first parameter or, failing that, layer with a value that is not finite; else None."""
         for name, state in self._own_states():
             if state.dtype.kind == "f" and not np.isfinite(state.numpy()).all():
                 return name

@@ -13,7 +13,8 @@ from nnlite.layout import Array
 
 LISTS: dict[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,), "Expand": (1,), "Pad": (1,),
-    "ReduceMax": (1,), "ReduceMean": (1,), "ReduceSum": (1,), "Reshape": (1,), "Slice": (1, 2, 3, 4), "Squeeze": (1,), "Unsqueeze": (1,),
+    "ReduceMax": (1,), "ReduceMean": (1,), "ReduceSum": (1,),
+    "Reshape": (1,), "Slice": (1, 2, 3, 4), "Squeeze": (1,), "Unsqueeze": (1,),
 }  # fmt: skip
 """Inputs that are lists of integers. Exporters write a list of one now and then as a number."""
 

@@ -106,6 +106,7 @@ class Phase:
         self.module.load_state_dict(best)
         self.module.eval()
         raise TrainingError(
-            f"the loss is not finite in phase {self.name!r}, epoch {epoch}, batch {batch}; the first layer with "
-            f"a non-finite value is {where}. The best weights so far were kept; try a smaller --learning-rate"
+            f"the loss is not finite in phase {self.name!r}, epoch {epoch}, batch {batch}; the first layer "
+            f"with a non-finite value is {where}. "
+            f"The best weights so far were kept; try a smaller --learning-rate"
         )
