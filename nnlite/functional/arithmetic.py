@@ -32,12 +32,12 @@ def abs(x: Tensor) -> Tensor:
     return apply(OPS["abs"], x)
 
 
-def maximum(a: Tensor, b: Tensor) -> Tensor:
+def maximum(a: Tensor, b: Tensor | float) -> Tensor:
     """Elementwise larger of two; each gets half the gradient where they are equal."""
     return apply(OPS["maximum"], a, operand(b, a))
 
 
-def minimum(a: Tensor, b: Tensor) -> Tensor:
+def minimum(a: Tensor, b: Tensor | float) -> Tensor:
     """Elementwise smaller of two; each gets half the gradient where they are equal."""
     return apply(OPS["minimum"], a, operand(b, a))
 

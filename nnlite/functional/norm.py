@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from nnlite import random
 from nnlite.errors import OperandError, ShapeError
+from nnlite.functional import arithmetic
 from nnlite.layout import Array
 from nnlite.ops import OPS
 from nnlite.tensors import Tensor, apply, apply_many
@@ -60,3 +63,87 @@ def _move_towards(running: Array, batch: Array, momentum: float) -> None:
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """Zero each element with probability ``p`` and scale the rest by 1 / (1 - p), in training only."""
     return apply(OPS["dropout"], x, p=p, seed=random.next_seed() if training and p else None)
+
+
+def layer_norm(
+    x: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalisation over the last axes, whose sizes are ``normalized_shape``; see op ``layer_norm``."""
+    wanted = _last_sizes("layer_norm", x, normalized_shape)
+    return apply(OPS["layer_norm"], x, weight, bias, axis=-len(wanted), eps=eps)
+
+
+def _last_sizes(op: str, x: Tensor, sizes: int | Sequence[int]) -> tuple[int, ...]:
+    wanted = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    if not wanted or x.shape[-len(wanted) :] != wanted:
+        raise ShapeError(f"{op}: x {list(x.shape)} must end in normalized_shape {list(wanted)}")
+    return wanted
+
+
+def rms_norm(
+    x: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    """X / √(mean of x² + eps) · weight over the last axes; ``eps`` defaults to the type's epsilon."""
+    axes = tuple(range(-len(_last_sizes("rms_norm", x, normalized_shape)), 0))
+    small = float(np.finfo(x.dtype).eps) if eps is None else eps
+    y = x / arithmetic.sqrt((x * x).mean(axes, keepdim=True) + small)
+    return y if weight is None else y * weight
+
+
+def group_norm(
+    x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Normalisation of x [N,C,...] over the pixels and channels of each of ``num_groups`` groups."""
+    if num_groups < 1:
+        raise ShapeError(f"group_norm: num_groups={num_groups} must be at least 1")
+    return apply(OPS["group_norm"], x, weight, bias, num_groups=num_groups, eps=eps)
+
+
+def instance_norm(
+    x: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalisation of x [N,C,...] over the pixels of each channel of each sample.
+
+    With ``use_input_stats`` False the running statistics are used; otherwise they move, when given,
+    towards the average over the samples, as in :func:`batch_norm`.
+    """
+    if not use_input_stats:
+        return batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+    if x.ndim < 3 or x.size <= x.shape[0] * x.shape[1]:
+        raise ShapeError(f"instance_norm: x {list(x.shape)} must be [N,C,...] with more than one pixel")
+    axes = tuple(range(2, x.ndim))
+    if running_mean is not None:
+        _move_towards(running_mean.writable(), x.numpy().mean((0, *axes)), momentum)
+    if running_var is not None:
+        _move_towards(running_var.writable(), x.numpy().var(axes, ddof=1).mean(0), momentum)
+    return apply(OPS["group_norm"], x, weight, bias, num_groups=0, eps=eps)
+
+
+def local_response_norm(
+    x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """X / (k + alpha · mean of x² over ``size`` neighbouring channels)^beta for x [N,C,...]."""
+    return apply(OPS["local_response_norm"], x, size=size, alpha=alpha, beta=beta, k=k)
+
+
+def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """X / max(‖x‖ₚ, eps), the norm along ``dim``."""
+    if p == 2:  # the bound inside the root, whose derivative at 0 is infinite
+        return x / arithmetic.sqrt(arithmetic.maximum((x * x).sum(dim, keepdim=True), eps * eps))
+    size = arithmetic.abs(x)
+    total = size.sum(dim, keepdim=True) if p == 1 else (size**p).sum(dim, keepdim=True) ** (1 / p)
+    return x / arithmetic.maximum(total, eps)

@@ -65,6 +65,17 @@ LAYERS = [
     ("LogSoftmax", (1,), {}, (2, 3, 4)),
     ("Softmin", (1,), {}, (2, 3, 4)),
     ("Softmax2d", (), {}, (2, 3, 4, 5)),
+    ("LayerNorm", (5,), {}, (2, 3, 5)),
+    ("LayerNorm", ((3, 5), 1e-3, True, False), {}, (2, 3, 5)),
+    ("LayerNorm", (5,), {"elementwise_affine": False}, (2, 5)),
+    ("RMSNorm", (5, 1e-4), {}, (2, 3, 5)),
+    ("GroupNorm", (2, 6), {}, (2, 6, 5, 4)),
+    ("GroupNorm", (3, 6, 1e-3, False), {}, (2, 6, 5)),
+    ("InstanceNorm2d", (3,), {}, (2, 3, 5, 4)),
+    ("InstanceNorm2d", (3, 1e-3, 0.3, True, True), {}, (2, 3, 5, 4)),
+    ("InstanceNorm1d", (3,), {"affine": True}, (2, 3, 5)),
+    ("LocalResponseNorm", (3, 0.1, 0.5, 2.0), {}, (2, 6, 3, 3)),
+    ("LocalResponseNorm", (4,), {}, (2, 6, 3)),
 ]
 
 

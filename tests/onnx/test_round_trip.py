@@ -42,6 +42,7 @@ EVALUATOR_ERRS = {
     "conv_transpose2d-2": "it mistakes asymmetric pads with groups",
     "max_pool2d-4": "it pads SAME_LOWER at the wrong end",
     "pad-1": "it knows no negative pads",
+    "local_response_norm-0": "it takes the batch's size for the number of channels",
     "softsign-2": "it gives a number an axis",
 }
 

@@ -41,7 +41,7 @@ def test_the_gradient_at_a_kink_and_far_out(name, options):
     if name in ("glu", "softmin"):
         return
     x = np.array([-700.0, -30, -6, -3, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 3, 6, 30, 700])
-    if name in ("hardtanh", "relu6"):  # they are clamp here, whose gradient at a bound is gy as in torch.clamp
+    if name in ("hardtanh", "relu6"):  # they are clamp here, with torch.clamp's gradient at a bound
         x += 0.01
     tolerance = 1e-7 if name == "hardsigmoid" else 1e-11
     compare(partial(getattr(F, name), **options), partial(getattr(T, name), **options), [x], tolerance)
