@@ -269,7 +269,8 @@ def test_models_that_cannot_be_read(run, tmp_path, mobilenet_path, onnx_model, p
     assert lines[0].startswith(f"nnlite: error: {model}: ")
     assert said in lines[0]
     listed = [line.split(" (operator")[0].strip() for line in lines[1:]]
-    assert listed == ["NonZero (nonzero0): not supported", "Det (det1): not supported"] * (kind == "unsupported")
+    wanted = ["NonZero (nonzero0): not supported", "Det (det1): not supported"]
+    assert listed == wanted * (kind == "unsupported")
 
 
 def _one_class(folder):
