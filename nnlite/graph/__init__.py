@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nnlite.graph.branch import branch_node
 from nnlite.graph.infer import infer_types, node_macs
 from nnlite.graph.ir import Graph, make_node, operands
 from nnlite.graph.module import GraphModule
@@ -14,6 +15,7 @@ __all__ = [
     "GraphModule",
     "Node",
     "Value",
+    "branch_node",
     "fold_batch_norm",
     "infer_types",
     "make_node",

@@ -11,6 +11,7 @@ import numpy as np
 from nnlite import autograd
 from nnlite import functional as F
 from nnlite.errors import DTypeError, ModelError, ShapeError
+from nnlite.graph.branch import BRANCH, chosen
 from nnlite.graph.ir import Graph
 from nnlite.graph.trainable import parameter_leaves
 from nnlite.layout import Array
@@ -107,6 +108,8 @@ class GraphModule(Module):
         return None
 
     def _run_node(self, node: Node, values: Mapping[Value, Tensor], training: bool) -> Sequence[Tensor]:
+        if node.op is BRANCH:
+            return self._run_branch(node, values, training)
         operands = [None if value is None else values[value] for value in node.inputs]
         params = {
             name: values[param].numpy().tolist() if isinstance(param, Value) else param
@@ -122,6 +125,15 @@ class GraphModule(Module):
                 options = params["momentum"], params["epsilon"]
                 return (F.batch_norm(x, mean, variance, weight, bias, True, *options),)
         return apply_many(node.op, *operands, **params)
+
+    def _run_branch(self, node: Node, values: Mapping[Value, Tensor], training: bool) -> Sequence[Tensor]:
+        """The nodes of the graph that the condition picks, recorded one by one like any others."""
+        condition, *captured = (values[value] for value in node.inputs if value is not None)
+        graph = chosen(condition.numpy(), **node.params)
+        inner = dict(zip(graph.inputs, captured, strict=True))
+        for step in graph.nodes:
+            inner.update(zip(step.outputs, self._run_node(step, inner, training), strict=True))
+        return [inner[value] for value in graph.outputs]
 
     def run(self, inputs: Sequence[Array] | Mapping[str, Array]) -> list[Array]:
         """Plain inference on arrays, in order or by name; the outputs as arrays.

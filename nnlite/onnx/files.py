@@ -18,9 +18,11 @@ from nnlite.onnx.tensors import array_of, tensor_type, widened
 class Source:
     """A parsed model and where its tensors are."""
 
-    def __init__(self, model: onnx.ModelProto, path: Path | None) -> None:
+    def __init__(self, model: onnx.ModelProto, path: Path | None, data: bytes | None = None) -> None:
         self.model = model
         self.path = path
+        # Most writers lay the fields out as protobuf does here; what others wrote is kept as it was.
+        self.data = None if data is None or model.SerializeToString() == data else data
 
     def __str__(self) -> str:
         return str(self.path) if self.path else "the model"
@@ -80,7 +82,7 @@ def parse(model: str | Path | bytes | onnx.ModelProto) -> Source:
     if isinstance(model, onnx.ModelProto):
         source = Source(model, None)
     elif isinstance(model, bytes):
-        source = Source(_decode(model, "the model"), None)
+        source = Source(_decode(model, "the model"), None, model)
     else:
         path = Path(model)
         if not path.exists():
@@ -91,7 +93,7 @@ def parse(model: str | Path | bytes | onnx.ModelProto) -> Source:
             data = path.read_bytes()
         except OSError as error:
             raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
-        source = Source(_decode(data, str(path)), path)
+        source = Source(_decode(data, str(path)), path, data)
     if not source.model.graph.node:
         raise ModelError(f"{source}: not an ONNX model: it has no nodes")
     return source

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import onnx
 
 from nnlite.errors import ModelError
-from nnlite.layout import Array
 
 LISTS: dict[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,), "Expand": (1,), "Pad": (1,),
@@ -18,15 +16,14 @@ LISTS: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 """Inputs that are lists of integers. Exporters write a list of one now and then as a number."""
 
-FormalParameter = onnx.defs.OpSchema.FormalParameter
-Option = onnx.defs.OpSchema.FormalParameterOption
 
-
-def check_node(proto: onnx.NodeProto, opset: int, constants: Sequence[Array | None]) -> None:
+def check_node(
+    proto: onnx.NodeProto, opset: int, attributes: Mapping[str, onnx.AttributeProto]
+) -> None:
     """ModelError unless ``proto`` has the form that its operator's schema demands in ``opset``.
 
-    ``constants`` are the arrays behind its inputs, as far as they are known. Attributes that the schema
-    does not know are left to the op's reader, which says what it understands.
+    ``attributes`` are the node's, references to a function's replaced. Those that the schema does not
+    know are left to the op's reader, which says what it understands.
     """
     try:
         schema = onnx.defs.get_schema(proto.op_type, opset, "")
@@ -36,10 +33,7 @@ def check_node(proto: onnx.NodeProto, opset: int, constants: Sequence[Array | No
         raise ModelError(f"operator set {opset} no longer has this operator")
     _check_count("inputs", len(proto.input), schema.min_input, schema.max_input)
     _check_count("outputs", len(proto.output), schema.min_output, schema.max_output)
-    for i, name in enumerate(proto.input):
-        formal = schema.inputs[min(i, len(schema.inputs) - 1)]
-        _check_input(formal, name, constants[i])
-    _check_attributes(proto, schema)
+    _check_attributes(proto, attributes, schema)
 
 
 def _check_count(what: str, count: int, least: int, most: int) -> None:
@@ -48,24 +42,14 @@ def _check_count(what: str, count: int, least: int, most: int) -> None:
         raise ModelError(f"malformed: it has {count} {what} but must have {wanted}")
 
 
-def _check_input(formal: FormalParameter, name: str, constant: Array | None) -> None:
-    if not name and formal.option != Option.Optional:
-        raise ModelError(f"malformed: its input {formal.name} is empty but must be given")
-    if constant is not None and f"tensor({_type_name(constant.dtype)})" not in formal.types:
-        raise ModelError(f"malformed: its input {formal.name} must not be of type {constant.dtype}")
-
-
-def _type_name(dtype: np.dtype[Any]) -> str:
-    name: str = dtype.name
-    return {"float32": "float", "float64": "double"}.get(name, name)
-
-
-def _check_attributes(proto: onnx.NodeProto, schema: onnx.defs.OpSchema) -> None:
-    names = [attribute.name for attribute in proto.attribute]
+def _check_attributes(
+    proto: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto], schema: onnx.defs.OpSchema
+) -> None:
     for name, formal in schema.attributes.items():
-        if formal.required and name not in names:
+        if formal.required and name not in attributes:
             raise ModelError(f"malformed: its attribute {name} is missing")
-    for attribute in proto.attribute:
+    names = [attribute.name for attribute in proto.attribute]
+    for attribute in attributes.values():
         if names.count(attribute.name) > 1:
             raise ModelError(f"malformed: its attribute {attribute.name} is given twice")
         if attribute.ref_attr_name:

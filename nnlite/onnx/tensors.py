@@ -25,9 +25,19 @@ def max_tensor_bytes() -> int:
 def element_type(code: int, what: str) -> np.dtype[Any]:
     """The NumPy type behind an ONNX type code; ModelError, naming ``what``, when there is none."""
     try:
-        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(code))
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(code))
     except (KeyError, ValueError, TypeError):
         raise ModelError(f"{what} has the unknown element type {code}") from None
+    if not is_half(dtype) and (dtype.kind not in "fiub" or not hasattr(np, dtype.name)):
+        name = onnx.TensorProto.DataType.Name(code).lower()
+        raise ModelError(f"{what} has elements of type {name}; only numbers of 8 bits and more are supported")
+    return dtype
+
+
+def declared_sizes(entry: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    """Sizes that an input or output declares; None for a symbol, nothing, 0 or Paddle's -1."""
+    dims = entry.type.tensor_type.shape.dim
+    return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims)
 
 
 def is_half(dtype: np.dtype[Any]) -> bool:

@@ -123,8 +123,17 @@ class OnnxNode(Protocol):
     def known(self, value: Value | None) -> ArrayType | None:
         """Shape and type of ``value`` where the graph determines them at load time."""
 
-    def emit(self, op: str, *inputs: Value | None, **params: Any) -> Any:
-        """Add an IR node; returns its Value, or a tuple of Values for several outputs."""
+    def scalar(self, index: int, default: Any = None) -> Any:
+        """Like :meth:`host`, for an input that holds one number in whatever shape."""
+
+    def rank(self, index: int) -> int | None:
+        """The number of axes of input ``index``, where the file tells it."""
+
+    def kind(self, index: int) -> int | None:
+        """ONNX's code of the element type of input ``index`` (``TensorProto.FLOAT``), where known."""
+
+    def emit(self, op: str, *inputs: Value | None, outputs: int = 1, **params: Any) -> Any:
+        """Add an IR node; returns its Value, or a tuple of Values when it has several ``outputs``."""
 
     def leaf(self, array: Array) -> Value:
         """A constant."""

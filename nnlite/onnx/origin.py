@@ -1,0 +1,44 @@
+"""What reading a model leaves behind: where a graph came from, and what could not be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx
+
+from nnlite.layout import Array
+
+MALFORMED = (TypeError, ValueError, LookupError, ArithmeticError)
+"""What NumPy and Python raise where a file's numbers make no sense, such as a shape of three axes."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One node that cannot be read, and why."""
+
+    op_type: str
+    domain: str
+    node: str
+    reason: str
+
+    def __str__(self) -> str:
+        operator = f"{self.domain}.{self.op_type}" if self.domain else self.op_type
+        return f"{operator} ({self.node}): {self.reason}"
+
+
+@dataclass
+class Origin:
+    """What a graph was read from, kept untouched for writing it back."""
+
+    model: onnx.ModelProto
+    constants: dict[str, int] = field(default_factory=dict)
+    """Name of a tensor that a Constant node holds -> index of that node."""
+    external: dict[str, Array] = field(default_factory=dict)
+    """Tensors that lie in other files, as they are there."""
+    data: bytes | None = None
+    """The file's bytes, where writing ``model`` anew would give others."""
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The file's ``metadata_props``."""
+        return {entry.key: entry.value for entry in self.model.metadata_props}
