@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from nnlite.errors import ConfigError
+from nnlite.errors import ConfigError, FileError
 from nnlite.files import write_atomically
 
 
@@ -64,10 +63,14 @@ class RunFolder:
 
     def append_history(self, record: dict[str, Any]) -> None:
         """Add one line to history.jsonl, flushed at once: a run that dies keeps what it measured."""
-        with open(self.path / "history.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        path = self.path / "history.jsonl"
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise FileError(f"{path}: cannot be written: {error.strerror}") from None
 
     def copy(self, source: Path, name: str) -> None:
         """Copy a result into the folder."""
         if source.resolve() != (self.path / name).resolve():
-            shutil.copyfile(source, self.path / name)
+            write_atomically(self.path / name, source.read_bytes())
