@@ -21,7 +21,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
 CPU = "csrc/cpu"
-SOURCES = ["csrc/bind/native.cpp"] + [
+SOURCES = ["csrc/bind/native.cpp", "csrc/bind/rows.cpp"] + [
     f"{CPU}/{name}.cpp"
     for name in [
         "dispatch",
@@ -30,6 +30,7 @@ SOURCES = ["csrc/bind/native.cpp"] + [
         "conv2d",
         "conv2d_depthwise",
         "conv2d_grad",
+        "eltwise",
         "norm",
         "pool2d",
     ]
@@ -103,7 +104,7 @@ class BuildNative(build_ext):
         flags = FLAGS + (["-Werror"] if os.environ.get("NNLITE_WERROR") == "1" else [])
         tasks = [(source, flags) for source in SOURCES]
         # pybind11's own headers do not compile cleanly under -Wconversion; ours must.
-        tasks[1:] = [(source, [*flags, "-Wconversion"]) for source, flags in tasks[1:]]
+        tasks[2:] = [(source, [*flags, "-Wconversion"]) for source, flags in tasks[2:]]
         for isa, isa_flags in ISA_FLAGS[machine()].items():
             tasks.append((f"{CPU}/isa/{isa}.cpp", [*flags, "-Wconversion", *isa_flags]))
         newest = max(p.stat().st_mtime for p in [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.inl")])

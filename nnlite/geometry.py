@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
+from math import inf
 from operator import index
 
 from nnlite.errors import ShapeError
@@ -108,26 +109,50 @@ class Pool2dGeometry:
         return astuple(self)
 
 
+NO_ACTIVATION, RELU, CLAMP = 0, 1, 2
+"""What may follow a sum elementwise: nothing, max(z, 0), or z kept within [low, high]."""
+
+
 @dataclass(frozen=True)
 class NormGeometry:
-    """Normalisation per channel of x [M,C], M being all other axes of a channels-last array."""
+    """Work per channel on x [M,C], M being all other axes of a channels-last array."""
 
     M: int
     C: int
     epsilon: float
+    activation: int = NO_ACTIVATION
+    low: float = -inf
+    high: float = inf
 
     def ints(self) -> tuple[int, ...]:
         """The fields in order, as ``csrc/include/params.h`` has them."""
         return (self.M, self.C)
 
 
-Geometry = Conv2dGeometry | Pool2dGeometry | NormGeometry
+@dataclass(frozen=True)
+class EltwiseGeometry:
+    """Elementwise work on ``size`` numbers that lie one after another, whatever their axes."""
+
+    size: int
+    alpha: float = 1.0
+    beta: float = 1.0
+    activation: int = NO_ACTIVATION
+    low: float = -inf
+    high: float = inf
+
+    def ints(self) -> tuple[int, ...]:
+        """The fields in order, as ``csrc/include/params.h`` has them."""
+        return (self.size,)
+
+
+Geometry = Conv2dGeometry | Pool2dGeometry | NormGeometry | EltwiseGeometry
 
 
 def describe(geometry: Geometry) -> str:
     """``N=1 C=3 H=8 ...``: every field that differs from what is usual."""
-    usual = dict(stride_h=1, stride_w=1, pad_top=0, pad_left=0, pad_bottom=0, pad_right=0)
+    usual: dict[str, float] = dict(stride_h=1, stride_w=1, pad_top=0, pad_left=0, pad_bottom=0, pad_right=0)
     usual.update(dilation_h=1, dilation_w=1, groups=1, count_include_pad=1)
+    usual.update(alpha=1, beta=1, activation=NO_ACTIVATION, low=-inf, high=inf)
     values = ((field.name, getattr(geometry, field.name)) for field in fields(geometry))
     return " ".join(f"{name}={value}" for name, value in values if usual.get(name) != value)
 

@@ -58,13 +58,31 @@ def contiguous(array: Array) -> Array:
     return np.ascontiguousarray(array)
 
 
+def _channels_inside(array: Array) -> Array:
+    """[N,C,...] as [N,...,C]."""
+    if array.ndim <= 2:
+        return array
+    # np.moveaxis takes four microseconds to find out what transpose is told here.
+    view: Array = array.transpose(0, 2, 3, 1) if array.ndim == 4 else np.moveaxis(array, 1, -1)
+    return view
+
+
 def rows(array: Array) -> Array:
     """A channels-last [N,C,...] array as the view [M,C], M = N·H·W; never copies."""
     if array.ndim <= 2:
         return array
-    view = np.moveaxis(array, 1, -1).reshape(-1, array.shape[1])
-    assert view.size == 0 or np.shares_memory(view, array), "rows() needs a channels-last array"
+    view = _channels_inside(array).reshape(-1, array.shape[1])
+    assert view.size == 0 or np.may_share_memory(view, array), "rows() needs a channels-last array"
     return view
+
+
+def runs(*arrays: Array) -> list[Array] | None:
+    """Arrays of one shape as flat views in one order, row-major or channels-last; None if they differ."""
+    if all(array.flags.c_contiguous for array in arrays):
+        return [array.reshape(-1) for array in arrays]
+    if all(map(is_channels_last, arrays)):
+        return [_channels_inside(array).reshape(-1) for array in arrays]
+    return None
 
 
 def copies() -> int:

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "../cpu/dispatch.h"
+
 namespace nnlite {
 
 namespace py = pybind11;
@@ -102,5 +104,19 @@ inline void* scratch(const py::object& object, size_t size) {
     if (!array.writeable()) refuse("workspace", "a writeable array", "a read-only one");
     return array.mutable_data();
 }
+
+inline void require(bool good, const char* rule) {
+    if (!good) throw py::value_error(std::string("geometry: ") + rule);
+}
+
+// Other Python threads run meanwhile, and denormals are zeros in this one.
+template <class Function>
+void without_gil(const Function& function) {
+    py::gil_scoped_release released;
+    const FlushDenormals flush;
+    function();
+}
+
+using Object = const py::object&;
 
 }  // namespace nnlite

@@ -9,16 +9,13 @@
 #include "../cpu/dispatch.h"
 #include "../cpu/parallel.h"
 #include "args.h"
+#include "rows.h"
 
 namespace nnlite {
 namespace {
 
 using Ints = std::array<int64_t, conv2d_fields>;
 using PoolInts = std::array<int64_t, pool2d_fields>;
-
-void require(bool good, const char* rule) {
-    if (!good) throw py::value_error(std::string("geometry: ") + rule);
-}
 
 Conv2d conv2d(const Ints& ints) {
     Conv2d g;
@@ -43,26 +40,11 @@ Pool2d pool2d(const PoolInts& ints) {
     return g;
 }
 
-Norm norm(int64_t M, int64_t C) {
-    require(M >= 0 && C > 0, "sizes must be positive");
-    return {M, C};
-}
-
 Shape x_shape(const Conv2d& g) { return {g.N, g.C, g.H, g.W}; }
 Shape w_shape(const Conv2d& g) { return {g.K, g.group_C(), g.R, g.S}; }
 Shape y_shape(const Conv2d& g) { return {g.N, g.K, g.P, g.Q}; }
 Shape x_shape(const Pool2d& g) { return {g.N, g.C, g.H, g.W}; }
 Shape y_shape(const Pool2d& g) { return {g.N, g.C, g.P, g.Q}; }
-
-// Other Python threads run meanwhile, and denormals are zeros in this one.
-template <class Function>
-void without_gil(const Function& function) {
-    py::gil_scoped_release released;
-    const FlushDenormals flush;
-    function();
-}
-
-using Object = const py::object&;
 
 using Conv2dSize = size_t (*)(const Conv2d&);
 
@@ -160,73 +142,6 @@ void bind_pool2d(py::module_& m) {
     });
 }
 
-void bind_norm(py::module_& m) {
-    m.def("batch_norm_training_forward",
-          [](int64_t M, int64_t C, double epsilon, Object x_, Object weight_, Object bias_, Object y_, Object mean_,
-             Object inv_std_, Object workspace_) {
-              const Norm g = norm(M, C);
-              const float* x = in<float>(x_, "x", {M, C});
-              const float* weight = in<float>(weight_, "weight", {C});
-              const float* bias = in<float>(bias_, "bias", {C});
-              float* y = out<float>(y_, "y", {M, C});
-              float* mean = out<float>(mean_, "mean", {C});
-              float* inv_std = out<float>(inv_std_, "inv_std", {C});
-              void* workspace = scratch(workspace_, batch_norm_training_forward_workspace(g));
-              without_gil([&] {
-                  batch_norm_training_forward(g, epsilon, x, weight, bias, y, mean, inv_std, workspace);
-              });
-          });
-    m.def("batch_norm_training_backward",
-          [](int64_t M, int64_t C, double, Object x_, Object gy_, Object weight_, Object mean_, Object inv_std_,
-             Object gx_, Object gweight_, Object gbias_, Object workspace_) {
-              const Norm g = norm(M, C);
-              const float* x = in<float>(x_, "x", {M, C});
-              const float* gy = in<float>(gy_, "gy", {M, C});
-              const float* weight = in<float>(weight_, "weight", {C});
-              const float* mean = in<float>(mean_, "mean", {C});
-              const float* inv_std = in<float>(inv_std_, "inv_std", {C});
-              float* gx = out_or_null<float>(gx_, "gx", {M, C});
-              float* gweight = out<float>(gweight_, "gweight", {C});
-              float* gbias = out<float>(gbias_, "gbias", {C});
-              void* workspace = scratch(workspace_, batch_norm_training_backward_workspace(g));
-              without_gil([&] {
-                  batch_norm_training_backward(g, x, gy, weight, mean, inv_std, gx, gweight, gbias, workspace);
-              });
-          });
-    m.def("batch_norm_inference_forward",
-          [](int64_t M, int64_t C, double, Object x_, Object scale_, Object shift_, Object y_, Object) {
-              const Norm g = norm(M, C);
-              const float* x = in<float>(x_, "x", {M, C});
-              const float* scale = in<float>(scale_, "scale", {C});
-              const float* shift = in<float>(shift_, "shift", {C});
-              float* y = out<float>(y_, "y", {M, C});
-              without_gil([&] { batch_norm_inference_forward(g, x, scale, shift, y); });
-          });
-    m.def("batch_norm_inference_backward",
-          [](int64_t M, int64_t C, double, Object x_, Object gy_, Object scale_, Object mean_, Object inv_std_,
-             Object gx_, Object gweight_, Object gbias_, Object workspace_) {
-              const Norm g = norm(M, C);
-              const float* x = in<float>(x_, "x", {M, C});
-              const float* gy = in<float>(gy_, "gy", {M, C});
-              const float* scale = in<float>(scale_, "scale", {C});
-              const float* mean = in<float>(mean_, "mean", {C});
-              const float* inv_std = in<float>(inv_std_, "inv_std", {C});
-              float* gx = out_or_null<float>(gx_, "gx", {M, C});
-              float* gweight = out_or_null<float>(gweight_, "gweight", {C});
-              float* gbias = out_or_null<float>(gbias_, "gbias", {C});
-              void* workspace = scratch(workspace_, batch_norm_inference_backward_workspace(g));
-              without_gil([&] {
-                  batch_norm_inference_backward(g, x, gy, scale, mean, inv_std, gx, gweight, gbias, workspace);
-              });
-          });
-    m.def("batch_norm_training_forward_workspace",
-          [](int64_t M, int64_t C, double) { return batch_norm_training_forward_workspace(norm(M, C)); });
-    m.def("batch_norm_training_backward_workspace",
-          [](int64_t M, int64_t C, double) { return batch_norm_training_backward_workspace(norm(M, C)); });
-    m.def("batch_norm_inference_backward_workspace",
-          [](int64_t M, int64_t C, double) { return batch_norm_inference_backward_workspace(norm(M, C)); });
-}
-
 }  // namespace
 }  // namespace nnlite
 
@@ -251,5 +166,5 @@ PYBIND11_MODULE(_native, m) {
     m.def("num_threads", &nnlite::num_threads);
     nnlite::bind_conv2d(m);
     nnlite::bind_pool2d(m);
-    nnlite::bind_norm(m);
+    nnlite::bind_rows(m);
 }

@@ -40,15 +40,27 @@ void avg_pool2d_backward(const Pool2d& g, const float* gy, float* gx);
 
 size_t batch_norm_training_forward_workspace(const Norm& g);
 void batch_norm_training_forward(const Norm& g, double epsilon, const float* x, const float* weight,
-                                 const float* bias, float* y, float* mean, float* inv_std, void* workspace);
+                                 const float* bias, const float* residual, float* y, float* mean, float* inv_std,
+                                 void* workspace);
 size_t batch_norm_training_backward_workspace(const Norm& g);
-void batch_norm_training_backward(const Norm& g, const float* x, const float* gy, const float* weight,
-                                  const float* mean, const float* inv_std, float* gx, float* gweight, float* gbias,
-                                  void* workspace);
-void batch_norm_inference_forward(const Norm& g, const float* x, const float* scale, const float* shift, float* y);
+void batch_norm_training_backward(const Norm& g, const float* x, const float* gy, const float* y,
+                                  const float* weight, const float* bias, const float* mean, const float* inv_std,
+                                  float* gx, float* gweight, float* gbias, float* gresidual, void* workspace);
+void batch_norm_inference_forward(const Norm& g, const float* x, const float* scale, const float* shift,
+                                  const float* residual, float* y);
 size_t batch_norm_inference_backward_workspace(const Norm& g);
-void batch_norm_inference_backward(const Norm& g, const float* x, const float* gy, const float* scale,
-                                   const float* mean, const float* inv_std, float* gx, float* gweight, float* gbias,
-                                   void* workspace);
+void batch_norm_inference_backward(const Norm& g, const float* x, const float* gy, const float* y,
+                                   const float* scale, const float* shift, const float* mean, const float* inv_std,
+                                   float* gx, float* gweight, float* gbias, float* gresidual, void* workspace);
+size_t channel_sum_workspace(const Norm& g);
+void channel_sum(const Norm& g, const float* x, float* total, void* workspace);
+
+// Outputs may be the inputs that they replace.
+void combine(const Eltwise& g, const float* a, const float* b, float* y);
+void activation_backward(const Eltwise& g, const float* gy, const float* z, float* gx);
+void sgd_step(const Eltwise& g, const float* weight, const float* gradient, const float* velocity,
+              const float* options, float* new_weight, float* new_velocity);
+void adam_step(const Eltwise& g, const float* weight, const float* gradient, const float* mean, const float* square,
+               const float* options, float* new_weight, float* new_mean, float* new_square);
 
 }  // namespace nnlite

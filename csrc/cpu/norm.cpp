@@ -26,6 +26,11 @@ struct RowChunks {
 
 constexpr int64_t channel_block = 64;
 
+template <class T>
+T* from(T* array, int64_t offset) {
+    return array ? array + offset : nullptr;
+}
+
 // body(row begin, row end) for elementwise work.
 template <class Body>
 void for_each_rows(const Norm& g, const Body& body) {
@@ -79,7 +84,8 @@ void merge_moments(const Norm& g, const Forward& plan, int64_t begin, int64_t en
 size_t batch_norm_training_forward_workspace(const Norm& g) { return Forward(g, nullptr).workspace.size(); }
 
 void batch_norm_training_forward(const Norm& g, double epsilon, const float* x, const float* weight,
-                                 const float* bias, float* y, float* mean, float* inv_std, void* workspace) {
+                                 const float* bias, const float* residual, float* y, float* mean, float* inv_std,
+                                 void* workspace) {
     const Kernels& k = kernels();
     const Forward plan(g, workspace);
     parallel_for(plan.chunks.count, grain_for(plan.chunks.rows * g.C, 1 << 15), [&](int64_t begin, int64_t end) {
@@ -106,7 +112,8 @@ void batch_norm_training_forward(const Norm& g, double epsilon, const float* x, 
         }
     });
     for_each_rows(g, [&](int64_t begin, int64_t end) {
-        k.scale_rows(end - begin, g.C, x + begin * g.C, mean, plan.scale, bias, y + begin * g.C);
+        k.scale_rows({end - begin, g.C, x + begin * g.C, mean, plan.scale, bias, from(residual, begin * g.C), g.act,
+                      y + begin * g.C});
     });
 }
 
@@ -129,77 +136,117 @@ struct Backward {
     }
 };
 
-// gbias = sum gy, gweight = sum gy (x - mean) inv_std; each may be null.
-void parameter_gradients(const Norm& g, const Backward& plan, const float* x, const float* gy, const float* mean,
-                         const float* inv_std, float* gweight, float* gbias) {
+// The rows from `begin` on.
+NormGrad rows_of(const NormGrad& all, int64_t begin, int64_t rows) {
+    NormGrad part = all;
+    const int64_t at = begin * all.C;
+    part.rows = rows;
+    part.x = from(all.x, at), part.gy = from(all.gy, at), part.y = from(all.y, at);
+    part.gx = from(all.gx, at), part.gresidual = from(all.gresidual, at);
+    return part;
+}
+
+// Sums over the chunks in float64, block of channels by block: totals(c, sum over chunks of first, of second).
+template <class Totals>
+void merge_sums(int64_t C, int64_t chunks, const float* first, const float* second, const Totals& totals) {
+    const int64_t blocks = (C + channel_block - 1) / channel_block;
+    parallel_for(blocks, grain_for(chunks * channel_block), [&](int64_t begin, int64_t end) {
+        for (int64_t block = begin; block < end; ++block) {
+            const int64_t low = block * channel_block;
+            const int64_t high = low + channel_block < C ? low + channel_block : C;
+            double a[channel_block] = {}, b[channel_block] = {};
+            for (int64_t chunk = 0; chunk < chunks; ++chunk)
+                for (int64_t c = low; c < high; ++c) {
+                    a[c - low] += first[chunk * C + c];
+                    if (second) b[c - low] += second[chunk * C + c];
+                }
+            for (int64_t c = low; c < high; ++c) totals(c, a[c - low], b[c - low]);
+        }
+    });
+}
+
+// gbias = sum g, gweight = sum g (x - mean) inv_std, each may be null; g is stored in gresidual if that is not.
+void parameter_gradients(const Norm& g, const Backward& plan, const NormGrad& all, float* gweight, float* gbias) {
     const Kernels& k = kernels();
     parallel_for(plan.chunks.count, grain_for(plan.chunks.rows * g.C, 1 << 15), [&](int64_t begin, int64_t end) {
-        for (int64_t chunk = begin; chunk < end; ++chunk) {
-            const int64_t at = chunk * g.C, from = chunk * plan.chunks.rows * g.C;
-            k.grad_sums(plan.chunks.length(chunk, g.M), g.C, x + from, gy + from, mean, inv_std, plan.sum + at,
-                        plan.dot + at);
-        }
+        for (int64_t chunk = begin; chunk < end; ++chunk)
+            k.grad_sums(rows_of(all, chunk * plan.chunks.rows, plan.chunks.length(chunk, g.M)),
+                        plan.sum + chunk * g.C, plan.dot + chunk * g.C);
     });
-    const int64_t blocks = (g.C + channel_block - 1) / channel_block;
-    parallel_for(blocks, grain_for(plan.chunks.count * channel_block), [&](int64_t begin, int64_t end) {
-        for (int64_t block = begin; block < end; ++block) {
-            const int64_t first = block * channel_block;
-            const int64_t last = first + channel_block < g.C ? first + channel_block : g.C;
-            double sum[channel_block] = {}, dot[channel_block] = {};
-            for (int64_t chunk = 0; chunk < plan.chunks.count; ++chunk)
-                for (int64_t c = first; c < last; ++c) {
-                    sum[c - first] += plan.sum[chunk * g.C + c];
-                    dot[c - first] += plan.dot[chunk * g.C + c];
-                }
-            for (int64_t c = first; c < last; ++c) {
-                if (gbias) gbias[c] = static_cast<float>(sum[c - first]);
-                if (gweight) gweight[c] = static_cast<float>(dot[c - first]);
-            }
-        }
+    merge_sums(g.C, plan.chunks.count, plan.sum, plan.dot, [&](int64_t c, double sum, double dot) {
+        if (gbias) gbias[c] = static_cast<float>(sum);
+        if (gweight) gweight[c] = static_cast<float>(dot);
     });
+}
+
+void input_gradient(const Norm& g, NormGrad all) {
+    if (all.gresidual) {  // what passes the activation was stored: no need to look at y again
+        all.gy = all.gresidual;
+        all.act.kind = no_activation;
+    }
+    for_each_rows(g, [&](int64_t begin, int64_t end) { kernels().grad_rows(rows_of(all, begin, end - begin)); });
 }
 
 }  // namespace
 
 size_t batch_norm_training_backward_workspace(const Norm& g) { return Backward(g, nullptr).workspace.size(); }
 
-void batch_norm_training_backward(const Norm& g, const float* x, const float* gy, const float* weight,
-                                  const float* mean, const float* inv_std, float* gx, float* gweight, float* gbias,
-                                  void* workspace) {
+void batch_norm_training_backward(const Norm& g, const float* x, const float* gy, const float* y,
+                                  const float* weight, const float* bias, const float* mean, const float* inv_std,
+                                  float* gx, float* gweight, float* gbias, float* gresidual, void* workspace) {
     const Backward plan(g, workspace);
-    parameter_gradients(g, plan, x, gy, mean, inv_std, gweight, gbias);
+    for (int64_t c = 0; c < g.C; ++c) plan.a[c] = inv_std[c] * weight[c];
+    NormGrad all = {g.M, g.C, x, gy, y, mean, inv_std, mean, plan.a, bias, g.act, plan.a, plan.b, plan.d, gx, gresidual};
+    parameter_gradients(g, plan, all, gweight, gbias);
     if (!gx) return;
-    // gx = a (gy - gbias/M - (x - mean) inv_std gweight/M) with a = weight inv_std
+    // gx = a (g - gbias/M - (x - mean) inv_std gweight/M) with a = weight inv_std
     const float inverse = 1.0f / static_cast<float>(g.M > 0 ? g.M : 1);
     for (int64_t c = 0; c < g.C; ++c) {
-        plan.a[c] = weight[c] * inv_std[c];
         plan.b[c] = -plan.a[c] * inv_std[c] * (gweight[c] * inverse);
         plan.d[c] = -plan.a[c] * (gbias[c] * inverse);
     }
-    for_each_rows(g, [&](int64_t begin, int64_t end) {
-        kernels().grad_rows(end - begin, g.C, x + begin * g.C, gy + begin * g.C, mean, plan.a, plan.b, plan.d,
-                            gx + begin * g.C);
-    });
+    input_gradient(g, all);
 }
 
-void batch_norm_inference_forward(const Norm& g, const float* x, const float* scale, const float* shift, float* y) {
+void batch_norm_inference_forward(const Norm& g, const float* x, const float* scale, const float* shift,
+                                  const float* residual, float* y) {
     for_each_rows(g, [&](int64_t begin, int64_t end) {
-        kernels().scale_rows(end - begin, g.C, x + begin * g.C, nullptr, scale, shift, y + begin * g.C);
+        kernels().scale_rows({end - begin, g.C, x + begin * g.C, nullptr, scale, shift, from(residual, begin * g.C),
+                              g.act, y + begin * g.C});
     });
 }
 
 size_t batch_norm_inference_backward_workspace(const Norm& g) { return Backward(g, nullptr).workspace.size(); }
 
-void batch_norm_inference_backward(const Norm& g, const float* x, const float* gy, const float* scale,
-                                   const float* mean, const float* inv_std, float* gx, float* gweight, float* gbias,
-                                   void* workspace) {
+void batch_norm_inference_backward(const Norm& g, const float* x, const float* gy, const float* y,
+                                   const float* scale, const float* shift, const float* mean, const float* inv_std,
+                                   float* gx, float* gweight, float* gbias, float* gresidual, void* workspace) {
     const Backward plan(g, workspace);
-    if (gweight || gbias) parameter_gradients(g, plan, x, gy, mean, inv_std, gweight, gbias);
-    if (!gx) return;
-    for_each_rows(g, [&](int64_t begin, int64_t end) {
-        kernels().grad_rows(end - begin, g.C, x + begin * g.C, gy + begin * g.C, mean, scale, nullptr, nullptr,
-                            gx + begin * g.C);
+    const NormGrad all = {g.M,   g.C,   x,     gy,      y,       mean, inv_std,  nullptr,
+                          scale, shift, g.act, scale,   nullptr, nullptr, gx, gresidual};
+    if (gweight || gbias || gresidual) parameter_gradients(g, plan, all, gweight, gbias);
+    if (gx) input_gradient(g, all);
+}
+
+// ---- sums per channel
+
+size_t channel_sum_workspace(const Norm& g) {
+    Workspace workspace(nullptr);
+    workspace.take<float>(RowChunks(g).count * g.C);
+    return workspace.size();
+}
+
+void channel_sum(const Norm& g, const float* x, float* total, void* memory) {
+    const Kernels& k = kernels();
+    const RowChunks chunks(g);
+    Workspace workspace(memory);
+    float* sum = workspace.take<float>(chunks.count * g.C);
+    parallel_for(chunks.count, grain_for(chunks.rows * g.C, 1 << 15), [&](int64_t begin, int64_t end) {
+        for (int64_t chunk = begin; chunk < end; ++chunk)
+            k.sum_rows(chunks.length(chunk, g.M), g.C, x + chunk * chunks.rows * g.C, sum + chunk * g.C);
     });
+    merge_sums(g.C, chunks.count, sum, nullptr,
+               [&](int64_t c, double value, double) { total[c] = static_cast<float>(value); });
 }
 
 }  // namespace nnlite

@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include "params.h"
+
 namespace nnlite {
 
 constexpr int max_tile_rows = 12;  // over all instruction sets
@@ -52,6 +54,62 @@ struct DepthwiseGradRow {
     int64_t step;
 };
 
+// y = act((x - mean) scale + shift + residual) on rows [rows,C]; mean and residual may be null
+struct ScaleRows {
+    int64_t rows, C;
+    const float *x, *mean, *scale, *shift, *residual;
+    Activation act;
+    float* y;
+};
+
+// With g = gy where act lets it pass, seen from its output y or, where that is null, from
+// z = (x - centre) scale + shift (centre may be null):
+//   grad_sums  sum[c] = sum g, dot[c] = sum g (x - mean) inv_std; stores g where gresidual is not null
+//   grad_rows  gx = g a + (x - mean) b + d; b null: gx = g a
+struct NormGrad {
+    int64_t rows, C;
+    const float *x, *gy, *y, *mean, *inv_std;
+    const float *centre, *scale, *shift;
+    Activation act;
+    const float *a, *b, *d;
+    float *gx, *gresidual;
+};
+
+// y = act(alpha a + beta b); b may be null, y may be a or b
+struct Combine {
+    int64_t size;
+    const float *a, *b;
+    float alpha, beta;
+    Activation act;
+    float* y;
+};
+
+// gx = gy where act(z) depends on z; gx may be gy
+struct Gate {
+    int64_t size;
+    const float *gy, *z;
+    Activation act;
+    float* gx;
+};
+
+// g = gradient + decay w; v = momentum velocity + keep g, or g; w - lr (nesterov ? g + momentum v : v)
+struct SgdStep {
+    int64_t size;
+    const float *weight, *gradient, *velocity;  // velocity null: v = g
+    float lr, decay, momentum, keep;
+    bool nesterov;
+    float *new_weight, *new_velocity;  // new_velocity may be null
+};
+
+// w' = w shrink; g = gradient + decay w'; m = b1 mean + rest1 g; v = b2 square + rest2 g^2;
+// new_weight = w' - rate m / (sqrt(v) root_scale + epsilon)
+struct AdamStep {
+    int64_t size;
+    const float *weight, *gradient, *mean, *square;
+    float shrink, decay, b1, rest1, b2, rest2, root_scale, epsilon, rate;
+    float *new_weight, *new_mean, *new_square;
+};
+
 struct Kernels {
     const char* name;
     // `rounds` of fused multiply-adds on registers, for measuring the ceiling
@@ -80,15 +138,16 @@ struct Kernels {
 
     // Over rows of x [rows,C]: centre[c] near the mean, sum[c] = sum (x - centre), square[c] = sum (x - centre)^2
     void (*moments)(int64_t rows, int64_t C, const float* x, float* centre, float* sum, float* square);
-    // y = (x - mean) scale + shift; mean may be null
-    void (*scale_rows)(int64_t rows, int64_t C, const float* x, const float* mean, const float* scale,
-                       const float* shift, float* y);
-    // sum[c] = sum gy, dot[c] = sum gy (x - mean) inv_std
-    void (*grad_sums)(int64_t rows, int64_t C, const float* x, const float* gy, const float* mean,
-                      const float* inv_std, float* sum, float* dot);
-    // gx = gy a + (x - mean) b + d; b null: gx = gy a
-    void (*grad_rows)(int64_t rows, int64_t C, const float* x, const float* gy, const float* mean, const float* a,
-                      const float* b, const float* d, float* gx);
+    void (*scale_rows)(const ScaleRows&);
+    void (*grad_sums)(const NormGrad&, float* sum, float* dot);
+    void (*grad_rows)(const NormGrad&);
+    // sum[c] = sum of x [rows,C] down the rows
+    void (*sum_rows)(int64_t rows, int64_t C, const float* x, float* sum);
+
+    void (*combine)(const Combine&);
+    void (*gate)(const Gate&);
+    void (*sgd_step)(const SgdStep&);
+    void (*adam_step)(const AdamStep&);
 };
 
 extern const Kernels kernels_baseline;  // SSE2 on x86-64, plain vectors elsewhere

@@ -28,8 +28,23 @@ struct Pool2d {
     int64_t count_include_pad;
 };
 
+// What follows a sum, elementwise: nothing, max(z, 0), or z kept within [low, high].
+constexpr int64_t no_activation = 0, relu_activation = 1, clamp_activation = 2;
+
+struct Activation {
+    int64_t kind;
+    float low, high;  // 0 and infinity for relu
+};
+
 struct Norm {
     int64_t M, C;
+    Activation act;
+};
+
+struct Eltwise {
+    int64_t size;
+    float alpha, beta;
+    Activation act;
 };
 
 constexpr int conv2d_fields = 18;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnlite.kernels import catalog, reference
+from nnlite.kernels import catalog, catalog_rows, reference
 from nnlite.kernels.report import describe_backends
 from nnlite.kernels.select import (
     BACKENDS,
@@ -26,6 +26,7 @@ __all__ = [
     "KernelSpec",
     "Variant",
     "catalog",
+    "catalog_rows",
     "describe_backends",
     "explain",
     "launch",

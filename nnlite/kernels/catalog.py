@@ -1,24 +1,23 @@
-"""Every kernel's row: what it computes, its operands, cost, tolerance and samples.
+"""The rows of convolution and pooling: what a kernel computes, its operands, cost, tolerance, samples.
 
-Arrays are channels-last (``nnlite.layout``); normalisation sees them as rows [M,C]. Operands that
-may be None are listed as optional.
+Arrays are channels-last (``nnlite.layout``). Operands that may be None are listed as optional. The
+rows of everything that sees its arrays as rows [M,C] or as runs of numbers stand in ``catalog_rows``.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from nnlite.geometry import Conv2dGeometry, NormGeometry, Pool2dGeometry
-from nnlite.kernels.samples import conv2d_samples, norm_samples, pool2d_samples
+from nnlite.geometry import Conv2dGeometry, Pool2dGeometry
+from nnlite.kernels.samples import conv2d_samples, pool2d_samples
 from nnlite.kernels.spec import REGISTRY, DType, KernelSpec, Types
 from nnlite.layout import Array
 
 FLOAT32_EPSILON = 2.0**-24
 
 
-def _sum_tolerance(length: int) -> float:
+def sum_tolerance(length: int) -> float:
+    """The error of a sum of ``length`` products in float32, relative to the result."""
     # Rounding errors of a sum of n products grow like sqrt(n) in practice; 8 leaves room for tails.
     return 8 * FLOAT32_EPSILON * float(np.sqrt(max(length, 1)))
 
@@ -48,7 +47,7 @@ REGISTRY.add_spec(
         optional=frozenset({"bias"}),
         types=_conv2d_types,
         flops=lambda g: 2 * g.macs,
-        tolerance=lambda g: _sum_tolerance(g.C // g.groups * g.R * g.S + 1),
+        tolerance=lambda g: sum_tolerance(g.C // g.groups * g.R * g.S + 1),
         samples=conv2d_samples,
     )
 )
@@ -61,7 +60,7 @@ REGISTRY.add_spec(
         outputs=("gx",),
         types=_conv2d_types,
         flops=lambda g: 2 * g.macs,
-        tolerance=lambda g: _sum_tolerance(g.K // g.groups * g.R * g.S),
+        tolerance=lambda g: sum_tolerance(g.K // g.groups * g.R * g.S),
         samples=conv2d_samples,
     )
 )
@@ -74,7 +73,7 @@ REGISTRY.add_spec(
         outputs=("gw",),
         types=_conv2d_types,
         flops=lambda g: 2 * g.macs,
-        tolerance=lambda g: _sum_tolerance(g.N * g.P * g.Q),
+        tolerance=lambda g: sum_tolerance(g.N * g.P * g.Q),
         samples=conv2d_samples,
     )
 )
@@ -133,7 +132,7 @@ REGISTRY.add_spec(
         outputs=("gx",),
         types=_pool2d_types,
         flops=lambda g: g.N * g.C * g.P * g.Q,
-        tolerance=lambda g: _sum_tolerance(g.R * g.S),
+        tolerance=lambda g: sum_tolerance(g.R * g.S),
         samples=lambda: pool2d_samples(average=False),
         make_inputs=_max_pool_backward_inputs,
     )
@@ -148,7 +147,7 @@ REGISTRY.add_spec(
         outputs=("y",),
         types=_pool2d_types,
         flops=lambda g: g.N * g.C * g.P * g.Q * g.R * g.S,
-        tolerance=lambda g: _sum_tolerance(g.R * g.S),
+        tolerance=lambda g: sum_tolerance(g.R * g.S),
         samples=lambda: pool2d_samples(average=True),
     )
 )
@@ -160,82 +159,7 @@ REGISTRY.add_spec(
         outputs=("gx",),
         types=_pool2d_types,
         flops=lambda g: g.N * g.C * g.P * g.Q * g.R * g.S,
-        tolerance=lambda g: _sum_tolerance(g.R * g.S),
+        tolerance=lambda g: sum_tolerance(g.R * g.S),
         samples=lambda: pool2d_samples(average=True),
-    )
-)
-
-# --------------------------------------------------------------------------- batch normalisation
-
-
-def _norm_types(g: NormGeometry, dtype: DType) -> Types:
-    rows = ((g.M, g.C), dtype)
-    channel = ((g.C,), dtype)
-    names = ("weight", "bias", "mean", "inv_std", "scale", "shift", "gweight", "gbias")
-    return {"x": rows, "y": rows, "gy": rows, "gx": rows} | dict.fromkeys(names, channel)
-
-
-def _norm_inputs(g: Any, types: Types, rng: np.random.Generator) -> dict[str, Array]:
-    inputs = {n: rng.standard_normal(shape).astype(dtype) for n, (shape, dtype) in types.items()}
-    if "inv_std" in inputs:  # a deviation is positive, and mean and deviation belong to x
-        x = inputs["x"].astype(np.float64)
-        inputs["mean"] = x.mean(0).astype(inputs["x"].dtype)
-        inputs["inv_std"] = (1 / np.sqrt(x.var(0) + g.epsilon)).astype(inputs["x"].dtype)
-    return inputs
-
-
-REGISTRY.add_spec(
-    KernelSpec(
-        name="batch_norm_training_forward",
-        formula="mean = sum_m x / M; inv_std = 1 / sqrt(sum_m (x - mean)^2 / M + epsilon);"
-        " y = (x - mean) inv_std weight + bias, all per channel",
-        inputs=("x", "weight", "bias"),
-        outputs=("y", "mean", "inv_std"),
-        types=_norm_types,
-        flops=lambda g: 7 * g.M * g.C,
-        tolerance=lambda g: 4 * _sum_tolerance(g.M),
-        samples=norm_samples,
-    )
-)
-REGISTRY.add_spec(
-    KernelSpec(
-        name="batch_norm_training_backward",
-        formula="xhat = (x - mean) inv_std; gbias = sum_m gy; gweight = sum_m gy xhat;"
-        " gx = weight inv_std (gy - gbias/M - xhat gweight/M)",
-        inputs=("x", "gy", "weight", "mean", "inv_std"),
-        outputs=("gx", "gweight", "gbias"),
-        optional=frozenset({"gx"}),
-        types=_norm_types,
-        flops=lambda g: 10 * g.M * g.C,
-        tolerance=lambda g: 8 * _sum_tolerance(g.M),
-        samples=norm_samples,
-        make_inputs=_norm_inputs,
-    )
-)
-REGISTRY.add_spec(
-    KernelSpec(
-        name="batch_norm_inference_forward",
-        formula="y = x scale + shift per channel; scale = weight / sqrt(running_var + epsilon),"
-        " shift = bias - running_mean scale",
-        inputs=("x", "scale", "shift"),
-        outputs=("y",),
-        types=_norm_types,
-        flops=lambda g: 2 * g.M * g.C,
-        tolerance=lambda g: _sum_tolerance(2),
-        samples=norm_samples,
-    )
-)
-REGISTRY.add_spec(
-    KernelSpec(
-        name="batch_norm_inference_backward",
-        formula="gx = gy scale; gbias = sum_m gy; gweight = sum_m gy (x - mean) inv_std, per channel",
-        inputs=("x", "gy", "scale", "mean", "inv_std"),
-        outputs=("gx", "gweight", "gbias"),
-        optional=frozenset({"gx", "gweight", "gbias"}),
-        types=_norm_types,
-        flops=lambda g: 6 * g.M * g.C,
-        tolerance=lambda g: 4 * _sum_tolerance(g.M),
-        samples=norm_samples,
-        make_inputs=_norm_inputs,
     )
 )

@@ -17,7 +17,7 @@ import numpy as np
 
 from nnlite import threads
 from nnlite.errors import ConfigError
-from nnlite.geometry import Conv2dGeometry, NormGeometry, Pool2dGeometry
+from nnlite.geometry import Conv2dGeometry, EltwiseGeometry, NormGeometry, Pool2dGeometry
 from nnlite.kernels.spec import REGISTRY, DType, Variant
 
 Supports = Callable[[Any, DType], str | None]
@@ -115,8 +115,8 @@ def _register(
 ) -> None:
     # dataclasses.astuple, which ints() uses, takes longer than a small kernel; this is the same tuple.
     values = attrgetter(*(field.name for field in fields(geometry)))
-    # A convolution and a pooling pass their geometry as one tuple, a normalisation as three numbers.
-    spread = geometry is NormGeometry
+    # A convolution and a pooling pass their geometry as one tuple of integers, all else number by number.
+    spread = geometry in (NormGeometry, EltwiseGeometry)
 
     def run(geometry: Any, *operands: Any) -> None:
         function_ = getattr(_load()[0], function)
@@ -156,5 +156,9 @@ for _kernel, _workspace in (
     ("batch_norm_training_backward", True),
     ("batch_norm_inference_forward", False),
     ("batch_norm_inference_backward", True),
+    ("channel_sum", True),
 ):
     _register(_kernel, "rows", _kernel, NormGeometry, _norm, workspace=_workspace)
+
+for _kernel in ("combine", "activation_backward", "sgd_step", "adam_step"):
+    _register(_kernel, "run", _kernel, EltwiseGeometry, _float32)

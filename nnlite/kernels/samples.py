@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from math import inf
 
 from nnlite.errors import ShapeError
 from nnlite.geometry import (
+    CLAMP,
+    NO_ACTIVATION,
+    RELU,
     Conv2dGeometry,
+    EltwiseGeometry,
     NormGeometry,
     Pool2dGeometry,
     conv2d_geometry,
@@ -79,8 +84,33 @@ def pool2d_samples(average: bool) -> Iterator[Pool2dGeometry]:
     yield pool2d_geometry((2, 67, 12, 12), (3, 3), (2, 2), (1, 1, 1, 1))  # ResNet's
 
 
-def norm_samples() -> Iterator[NormGeometry]:
+def plain_norm_samples() -> Iterator[NormGeometry]:
     """Few and many rows, channel counts around the vector length, a large and a usual epsilon."""
     for rows, channels in product([2, 3, 49, 1000], [1, 3, 16, 33, 130]):
         yield NormGeometry(rows, channels, 1e-5)
     yield NormGeometry(5, 8, 0.1)
+
+
+def norm_samples() -> Iterator[NormGeometry]:
+    """The same, then with ReLU and with bounds."""
+    yield from plain_norm_samples()
+    for rows, channels, act in product([3, 50, 1000], [3, 16, 67], [(RELU, 0.0, inf), (CLAMP, 0.0, 0.5)]):
+        yield NormGeometry(rows, channels, 1e-5, *act)
+
+
+ACTIVATIONS = ((NO_ACTIVATION, -inf, inf), (RELU, 0.0, inf), (CLAMP, 0.0, 6.0), (CLAMP, -0.5, inf))
+
+
+def eltwise_samples() -> Iterator[EltwiseGeometry]:
+    """Sizes around the vector length and the chunk x factors x activations."""
+    for size, (alpha, beta), act in product(
+        [1, 7, 16, 65, 1000], [(1.0, 1.0), (1.0, -1.0), (0.3, 1.0), (-2.0, 0.7)], ACTIVATIONS
+    ):
+        yield EltwiseGeometry(size, alpha, beta, *act)
+    yield EltwiseGeometry(70_001, 1.0, 1.0, RELU, 0.0, inf)
+
+
+def run_samples() -> Iterator[EltwiseGeometry]:
+    """Sizes around the vector length and the chunk."""
+    for size in (1, 5, 16, 33, 1000, 40_001):
+        yield EltwiseGeometry(size)

@@ -26,6 +26,10 @@ def _random_inputs(types: Types, rng: np.random.Generator) -> dict[str, Array]:
     return {name: rng.standard_normal(shape).astype(dtype) for name, (shape, dtype) in types.items()}
 
 
+def _largest(name: str, inputs: Mapping[str, Array | None], expected: Array) -> float:
+    return float(np.abs(expected).max(initial=0))
+
+
 @dataclass(frozen=True)
 class KernelSpec:
     """What a kernel computes. Called as ``run(geometry, *inputs, *outputs, workspace)``."""
@@ -38,13 +42,17 @@ class KernelSpec:
     """Geometry and floating type -> shape and type of every operand."""
     flops: Callable[[Any], int]
     tolerance: Callable[[Any], float]
-    """Geometry -> largest float32 error, relative to the largest magnitude of the float64 result."""
+    """Geometry -> largest float32 error, relative to ``scale``."""
     samples: Callable[[], Iterable[Any]]
     """Geometries that every variant of this kernel is tested on."""
     optional: frozenset[str] = frozenset()
     """Operands that may be None: an absent input, or an output that nobody wants."""
     make_inputs: Callable[[Any, Types, np.random.Generator], dict[str, Array]] | None = None
     """Valid random inputs where plain normal numbers are not (indices, inverse deviations)."""
+
+    scale: Callable[[str, Mapping[str, Array | None], Array], float] = _largest
+    """Output's name, all operands and the float64 result -> the magnitude that its error is measured by:
+    that of the result, unless the result is a small difference of large terms."""
 
     def random_inputs(
         self, geometry: Geometry, dtype: DType, rng: np.random.Generator

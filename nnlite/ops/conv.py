@@ -11,6 +11,7 @@ from nnlite import memory
 from nnlite.errors import DTypeError, ShapeError
 from nnlite.geometry import (
     Conv2dGeometry,
+    NormGeometry,
     Padding,
     Pair,
     conv2d_geometry,
@@ -49,7 +50,9 @@ def _check_bias(op: str, bias: ArrayType | None, channels: int) -> None:
 
 def _channel_sums(gy: Array) -> Array:
     """Gradient of a bias: gy [N,K,P,Q] summed over all but K."""
-    total: Array = rows(gy).sum(0)
+    by_row = rows(gy)
+    total = memory.empty((by_row.shape[1],), gy.dtype)
+    launch("channel_sum", NormGeometry(by_row.shape[0], by_row.shape[1], 0.0), by_row, total)
     return total
 
 
@@ -219,7 +222,7 @@ register(
         reads={"Conv": read_conv},
         writes=write_conv,
         layout="channels_last",
-        kernels=("conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"),
+        kernels=("conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight", "channel_sum"),
     )
 )
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from math import inf
 from typing import Any
 
 import numpy as np
 
 from nnlite.errors import DTypeError, ShapeError
+from nnlite.geometry import CLAMP, RELU
 from nnlite.layout import Array
 from nnlite.node import Node
 from nnlite.ops.record import (
@@ -30,6 +33,7 @@ from nnlite.ops.record import (
     Writer,
     register,
 )
+from nnlite.ops.runs import Kernel, evaluate
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Derivative:
     text: str
     uses: tuple[str, ...]
     function: Callable[..., Array]
+    kernel: Kernel | None = None
+    """A kernel that computes the same from (gy, *used), for float32 arrays of one shape."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class Row:
     """Points without derivative, which test operands avoid."""
     integers: bool = False
     """True when integers are taken too (shape arithmetic in model files)."""
+    kernel: Kernel | None = None
+    """A kernel that computes the same, for float32 operands of one shape."""
 
 
 def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
@@ -98,7 +106,9 @@ def _make(
     row: Row, names: tuple[str, ...]
 ) -> tuple[Callable[..., Array], Callable[..., Sequence[Array | None]]]:
     def forward(ctx: Context, *operands: Array, **params: Any) -> Array:
-        y = row.forward(*operands, **params)
+        y = None if row.kernel is None else row.kernel(*operands)
+        if y is None:
+            y = evaluate(row.forward, *operands, **params)
         if ctx.recording:
             known = dict(zip(names, operands, strict=True)) | {"y": y}
             used = {u for d, need in zip(row.derivatives, ctx.needs, strict=True) if need for u in d.uses}
@@ -117,7 +127,10 @@ def _make(
             if not need:
                 result.append(None)
                 continue
-            gradient = derivative.function(gy, *(known[name] for name in derivative.uses), **ctx.params)
+            used = [known[name] for name in derivative.uses]
+            gradient = None if derivative.kernel is None else derivative.kernel(gy, *used)
+            if gradient is None:
+                gradient = evaluate(derivative.function, gy, *used, **ctx.params)
             result.append(unbroadcast(gradient, shape).astype(dtype, copy=False))
         return result
 
@@ -218,6 +231,7 @@ def register_row(
             errors=lambda: [*_errors(row, settings[0]), *refused],
             reads={row.onnx: _READERS.get(row.name) or _reader(row.name)} if reads is None else reads,
             writes=writes or (lambda w, node: w.add(row.onnx, node.inputs)),
+            kernels=tuple(sorted({k.name for k in (row.kernel, *(d.kernel for d in row.derivatives)) if k})),
         )
     )
 
@@ -242,23 +256,29 @@ def _share_max(gy: Array, own: Array, other: Array) -> Array:
     return np.asarray(gy * (own == other) * 0.5)
 
 
+_NEGATE = Kernel("combine", alpha=-1.0)
+_RELU = dict(activation=RELU, low=0.0)
+
 D = Derivative
 ROWS = (
-    Row("neg", "-x", np.negative, (D("-gy", (), np.negative),), "Neg", integers=True),
+    Row("neg", "-x", np.negative, (D("-gy", (), np.negative, _NEGATE),), "Neg", integers=True,
+        kernel=_NEGATE),
     Row("exp", "eˣ", np.exp, (D("gy · y", ("y",), np.multiply),), "Exp"),
     Row("log", "ln x", np.log, (D("gy / x", ("x",), np.divide),), "Log", low=0.2),
     Row("sqrt", "√x", np.sqrt, (D("gy / 2y", ("y",), lambda gy, y: gy * 0.5 / y),), "Sqrt", low=0.2),
     Row("abs", "|x|", np.abs, (D("gy · sign x", ("x",), lambda gy, x: gy * np.sign(x)),), "Abs",
         kinks=(0.0,), integers=True),
     Row("relu", "max(x, 0)", lambda x: np.maximum(x, 0),
-        (D("gy where x > 0", ("y",), lambda gy, y: gy * (y > 0)),), "Relu", kinks=(0.0,)),
+        (D("gy where x > 0", ("y",), lambda gy, y: np.where(y <= 0, gy.dtype.type(0), gy),
+           Kernel("activation_backward", **_RELU)),),
+        "Relu", kinks=(0.0,), kernel=Kernel("combine", **_RELU)),
     Row("sigmoid", "1 / (1 + e⁻ˣ)", stable_sigmoid,
         (D("gy · y · (1 - y)", ("y",), lambda gy, y: gy * y * (1 - y)),), "Sigmoid"),
     Row("tanh", "tanh x", np.tanh, (D("gy · (1 - y²)", ("y",), lambda gy, y: gy * (1 - y * y)),), "Tanh"),
     Row("add", "a + b", np.add, (D("gy", (), lambda gy: gy), D("gy", (), lambda gy: gy)), "Add",
-        integers=True),
-    Row("sub", "a - b", np.subtract, (D("gy", (), lambda gy: gy), D("-gy", (), np.negative)), "Sub",
-        integers=True),
+        integers=True, kernel=Kernel("combine")),
+    Row("sub", "a - b", np.subtract, (D("gy", (), lambda gy: gy), D("-gy", (), np.negative, _NEGATE)), "Sub",
+        integers=True, kernel=Kernel("combine", beta=-1.0)),
     Row("mul", "a · b", np.multiply,
         (D("gy · b", ("b",), np.multiply), D("gy · a", ("a",), np.multiply)), "Mul", integers=True),
     Row("div", "a / b", _divide,
@@ -293,23 +313,38 @@ def clamp_shape(x: ArrayType, minimum: float | None, maximum: float | None) -> A
     return x
 
 
+@lru_cache(maxsize=1024)
+def _clamp_kernels(minimum: float | None, maximum: float | None) -> tuple[Kernel, Kernel]:
+    options: dict[str, Any] = dict(
+        activation=CLAMP,
+        low=-inf if minimum is None else float(minimum),
+        high=inf if maximum is None else float(maximum),
+    )
+    return Kernel("combine", **options), Kernel("activation_backward", **options)
+
+
 def clamp_forward(ctx: Context, x: Array, minimum: float | None, maximum: float | None) -> Array:
     ctx.save(x)
-    low = None if minimum is None else np.asarray(minimum, x.dtype)
-    high = None if maximum is None else np.asarray(maximum, x.dtype)
-    if low is not None:
-        x = np.maximum(x, low)
-    return np.asarray(x if high is None else np.minimum(x, high))
+    if (y := _clamp_kernels(minimum, maximum)[0](x)) is not None:
+        return y
+    y = x
+    if minimum is not None:
+        y = evaluate(np.maximum, y, np.asarray(minimum, x.dtype))
+    if maximum is not None:
+        y = evaluate(np.minimum, y, np.asarray(maximum, x.dtype))
+    return y
 
 
 def clamp_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     assert ctx.saved is not None
     x, low, high = ctx.saved[0], ctx.params["minimum"], ctx.params["maximum"]
     assert x is not None
-    inside = np.ones(x.shape, bool) if low is None else x >= low
+    if (gx := _clamp_kernels(low, high)[1](gy, x)) is not None:
+        return (gx,)
+    inside = ~np.isnan(x) if low is None else x >= low
     if high is not None:
         inside = inside & (x <= high)
-    return (gy * inside,)
+    return (np.where(inside, gy, gy.dtype.type(0)),)
 
 
 def clamp_samples() -> Iterator[Sample]:
@@ -357,5 +392,6 @@ register(
         errors=clamp_errors,
         reads={"Clip": read_clip},
         writes=write_clip,
+        kernels=("combine", "activation_backward"),
     )
 )

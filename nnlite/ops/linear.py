@@ -9,7 +9,7 @@ import numpy as np
 
 from nnlite import memory
 from nnlite.errors import DTypeError, ShapeError
-from nnlite.geometry import Conv2dGeometry, conv2d_geometry
+from nnlite.geometry import Conv2dGeometry, NormGeometry, conv2d_geometry
 from nnlite.kernels import launch
 from nnlite.layout import Array
 from nnlite.node import Node
@@ -85,7 +85,9 @@ def linear_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | N
         launch("conv2d_grad_weight", geometry, x.reshape(geometry.x_shape), gradient, gw)
         gw = gw.reshape(geometry.w_shape[:2])
     if needs[2]:
-        gbias = gradient.reshape(geometry.N, geometry.K).sum(0)
+        gbias = memory.empty((geometry.K,), gy.dtype)
+        by_row = gradient.reshape(geometry.N, geometry.K)
+        launch("channel_sum", NormGeometry(geometry.N, geometry.K, 0.0), by_row, gbias)
     return gx, gw, gbias
 
 
@@ -154,7 +156,7 @@ register(
         reads={"Gemm": read_gemm},
         writes=write_linear,
         layout="C",
-        kernels=("conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"),
+        kernels=("conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight", "channel_sum"),
     )
 )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from nnlite import memory
-from nnlite.errors import DTypeError, ShapeError
-from nnlite.geometry import NormGeometry
+from nnlite.errors import DTypeError, OperandError, ShapeError
+from nnlite.geometry import CLAMP, NO_ACTIVATION, RELU, NormGeometry
 from nnlite.kernels import launch
 from nnlite.layout import Array, rows
 from nnlite.node import Node
@@ -41,12 +42,48 @@ def _check(op: str, x: ArrayType, **per_channel: ArrayType) -> None:
         raise DTypeError(f"{op}: operands are {listed}; all must have one floating-point type")
 
 
-def _geometry(x: Array, epsilon: float) -> NormGeometry:
-    return NormGeometry(rows(x).shape[0], x.shape[1], epsilon)
+Act = str | tuple[float, float] | None
+"""What follows the normalisation: None, "relu", or (low, high) for a clamp such as ReLU6."""
+
+
+def _check_act(op: str, x: ArrayType, residual: ArrayType | None, activation: Act) -> None:
+    if residual is not None and residual != x:
+        raise ShapeError(f"{op}: residual is {residual} but x is {x}; they must be alike")
+    bounds = isinstance(activation, tuple) and len(activation) == 2
+    if not (activation is None or activation == "relu" or bounds):
+        raise OperandError(f"{op}: activation={activation!r} must be None, 'relu' or (low, high)")
+    if bounds and residual is not None:
+        # Backward sees the activation from its output. At a bound itself that hides what a clamp decides by.
+        raise OperandError(f"{op}: a residual goes with 'relu' or None; apply {activation} after it")
+
+
+def _geometry(x: Array, epsilon: float, activation: Act) -> NormGeometry:
+    M = x.size // x.shape[1] if x.shape[1] else 0
+    if activation is None:
+        return NormGeometry(M, x.shape[1], epsilon)
+    if activation == "relu":
+        return NormGeometry(M, x.shape[1], epsilon, RELU, 0.0)
+    return NormGeometry(M, x.shape[1], epsilon, CLAMP, float(activation[0]), float(activation[1]))
 
 
 def _new(geometry: NormGeometry, dtype: Any) -> Array:
     return memory.empty((geometry.C,), dtype)
+
+
+def _rows(array: Array | None) -> Array | None:
+    return None if array is None else rows(array)
+
+
+def _residual_gradient(
+    gy: Array, has_residual: bool, wanted: bool, geometry: NormGeometry
+) -> tuple[Array | None, Array | None]:
+    """Where the kernel writes the residual's gradient, and that gradient: gy itself without activation."""
+    if not has_residual or not wanted:
+        return None, None
+    if geometry.activation == NO_ACTIVATION:
+        return None, gy
+    gradient = memory.empty(gy.shape, gy.dtype)
+    return gradient, gradient
 
 
 # ---------------------------------------------------------------------- with running statistics
@@ -58,10 +95,14 @@ def batch_norm_shape(
     bias: ArrayType,
     mean: ArrayType,
     variance: ArrayType,
+    residual: ArrayType | None = None,
+    *,
     epsilon: float,
     momentum: float = 0.1,
+    activation: Act = None,
 ) -> ArrayType:
     _check("batch_norm", x, weight=weight, bias=bias, running_mean=mean, running_var=variance)
+    _check_act("batch_norm", x, residual, activation)
     return x
 
 
@@ -72,33 +113,42 @@ def batch_norm_forward(
     bias: Array,
     mean: Array,
     variance: Array,
+    residual: Array | None = None,
+    *,
     epsilon: float,
     momentum: float = 0.1,
+    activation: Act = None,
 ) -> Array:
-    geometry = _geometry(x, epsilon)
+    geometry = _geometry(x, epsilon, activation)
     inv_std = (1 / np.sqrt(variance.astype(np.float64) + epsilon)).astype(x.dtype)
     scale = weight * inv_std
+    shift = bias - mean * scale
     y = memory.empty(x.shape, x.dtype)
-    launch("batch_norm_inference_forward", geometry, rows(x), scale, bias - mean * scale, rows(y))
-    ctx.save(x if ctx.needs[1] else None, scale, mean, inv_std)
+    launch("batch_norm_inference_forward", geometry, rows(x), scale, shift, _rows(residual), rows(y))
+    # Whoever reads y keeps it; x only where backward needs it: for gweight, and to see a clamp from.
+    keep_x = ctx.needs[1] or geometry.activation == CLAMP
+    keep_y = geometry.activation == RELU and (residual is not None or not keep_x)
+    ctx.save(x if keep_x else None, y if keep_y else None, scale, shift, mean, inv_std)
     ctx.values["geometry"] = geometry
+    ctx.values["residual"] = residual is not None
     return y
 
 
 def batch_norm_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     assert ctx.saved is not None
-    x, scale, mean, inv_std = ctx.saved
+    x, y, scale, shift, mean, inv_std = ctx.saved
     geometry: NormGeometry = ctx.values["geometry"]
     gx = memory.empty(gy.shape, gy.dtype) if needs[0] else None
     gweight = _new(geometry, gy.dtype) if needs[1] else None
     gbias = _new(geometry, gy.dtype) if needs[2] else None
+    out, gresidual = _residual_gradient(gy, ctx.values["residual"], len(needs) > 5 and needs[5], geometry)
     launch(
         "batch_norm_inference_backward", geometry,
-        rows(gy if x is None else x), rows(gy), scale, mean, inv_std,  # x matters to gweight alone
-        None if gx is None else rows(gx), gweight, gbias,
+        rows(gy if x is None else x), rows(gy), _rows(y), scale, shift, mean, inv_std,
+        _rows(gx), gweight, gbias, _rows(out),
     )  # fmt: skip
     # The running statistics are not differentiated: they are measured, never trained.
-    return gx, gweight, gbias, None, None
+    return (gx, gweight, gbias, None, None, gresidual)[: len(needs)]
 
 
 _VARIANCE = np.array([0.5, 2.0, 1.0])
@@ -107,6 +157,12 @@ _VARIANCE = np.array([0.5, 2.0, 1.0])
 def batch_norm_samples() -> Iterator[Sample]:
     for shape in [(4, 3, 5, 2), (2, 3), (2, 3, 4)]:
         yield Sample(shape, (3,), (3,), np.array([0.1, -0.2, 3.0]), _VARIANCE, epsilon=1e-5)
+    fused: list[tuple[Act, tuple[int, ...] | None]] = [
+        ("relu", None), ("relu", (4, 3, 5, 2)), (None, (4, 3, 5, 2)), ((0.0, 1.0), None)
+    ]  # fmt: skip
+    for activation, residual in fused:
+        operands = ((4, 3, 5, 2), (3,), (3,), np.array([0.1, -0.2, 3.0]), _VARIANCE, residual)
+        yield Sample(*operands, epsilon=1e-5, activation=activation)
 
 
 def batch_norm_errors() -> Iterator[ErrorSample]:
@@ -117,6 +173,9 @@ def batch_norm_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(
         DTypeError, "floating-point", np.ones((1, 3), np.int32), *[np.ones(3, np.int32)] * 4, epsilon=1e-5
     )
+    yield ErrorSample(ShapeError, "residual is", x, c, c, c, c, (2, 3, 4, 5), epsilon=1e-5)
+    yield ErrorSample(OperandError, "activation", x, c, c, c, c, epsilon=1e-5, activation="gelu")
+    yield ErrorSample(OperandError, "after it", x, c, c, c, c, x, epsilon=1e-5, activation=(0.0, 6.0))
 
 
 def read_batch_norm(n: OnnxNode) -> Any:
@@ -130,22 +189,34 @@ def read_batch_norm(n: OnnxNode) -> Any:
 
 
 def write_batch_norm(w: OnnxWriter, node: Node) -> str:
-    momentum = 1 - node.params.get("momentum", 0.1)
-    return w.add("BatchNormalization", node.inputs, epsilon=node.params["epsilon"], momentum=momentum)
+    momentum, activation = 1 - node.params.get("momentum", 0.1), node.params.get("activation")
+    options = dict(epsilon=node.params["epsilon"], momentum=momentum)
+    y: Any = w.add("BatchNormalization", node.inputs[:5], **options)
+    if len(node.inputs) > 5 and node.inputs[5] is not None:
+        y = w.add("Add", [y, node.inputs[5]])
+    if activation is None:
+        return str(y)
+    if activation == "relu":
+        return w.add("Relu", [y])
+    known = node.inputs[0].type if node.inputs[0] is not None else None
+    dtype = np.float32 if known is None else known.dtype
+    return w.add("Clip", [y, *(w.host(bound, dtype) for bound in activation)])
 
 
 register(
     Op(
         name="batch_norm",
-        formula="y = (x - running_mean) / √(running_var + epsilon) · weight + bias, per channel;  "
-        "x and y [N,C,...], all others [C]; momentum is for whoever updates the running statistics",
-        gradient="gx = gy · weight / √(running_var + epsilon); gweight = Σ gy · (x - running_mean) / "
+        formula="y = act((x - running_mean) / √(running_var + epsilon) · weight + bias + residual), per "
+        "channel;  x, y and residual (if given) [N,C,...], all others [C]; activation: None, 'relu' or (low, "
+        "high) of a clamp; momentum is for whoever updates the running statistics",
+        gradient="where act passes it (else gy = 0): gresidual = gy; "
+        "gx = gy · weight / √(running_var + epsilon); gweight = Σ gy · (x - running_mean) / "
         "√(running_var + epsilon); gbias = Σ gy, sums over all but C; none for the statistics",
         source="Ioffe and Szegedy 2015, arXiv:1502.03167; ONNX BatchNormalization-15",
         shape=batch_norm_shape,
         forward=batch_norm_forward,
         backward=batch_norm_backward,
-        macs=lambda x, *_, **__: int(np.prod(x.shape)),
+        macs=lambda x, *_, **__: prod(x.shape),
         samples=batch_norm_samples,
         errors=batch_norm_errors,
         reads={"BatchNormalization": read_batch_norm},
@@ -159,27 +230,47 @@ register(
 
 
 def batch_norm_training_shape(
-    x: ArrayType, weight: ArrayType, bias: ArrayType, epsilon: float
+    x: ArrayType,
+    weight: ArrayType,
+    bias: ArrayType,
+    residual: ArrayType | None = None,
+    *,
+    epsilon: float,
+    activation: Act = None,
 ) -> tuple[ArrayType, ...]:
     _check("batch_norm_training", x, weight=weight, bias=bias)
-    if int(np.prod(x.shape)) <= x.shape[1]:
+    if prod(x.shape) <= x.shape[1]:
         raise ShapeError(
             f"batch_norm_training: x {list(x.shape)} has at most one value per channel, whose variance "
             "says nothing; use a larger batch, or eval()"
         )
+    _check_act("batch_norm_training", x, residual, activation)
     channel = ArrayType((x.shape[1],), x.dtype)
     return x, channel, channel
 
 
 def batch_norm_training_forward(
-    ctx: Context, x: Array, weight: Array, bias: Array, epsilon: float
+    ctx: Context,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    residual: Array | None = None,
+    *,
+    epsilon: float,
+    activation: Act = None,
 ) -> tuple[Array, ...]:
-    geometry = _geometry(x, epsilon)
+    geometry = _geometry(x, epsilon, activation)
     y = memory.empty(x.shape, x.dtype)
     mean, inv_std = _new(geometry, x.dtype), _new(geometry, x.dtype)
-    launch("batch_norm_training_forward", geometry, rows(x), weight, bias, rows(y), mean, inv_std)
-    ctx.save(x, weight, mean, inv_std)
+    launch(
+        "batch_norm_training_forward", geometry,
+        rows(x), weight, bias, _rows(residual), rows(y), mean, inv_std,
+    )  # fmt: skip
+    # Without a residual backward finds where the activation passes from x, which it reads anyway.
+    keep_y = geometry.activation != NO_ACTIVATION and residual is not None
+    ctx.save(x, y if keep_y else None, weight, bias, mean, inv_std)
     ctx.values["geometry"] = geometry
+    ctx.values["residual"] = residual is not None
     variance = (1 / np.square(inv_std, dtype=np.float64) - epsilon).clip(0).astype(x.dtype)
     return y, mean, variance
 
@@ -190,23 +281,29 @@ def batch_norm_training_backward(
     assert ctx.saved is not None
     gradient = gy[0]
     if gradient is None:  # only the statistics were used, and they are not differentiated
-        return None, None, None
-    x, weight, mean, inv_std = ctx.saved
+        return (None,) * len(needs)
+    x, y, weight, bias, mean, inv_std = ctx.saved
     assert x is not None
     geometry: NormGeometry = ctx.values["geometry"]
     gx = memory.empty(x.shape, x.dtype) if needs[0] else None
     gweight, gbias = _new(geometry, x.dtype), _new(geometry, x.dtype)
+    wanted = len(needs) > 3 and needs[3]
+    out, gresidual = _residual_gradient(gradient, ctx.values["residual"], wanted, geometry)
     launch(
         "batch_norm_training_backward", geometry,
-        rows(x), rows(gradient), weight, mean, inv_std,
-        None if gx is None else rows(gx), gweight, gbias,
+        rows(x), rows(gradient), _rows(y), weight, bias, mean, inv_std, _rows(gx), gweight, gbias, _rows(out),
     )  # fmt: skip
-    return gx, gweight if needs[1] else None, gbias if needs[2] else None
+    return (gx, gweight if needs[1] else None, gbias if needs[2] else None, gresidual)[: len(needs)]
 
 
 def batch_norm_training_samples() -> Iterator[Sample]:
     for shape in [(4, 3, 3, 2), (5, 3), (2, 3, 4)]:
         yield Sample(shape, (3,), (3,), epsilon=1e-5, onnx=False)
+    x = (4, 3, 3, 2)
+    yield Sample(x, (3,), (3,), epsilon=1e-5, activation="relu", onnx=False)
+    yield Sample(x, (3,), (3,), x, epsilon=1e-5, activation="relu", onnx=False)
+    yield Sample(x, (3,), (3,), x, epsilon=1e-5, onnx=False)
+    yield Sample(x, (3,), (3,), epsilon=1e-5, activation=(-0.5, 0.5), onnx=False)
 
 
 def batch_norm_training_errors() -> Iterator[ErrorSample]:
@@ -215,22 +312,27 @@ def batch_norm_training_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(ShapeError, "bias has shape", (2, 3, 4, 4), (3,), (4,), epsilon=1e-5)
     integers, channel = np.ones((2, 1), np.int32), np.ones(1, np.int32)
     yield ErrorSample(DTypeError, "floating-point", integers, channel, channel, epsilon=0.1)
+    x, c = (2, 3, 4, 4), (3,)
+    yield ErrorSample(ShapeError, "residual is", x, c, c, (2, 3, 4, 5), epsilon=1e-5)
+    yield ErrorSample(OperandError, "activation", x, c, c, epsilon=1e-5, activation=6.0)
+    yield ErrorSample(OperandError, "after it", x, c, c, x, epsilon=1e-5, activation=(0.0, 6.0))
 
 
 register(
     Op(
         name="batch_norm_training",
         formula="mean = Σ x / M, variance = Σ (x - mean)² / M over the M values of each channel; "
-        "y = (x - mean) / √(variance + epsilon) · weight + bias;  x and y [N,C,...], all others [C]; "
-        "outputs y, mean, variance (biased)",
-        gradient="x̂ = (x - mean) / √(variance + epsilon); gbias = Σ gy; gweight = Σ gy · x̂; "
+        "y = act((x - mean) / √(variance + epsilon) · weight + bias + residual);  x, y and residual (if "
+        "given) [N,C,...], all others [C]; outputs y, mean, variance (biased); activation as in batch_norm",
+        gradient="where act passes it (else gy = 0): gresidual = gy; "
+        "x̂ = (x - mean) / √(variance + epsilon); gbias = Σ gy; gweight = Σ gy · x̂; "
         "gx = weight / √(variance + epsilon) · (gy - gbias/M - x̂ · gweight/M); "
         "mean and variance as outputs are not differentiated",
         source="Ioffe and Szegedy 2015, arXiv:1502.03167",
         shape=batch_norm_training_shape,
         forward=batch_norm_training_forward,
         backward=batch_norm_training_backward,
-        macs=lambda x, *_, **__: int(np.prod(x.shape)),
+        macs=lambda x, *_, **__: prod(x.shape),
         samples=batch_norm_training_samples,
         errors=batch_norm_training_errors,
         writes=None,

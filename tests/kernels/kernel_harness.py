@@ -93,17 +93,6 @@ def reference(spec: KernelSpec, geometry, inputs: Operands) -> Operands:
     return results
 
 
-def scale(spec: KernelSpec, name: str, inputs: Operands, expected: Operands) -> float:
-    """The magnitude to which the tolerance is relative."""
-    largest = float(np.abs(expected[name]).max())
-    if spec.name == "batch_norm_training_backward" and name == "gx":
-        # gx = weight inv_std (gy - ...): with two rows the bracket cancels to about epsilon, and no float32
-        # arithmetic can be exact relative to that. It can be relative to what is subtracted.
-        terms = np.abs(inputs["weight"] * inputs["inv_std"]) * np.abs(inputs["gy"]).max(0)
-        largest = max(largest, float(terms.max()))
-    return largest
-
-
 def failures(variant: Variant, geometry, absent: frozenset[str], allocate: Allocate = plain) -> list[str]:
     """What is wrong with ``variant`` on ``geometry``: empty when nothing is."""
     spec = SPECS[variant.kernel]
@@ -131,7 +120,7 @@ def failures(variant: Variant, geometry, absent: frozenset[str], allocate: Alloc
                 found.append(f"{where}{name} differs in {np.sum(result != expected[name])} places")
             continue
         error = float(np.abs(result - expected[name]).max())
-        allowed = spec.tolerance(geometry) * scale(spec, name, inputs, expected)
+        allowed = spec.tolerance(geometry) * spec.scale(name, inputs, expected[name])
         if not error <= allowed:  # a NaN is not
             found.append(f"{where}{name} is off by {error:.3g}, allowed {allowed:.3g}")
     return found

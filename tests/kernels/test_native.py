@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from math import inf
 from operator import attrgetter
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from kernel_harness import FLOAT32, failures, outputs, random_inputs, run
 
 import nnlite
 from nnlite.errors import ConfigError
-from nnlite.geometry import NormGeometry, conv2d_geometry, pool2d_geometry
+from nnlite.geometry import CLAMP, RELU, EltwiseGeometry, NormGeometry, conv2d_geometry, pool2d_geometry
 from nnlite.kernels import SPECS, VARIANTS, select, unavailable
 from nnlite.kernels.native import native_info
 from nnlite.layout import channels_last
@@ -81,13 +82,17 @@ LARGE = {  # geometries that are cut into many chunks
         conv2d_geometry((9, 32, 28, 28), (64, 8, 3, 3), (2, 2), groups=4),
     ],
     "max_pool2d_forward": [pool2d_geometry((4, 67, 40, 40), (3, 3), (2, 2), (1, 1, 1, 1))],
-    "batch_norm_training_forward": [NormGeometry(20_001, 67, 1e-5)],
+    "batch_norm_training_forward": [
+        NormGeometry(20_001, 67, 1e-5),
+        NormGeometry(20_001, 67, 1e-5, RELU, 0.0, inf),
+    ],
+    "combine": [EltwiseGeometry(300_007, 0.5, 2.0, CLAMP, -1.0, 1.0)],
 }
-FAMILY = {"conv2d": "conv2d_forward", "max_po": "max_pool2d_forward", "avg_po": "max_pool2d_forward"}
 
 
 def large_samples(kernel):
-    return LARGE[FAMILY.get(kernel[:6], "batch_norm_training_forward")]
+    kind = type(next(iter(SPECS[kernel].samples())))
+    return next(samples for samples in LARGE.values() if isinstance(samples[0], kind))
 
 
 @pytest.mark.parametrize("variant", native_variants(), ids=lambda v: f"{v.kernel}-{v.name}")
@@ -307,7 +312,7 @@ def test_batch_norm_keeps_its_digits_where_the_mean_is_large():
     rng = np.random.default_rng(0)
     x = (rng.standard_normal((g.M, g.C)) + 4096).astype(np.float32)
     spec = SPECS["batch_norm_training_forward"]
-    inputs = {"x": x, "weight": np.ones(g.C, np.float32), "bias": np.zeros(g.C, np.float32)}
+    inputs = {"x": x, "weight": np.ones(g.C, np.float32), "bias": np.zeros(g.C, np.float32), "residual": None}
     results = outputs(spec, g, FLOAT32)
     run(select(spec.name, g).variant, g, inputs, results)
     exact = x.astype(np.float64)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 import pytest
 from kernel_harness import FLOAT64, outputs, reference
 
-from nnlite.geometry import NormGeometry, conv2d_geometry, pool2d_geometry
+from nnlite.geometry import CLAMP, RELU, EltwiseGeometry, NormGeometry, conv2d_geometry, pool2d_geometry
 from nnlite.kernels import SPECS
 
 
@@ -93,17 +95,65 @@ def test_batch_norm_by_hand():
     assert result["mean"].tolist() == [3]
     assert result["inv_std"].tolist() == [0.5]
     assert result["y"].tolist() == [[-2], [4]]
-    statistics = {"mean": np.array([3.0]), "inv_std": np.array([0.5])}
+    statistics = {"mean": np.array([3.0]), "inv_std": np.array([0.5]), "bias": np.array([1.0])}
     gy = np.array([[1.0], [2.0]])
     result = run("batch_norm_training_backward", g, x=x, gy=gy, weight=np.array([3.0]), **statistics)
     assert result["gbias"].tolist() == [3]
     assert result["gweight"].tolist() == [1]
     assert result["gx"].tolist() == [[0], [0]]  # two points are always -1 and 1
-    result = run("batch_norm_inference_backward", g, x=x, gy=gy, scale=np.array([1.5]), **statistics)
+    affine = {"scale": np.array([1.5]), "shift": np.array([0.0])}
+    result = run("batch_norm_inference_backward", g, x=x, gy=gy, **affine, **statistics)
     assert result["gx"].tolist() == [[1.5], [3]]
     assert result["gweight"].tolist() == [1]
     y = run("batch_norm_inference_forward", g, x=x, scale=np.array([2.0]), shift=np.array([1.0]))["y"]
     assert y.tolist() == [[3], [11]]
+
+
+def test_batch_norm_with_relu_and_residual_by_hand():
+    g = NormGeometry(2, 1, 0.0, RELU, 0.0, inf)
+    x, gy, channel = np.array([[1.0], [5.0]]), np.array([[1.0], [2.0]]), np.array([1.0])
+    residual = np.array([[0.5], [-0.5]])
+    y = run("batch_norm_training_forward", g, x=x, weight=channel, bias=0 * channel, residual=residual)["y"]
+    assert y.tolist() == [[0], [0.5]]  # normalised -1 and 1
+    statistics = {"mean": np.array([3.0]), "inv_std": np.array([0.5])}
+    for seen in ({"y": y}, {}):  # from the output, and from x
+        known = dict(x=x, gy=gy, weight=channel, bias=0 * channel, **statistics, **seen)
+        result = run("batch_norm_training_backward", g, **known)
+        assert result["gresidual"].tolist() == [[0], [2]]
+        assert (result["gbias"].tolist(), result["gweight"].tolist()) == ([2], [2])
+        assert result["gx"].tolist() == [[0], [0]]
+
+
+def test_activations_at_their_kinks_by_hand():
+    z = np.array([-1.0, 0.0, 0.5, 2.0, 3.0, np.nan])
+    relu = EltwiseGeometry(6, activation=RELU, low=0.0)
+    clamp = EltwiseGeometry(6, activation=CLAMP, low=0.0, high=2.0)
+    np.testing.assert_array_equal(run("combine", relu, a=z)["y"], [0, 0, 0.5, 2, 3, np.nan])
+    np.testing.assert_array_equal(run("combine", clamp, a=z)["y"], [0, 0, 0.5, 2, 2, np.nan])
+    gy = np.array([np.inf, 1, 1, 1, np.nan, 1])
+    gx = run("activation_backward", relu, gy=gy, z=z)["gx"]
+    np.testing.assert_array_equal(gx, [0, 0, 1, 1, np.nan, 1])
+    np.testing.assert_array_equal(run("activation_backward", clamp, gy=gy, z=z)["gx"], [0, 1, 1, 1, 0, 0])
+
+
+def test_combine_and_the_steps_of_optimisers_by_hand():
+    a, b = np.array([1.0, 2.0]), np.array([3.0, -4.0])
+    assert run("combine", EltwiseGeometry(2, 2.0, 0.5), a=a, b=b)["y"].tolist() == [3.5, 2]
+    assert run("combine", EltwiseGeometry(2, -1.0), a=a)["y"].tolist() == [-1, -2]
+    assert run("channel_sum", NormGeometry(2, 2, 0.0), x=np.stack([a, b]))["total"].tolist() == [4, -2]
+    g = EltwiseGeometry(2)
+    options = np.array([0.5, 0.25, 0.5, 1.0, 0.0])  # g = [3.25, -3.5]
+    step = run("sgd_step", g, weight=a, gradient=b, velocity=np.array([2.0, 2.0]), options=options)
+    assert step["new_velocity"].tolist() == [4.25, -2.5]
+    assert step["new_weight"].tolist() == [1 - 2.125, 2 + 1.25]
+    options[4] = 1
+    nesterov = run("sgd_step", g, weight=a, gradient=b, velocity=np.array([2.0, 2.0]), options=options)
+    assert nesterov["new_weight"].tolist() == [1 - 0.5 * (3.25 + 2.125), 2 - 0.5 * (-3.5 - 1.25)]
+    options = np.array([0.5, 0.0, 0.5, 0.5, 0.5, 0.5, 2.0, 1.0, 0.1])
+    step = run("adam_step", g, weight=a, gradient=b, mean=a, square=np.array([9.0, 0.0]), options=options)
+    assert step["new_mean"].tolist() == [2, -1]
+    assert step["new_square"].tolist() == [9, 8]
+    np.testing.assert_allclose(step["new_weight"], [0.5 - 0.2 / 7, 1 + 0.1 / (2 * np.sqrt(8) + 1)])
 
 
 # ------------------------------------------------------------------------------ adjoint identity
@@ -211,25 +261,32 @@ def test_avg_pool2d_against_pytorch(torch):
     assert compared > 50
 
 
+def activation_of(torch, g):
+    if g.activation == RELU:
+        return torch.relu
+    return (lambda z: z.clamp(g.low, g.high)) if g.activation == CLAMP else (lambda z: z)
+
+
 def test_batch_norm_against_pytorch(torch):
     for g in SPECS["batch_norm_training_forward"].samples():
         values = inputs_of("batch_norm_training_forward", g)
-        x, weight, bias = leaves(torch, *values.values())
-        y = torch.nn.functional.batch_norm(x, None, None, weight, bias, True, 0.0, g.epsilon)
+        x, weight, bias, residual = leaves(torch, *(values[n] for n in ("x", "weight", "bias", "residual")))
+        plain = torch.nn.functional.batch_norm(x, None, None, weight, bias, True, 0.0, g.epsilon)
         forward = run("batch_norm_training_forward", g, **values)
+        y = activation_of(torch, g)(plain + residual)
         close(forward["y"], y, g)
         gy = np.random.default_rng(1).standard_normal(y.shape)
-        gradients = torch.autograd.grad(y, (x, weight, bias), torch.tensor(gy))
-        backward = run(
-            "batch_norm_training_backward",
-            g,
-            x=values["x"],
-            gy=gy,
-            weight=values["weight"],
-            mean=forward["mean"],
-            inv_std=forward["inv_std"],
-        )
-        for name, gradient in zip(("gx", "gweight", "gbias"), gradients, strict=True):
+        gradients = torch.autograd.grad(y, (x, weight, bias, residual), torch.tensor(gy), retain_graph=True)
+        statistics = {name: forward[name] for name in ("mean", "inv_std")}
+        known = {"x": values["x"], "gy": gy, "weight": values["weight"], "bias": values["bias"], **statistics}
+        names = ("gx", "gweight", "gbias", "gresidual")
+        backward = run("batch_norm_training_backward", g, y=forward["y"], **known)
+        for name, gradient in zip(names, gradients, strict=True):
+            close(backward[name], gradient, g)
+        # Without a residual the mask is found from x.
+        gradients = torch.autograd.grad(activation_of(torch, g)(plain), (x, weight, bias), torch.tensor(gy))
+        backward = run("batch_norm_training_backward", g, **known)
+        for name, gradient in zip(names, gradients, strict=False):
             close(backward[name], gradient, g)
 
 

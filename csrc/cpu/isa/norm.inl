@@ -41,61 +41,135 @@ void moments(int64_t rows, int64_t C, const float* x, float* centre, float* sum,
     if (c < C) moments_block<1>(rows, C, x + c, C - c, centre + c, sum + c, square + c);
 }
 
-void scale_rows(int64_t rows, int64_t C, const float* x, const float* mean, const float* scale, const float* shift,
-                float* y) {
-    for (int64_t m = 0; m < rows; ++m, x += C, y += C) {
-        for (int64_t c = 0; c < C; c += VL) {
-            const int64_t left = C - c;
-            vec value = load_upto(x + c, left);
-            if (mean) value -= load_upto(mean + c, left);
-            store_upto(y + c, fma(value, load_upto(scale + c, left), load_upto(shift + c, left)), left);
+template <bool CENTRED, bool RESIDUAL>
+struct ScaleLoop {
+    const ScaleRows& k;
+
+    template <int KIND>
+    NNLITE_INLINE void vector(int64_t at, int64_t c, int64_t left) const {
+        vec value = load_upto(k.x + at, left);
+        if (CENTRED) value -= load_upto(k.mean + c, left);
+        value = fma(value, load_upto(k.scale + c, left), load_upto(k.shift + c, left));
+        if (RESIDUAL) value += load_upto(k.residual + at, left);
+        store_upto(k.y + at, activate<KIND>(value, splat(k.act.low), splat(k.act.high)), left);
+    }
+    template <int KIND>
+    NNLITE_INLINE void run() const {
+        for (int64_t m = 0; m < k.rows; ++m) {
+            int64_t c = 0;
+            for (; c + VL <= k.C; c += VL) vector<KIND>(m * k.C + c, c, VL);
+            if (c < k.C) vector<KIND>(m * k.C + c, c, k.C - c);
         }
     }
+};
+
+void scale_rows(const ScaleRows& k) {
+    if (k.mean && k.residual) with_kind(k.act, ScaleLoop<true, true>{k});
+    else if (k.mean) with_kind(k.act, ScaleLoop<true, false>{k});
+    else if (k.residual) with_kind(k.act, ScaleLoop<false, true>{k});
+    else with_kind(k.act, ScaleLoop<false, false>{k});
+}
+
+// gy where the activation lets it pass. Seen from the output an activation passes strictly within its
+// bounds; z is computed as the forward pass computed it, to the last bit.
+template <int KIND>
+NNLITE_INLINE vec passed(const NormGrad& k, vec x, int64_t at, int64_t c, int64_t left) {
+    const vec g = load_upto(k.gy + at, left), low = splat(k.act.low), high = splat(k.act.high);
+    if (KIND == no_activation) return g;
+    if (k.y) {
+        const vec y = load_upto(k.y + at, left);
+        return KIND == relu_activation ? gated<KIND>(g, y, low, high) : ((y > low) & (y < high)) ? g : vec{};
+    }
+    if (k.centre) x -= load_upto(k.centre + c, left);
+    return gated<KIND>(g, fma(x, load_upto(k.scale + c, left), load_upto(k.shift + c, left)), low, high);
+}
+
+template <int KIND, int NV, bool STORE>
+NNLITE_INLINE void grad_sums_block(const NormGrad& k, int64_t c, int64_t left, float* sum, float* dot) {
+    vec mean[NV], total[NV], product[NV];
+    for (int v = 0; v < NV; ++v) {
+        mean[v] = load_upto(k.mean + c + v * VL, left - v * VL);
+        total[v] = product[v] = vec{};
+    }
+    for (int64_t m = 0; m < k.rows; ++m)
+        for (int v = 0; v < NV; ++v) {
+            const int64_t at = m * k.C + c + v * VL;
+            const vec x = load_upto(k.x + at, left - v * VL);
+            const vec g = passed<KIND>(k, x, at, c + v * VL, left - v * VL);
+            if (STORE) store_upto(k.gresidual + at, g, left - v * VL);
+            total[v] += g;
+            product[v] = fma(g, x - mean[v], product[v]);
+        }
+    for (int v = 0; v < NV; ++v) {
+        store_upto(sum + c + v * VL, total[v], left - v * VL);
+        store_upto(dot + c + v * VL, product[v] * load_upto(k.inv_std + c + v * VL, left - v * VL), left - v * VL);
+    }
+}
+
+template <bool STORE>
+struct GradSumsLoop {
+    const NormGrad& k;
+    float *sum, *dot;
+
+    template <int KIND>
+    NNLITE_INLINE void run() const {
+        constexpr int64_t wide = norm_vectors * VL;
+        int64_t c = 0;
+        for (; c + wide <= k.C; c += wide) grad_sums_block<KIND, norm_vectors, STORE>(k, c, wide, sum, dot);
+        for (; c + VL <= k.C; c += VL) grad_sums_block<KIND, 1, STORE>(k, c, VL, sum, dot);
+        if (c < k.C) grad_sums_block<KIND, 1, STORE>(k, c, k.C - c, sum, dot);
+    }
+};
+
+void grad_sums(const NormGrad& k, float* sum, float* dot) {
+    if (k.gresidual) with_kind(k.act, GradSumsLoop<true>{k, sum, dot});
+    else with_kind(k.act, GradSumsLoop<false>{k, sum, dot});
+}
+
+template <bool CENTRED>
+struct GradRowsLoop {
+    const NormGrad& k;
+
+    template <int KIND>
+    NNLITE_INLINE void vector(int64_t at, int64_t c, int64_t left) const {
+        const bool needs_x = CENTRED || (KIND != no_activation && !k.y);
+        const vec x = needs_x ? load_upto(k.x + at, left) : vec{};
+        vec value = passed<KIND>(k, x, at, c, left) * load_upto(k.a + c, left);
+        if (CENTRED) {
+            const vec centred = x - load_upto(k.mean + c, left);
+            value += fma(centred, load_upto(k.b + c, left), load_upto(k.d + c, left));
+        }
+        store_upto(k.gx + at, value, left);
+    }
+    template <int KIND>
+    NNLITE_INLINE void run() const {
+        for (int64_t m = 0; m < k.rows; ++m) {
+            int64_t c = 0;
+            for (; c + VL <= k.C; c += VL) vector<KIND>(m * k.C + c, c, VL);
+            if (c < k.C) vector<KIND>(m * k.C + c, c, k.C - c);
+        }
+    }
+};
+
+void grad_rows(const NormGrad& k) {
+    if (k.b) with_kind(k.act, GradRowsLoop<true>{k});
+    else with_kind(k.act, GradRowsLoop<false>{k});
 }
 
 template <int NV>
-NNLITE_INLINE void grad_sums_block(int64_t rows, int64_t C, const float* x, const float* gy, int64_t left,
-                                   const float* mean, const float* inv_std, float* sum, float* dot) {
-    vec centre[NV], total[NV], product[NV];
-    for (int v = 0; v < NV; ++v) {
-        centre[v] = load_upto(mean + v * VL, left - v * VL);
-        total[v] = product[v] = vec{};
-    }
+NNLITE_INLINE void sum_block(int64_t rows, int64_t C, const float* x, int64_t left, float* sum) {
+    vec total[NV];
+    for (int v = 0; v < NV; ++v) total[v] = vec{};
     for (int64_t m = 0; m < rows; ++m)
-        for (int v = 0; v < NV; ++v) {
-            const vec g = load_upto(gy + m * C + v * VL, left - v * VL);
-            total[v] += g;
-            product[v] = fma(g, load_upto(x + m * C + v * VL, left - v * VL) - centre[v], product[v]);
-        }
-    for (int v = 0; v < NV; ++v) {
-        store_upto(sum + v * VL, total[v], left - v * VL);
-        store_upto(dot + v * VL, product[v] * load_upto(inv_std + v * VL, left - v * VL), left - v * VL);
-    }
+        for (int v = 0; v < NV; ++v) total[v] += load_upto(x + m * C + v * VL, left - v * VL);
+    for (int v = 0; v < NV; ++v) store_upto(sum + v * VL, total[v], left - v * VL);
 }
 
-void grad_sums(int64_t rows, int64_t C, const float* x, const float* gy, const float* mean, const float* inv_std,
-               float* sum, float* dot) {
+void sum_rows(int64_t rows, int64_t C, const float* x, float* sum) {
     constexpr int64_t wide = norm_vectors * VL;
     int64_t c = 0;
-    for (; c + wide <= C; c += wide)
-        grad_sums_block<norm_vectors>(rows, C, x + c, gy + c, wide, mean + c, inv_std + c, sum + c, dot + c);
-    for (; c < C; c += VL)
-        grad_sums_block<1>(rows, C, x + c, gy + c, C - c, mean + c, inv_std + c, sum + c, dot + c);
-}
-
-void grad_rows(int64_t rows, int64_t C, const float* x, const float* gy, const float* mean, const float* a,
-               const float* b, const float* d, float* gx) {
-    for (int64_t m = 0; m < rows; ++m, x += C, gy += C, gx += C) {
-        for (int64_t c = 0; c < C; c += VL) {
-            const int64_t left = C - c;
-            vec value = load_upto(gy + c, left) * load_upto(a + c, left);
-            if (b) {
-                const vec centred = load_upto(x + c, left) - load_upto(mean + c, left);
-                value += fma(centred, load_upto(b + c, left), load_upto(d + c, left));
-            }
-            store_upto(gx + c, value, left);
-        }
-    }
+    for (; c + wide <= C; c += wide) sum_block<norm_vectors>(rows, C, x + c, wide, sum + c);
+    for (; c < C; c += VL) sum_block<1>(rows, C, x + c, C - c, sum + c);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "gemm.inl"
 #include "depthwise.inl"
+#include "eltwise.inl"
 #include "norm.inl"
 #include "pool.inl"
 #include "probe.inl"
@@ -40,6 +41,11 @@ extern const Kernels NNLITE_TABLE = {
     scale_rows,
     grad_sums,
     grad_rows,
+    sum_rows,
+    combine,
+    gate,
+    sgd_step,
+    adam_step,
 };
 
 }  // namespace nnlite

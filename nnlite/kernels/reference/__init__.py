@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nnlite.kernels.reference import conv2d, norm, pool2d
+from nnlite.kernels.reference import conv2d, eltwise, norm, optim, pool2d
 
-__all__ = ["conv2d", "norm", "pool2d", "unavailable"]
+__all__ = ["conv2d", "eltwise", "norm", "optim", "pool2d", "unavailable"]
 
 
 def unavailable() -> str | None:

@@ -1,0 +1,171 @@
+#include "rows.h"
+
+#include "../cpu/cpu.h"
+#include "args.h"
+
+namespace nnlite {
+namespace {
+
+Activation activation(int64_t kind, double low, double high) {
+    require(kind >= no_activation && kind <= clamp_activation, "activation must be 0 (none), 1 (relu) or 2 (clamp)");
+    if (kind == relu_activation) low = 0;
+    return {kind, static_cast<float>(low), static_cast<float>(high)};
+}
+
+Norm norm(int64_t M, int64_t C, int64_t kind, double low, double high) {
+    require(M >= 0 && C > 0, "sizes must be positive");
+    return {M, C, activation(kind, low, high)};
+}
+
+Eltwise eltwise(int64_t size, double alpha, double beta, int64_t kind, double low, double high) {
+    require(size >= 0, "the size must not be negative");
+    return {size, static_cast<float>(alpha), static_cast<float>(beta), activation(kind, low, high)};
+}
+
+// How each geometry arrives; the order is that of the fields in nnlite/geometry.py.
+#define NNLITE_NORM int64_t M, int64_t C, double epsilon, int64_t kind, double low, double high
+#define NNLITE_ELTWISE int64_t size, double alpha, double beta, int64_t kind, double low, double high
+
+void bind_norm(py::module_& m) {
+    m.def("batch_norm_training_forward",
+          [](NNLITE_NORM, Object x_, Object weight_, Object bias_, Object residual_, Object y_, Object mean_,
+             Object inv_std_, Object workspace_) {
+              const Norm g = norm(M, C, kind, low, high);
+              const float* x = in<float>(x_, "x", {M, C});
+              const float* weight = in<float>(weight_, "weight", {C});
+              const float* bias = in<float>(bias_, "bias", {C});
+              const float* residual = in_or_null<float>(residual_, "residual", {M, C});
+              float* y = out<float>(y_, "y", {M, C});
+              float* mean = out<float>(mean_, "mean", {C});
+              float* inv_std = out<float>(inv_std_, "inv_std", {C});
+              void* workspace = scratch(workspace_, batch_norm_training_forward_workspace(g));
+              without_gil([&] {
+                  batch_norm_training_forward(g, epsilon, x, weight, bias, residual, y, mean, inv_std, workspace);
+              });
+          });
+    m.def("batch_norm_training_backward",
+          [](NNLITE_NORM, Object x_, Object gy_, Object y_, Object weight_, Object bias_, Object mean_,
+             Object inv_std_, Object gx_, Object gweight_, Object gbias_, Object gresidual_, Object workspace_) {
+              (void)epsilon;
+              const Norm g = norm(M, C, kind, low, high);
+              const float* x = in<float>(x_, "x", {M, C});
+              const float* gy = in<float>(gy_, "gy", {M, C});
+              const float* y = in_or_null<float>(y_, "y", {M, C});
+              const float* weight = in<float>(weight_, "weight", {C});
+              const float* bias = in<float>(bias_, "bias", {C});
+              const float* mean = in<float>(mean_, "mean", {C});
+              const float* inv_std = in<float>(inv_std_, "inv_std", {C});
+              float* gx = out_or_null<float>(gx_, "gx", {M, C});
+              float* gweight = out<float>(gweight_, "gweight", {C});
+              float* gbias = out<float>(gbias_, "gbias", {C});
+              float* gresidual = out_or_null<float>(gresidual_, "gresidual", {M, C});
+              void* workspace = scratch(workspace_, batch_norm_training_backward_workspace(g));
+              without_gil([&] {
+                  batch_norm_training_backward(g, x, gy, y, weight, bias, mean, inv_std, gx, gweight, gbias,
+                                               gresidual, workspace);
+              });
+          });
+    m.def("batch_norm_inference_forward",
+          [](NNLITE_NORM, Object x_, Object scale_, Object shift_, Object residual_, Object y_, Object) {
+              (void)epsilon;
+              const Norm g = norm(M, C, kind, low, high);
+              const float* x = in<float>(x_, "x", {M, C});
+              const float* scale = in<float>(scale_, "scale", {C});
+              const float* shift = in<float>(shift_, "shift", {C});
+              const float* residual = in_or_null<float>(residual_, "residual", {M, C});
+              float* y = out<float>(y_, "y", {M, C});
+              without_gil([&] { batch_norm_inference_forward(g, x, scale, shift, residual, y); });
+          });
+    m.def("batch_norm_inference_backward",
+          [](NNLITE_NORM, Object x_, Object gy_, Object y_, Object scale_, Object shift_, Object mean_,
+             Object inv_std_, Object gx_, Object gweight_, Object gbias_, Object gresidual_, Object workspace_) {
+              (void)epsilon;
+              const Norm g = norm(M, C, kind, low, high);
+              const float* x = in<float>(x_, "x", {M, C});
+              const float* gy = in<float>(gy_, "gy", {M, C});
+              const float* y = in_or_null<float>(y_, "y", {M, C});
+              const float* scale = in<float>(scale_, "scale", {C});
+              const float* shift = in<float>(shift_, "shift", {C});
+              const float* mean = in<float>(mean_, "mean", {C});
+              const float* inv_std = in<float>(inv_std_, "inv_std", {C});
+              float* gx = out_or_null<float>(gx_, "gx", {M, C});
+              float* gweight = out_or_null<float>(gweight_, "gweight", {C});
+              float* gbias = out_or_null<float>(gbias_, "gbias", {C});
+              float* gresidual = out_or_null<float>(gresidual_, "gresidual", {M, C});
+              void* workspace = scratch(workspace_, batch_norm_inference_backward_workspace(g));
+              without_gil([&] {
+                  batch_norm_inference_backward(g, x, gy, y, scale, shift, mean, inv_std, gx, gweight, gbias,
+                                                gresidual, workspace);
+              });
+          });
+    m.def("channel_sum", [](NNLITE_NORM, Object x_, Object total_, Object workspace_) {
+        (void)epsilon;
+        const Norm g = norm(M, C, kind, low, high);
+        const float* x = in<float>(x_, "x", {M, C});
+        float* total = out<float>(total_, "total", {C});
+        void* workspace = scratch(workspace_, channel_sum_workspace(g));
+        without_gil([&] { channel_sum(g, x, total, workspace); });
+    });
+#define NNLITE_SIZE(name)                   \
+    m.def(#name "_workspace", [](NNLITE_NORM) { \
+        (void)epsilon;                          \
+        return name##_workspace(norm(M, C, kind, low, high)); \
+    })
+    NNLITE_SIZE(batch_norm_training_forward);
+    NNLITE_SIZE(batch_norm_training_backward);
+    NNLITE_SIZE(batch_norm_inference_backward);
+    NNLITE_SIZE(channel_sum);
+#undef NNLITE_SIZE
+}
+
+void bind_eltwise(py::module_& m) {
+    m.def("combine", [](NNLITE_ELTWISE, Object a_, Object b_, Object y_, Object) {
+        const Eltwise g = eltwise(size, alpha, beta, kind, low, high);
+        const float* a = in<float>(a_, "a", {size});
+        const float* b = in_or_null<float>(b_, "b", {size});
+        float* y = out<float>(y_, "y", {size});
+        without_gil([&] { combine(g, a, b, y); });
+    });
+    m.def("activation_backward", [](NNLITE_ELTWISE, Object gy_, Object z_, Object gx_, Object) {
+        const Eltwise g = eltwise(size, alpha, beta, kind, low, high);
+        const float* gy = in<float>(gy_, "gy", {size});
+        const float* z = in<float>(z_, "z", {size});
+        float* gx = out<float>(gx_, "gx", {size});
+        without_gil([&] { activation_backward(g, gy, z, gx); });
+    });
+    m.def("sgd_step", [](NNLITE_ELTWISE, Object weight_, Object gradient_, Object velocity_, Object options_,
+                         Object new_weight_, Object new_velocity_, Object) {
+        const Eltwise g = eltwise(size, alpha, beta, kind, low, high);
+        const float* weight = in<float>(weight_, "weight", {size});
+        const float* gradient = in<float>(gradient_, "gradient", {size});
+        const float* velocity = in_or_null<float>(velocity_, "velocity", {size});
+        const float* options = in<float>(options_, "options", {5});
+        float* new_weight = out<float>(new_weight_, "new_weight", {size});
+        float* new_velocity = out_or_null<float>(new_velocity_, "new_velocity", {size});
+        without_gil([&] { sgd_step(g, weight, gradient, velocity, options, new_weight, new_velocity); });
+    });
+    m.def("adam_step", [](NNLITE_ELTWISE, Object weight_, Object gradient_, Object mean_, Object square_,
+                          Object options_, Object new_weight_, Object new_mean_, Object new_square_, Object) {
+        const Eltwise g = eltwise(size, alpha, beta, kind, low, high);
+        const float* weight = in<float>(weight_, "weight", {size});
+        const float* gradient = in<float>(gradient_, "gradient", {size});
+        const float* mean = in<float>(mean_, "mean", {size});
+        const float* square = in<float>(square_, "square", {size});
+        const float* options = in<float>(options_, "options", {9});
+        float* new_weight = out<float>(new_weight_, "new_weight", {size});
+        float* new_mean = out<float>(new_mean_, "new_mean", {size});
+        float* new_square = out<float>(new_square_, "new_square", {size});
+        without_gil([&] {
+            adam_step(g, weight, gradient, mean, square, options, new_weight, new_mean, new_square);
+        });
+    });
+}
+
+}  // namespace
+
+void bind_rows(py::module_& m) {
+    bind_norm(m);
+    bind_eltwise(m);
+}
+
+}  // namespace nnlite

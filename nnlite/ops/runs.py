@@ -1,0 +1,83 @@
+"""Elementwise work on kernels: where operands are float32, of one shape and of one dense memory order.
+
+Everything else is NumPy's, which knows all types and broadcasts; its results go into pool memory too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nnlite import layout, memory
+from nnlite.geometry import EltwiseGeometry
+from nnlite.kernels import launch
+from nnlite.layout import Array
+
+_FLOAT32 = np.dtype(np.float32)
+_OPERANDS = {"combine": 2, "activation_backward": 2}
+
+
+class Kernel:
+    """A kernel spec with the options of its geometry: ``Kernel("combine", alpha=-1.0)``."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self.name = name
+        self.options = options
+        self._geometries: dict[int, EltwiseGeometry] = {}
+        self._operands = _OPERANDS[name]
+
+    def geometry(self, size: int) -> EltwiseGeometry:
+        """The geometry for ``size`` numbers; made once, because hashing a new one costs microseconds."""
+        known = self._geometries.get(size)
+        if known is None:
+            if len(self._geometries) > 1024:
+                self._geometries.clear()
+            known = self._geometries[size] = EltwiseGeometry(size, **self.options)
+        return known
+
+    def __call__(self, *operands: Array) -> Array | None:
+        """The kernel's result, or None where it does not serve."""
+        first = operands[0]
+        if first.dtype != _FLOAT32 or not first.size:
+            return None
+        for other in operands[1:]:
+            if other.dtype != _FLOAT32 or other.shape != first.shape:
+                return None
+        runs = layout.runs(*operands)
+        if runs is None:
+            return None
+        y = memory.empty_like(first)
+        out = layout.runs(y)
+        assert out is not None
+        absent = [None] * (self._operands - len(operands))
+        launch(self.name, self.geometry(first.size), *runs, *absent, *out)
+        return y
+
+
+_ADD = Kernel("combine")
+
+
+def add(a: Array, b: Array) -> Array:
+    """a + b in new memory; gradients that arrive at one value from several sides."""
+    y = _ADD(a, b) if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else None
+    return evaluate(np.add, a, b) if y is None else y
+
+
+def _computes_floats(function: Any) -> bool:
+    return isinstance(function, np.ufunc) and bool({"f->f", "ff->f"} & set(function.types))
+
+
+def evaluate(function: Callable[..., Array], *operands: Array, **params: Any) -> Array:
+    """``function(*operands)``; the result of a large ufunc goes into pool memory of the operands' order."""
+    largest = max(operands, key=np.size, default=None)
+    if params or largest is None or largest.nbytes < memory.SMALLEST or not _computes_floats(function):
+        return function(*operands, **params)
+    dtype = np.result_type(*operands)
+    shapes = {operand.shape for operand in operands}
+    if dtype.kind != "f" or dtype != largest.dtype or (
+        len(shapes) > 1 and np.broadcast_shapes(*shapes) != largest.shape
+    ):
+        return function(*operands)
+    return function(*operands, out=memory.empty_like(largest))
