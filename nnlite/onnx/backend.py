@@ -23,7 +23,7 @@ from nnlite.onnx.reader import load
 from nnlite.onnx.tensors import element_type, widened
 
 
-class NnliteRep(BackendRep):  # type: ignore[misc]
+class NnliteRep(BackendRep):
     """A prepared model."""
 
     def __init__(self, module: GraphModule, model: onnx.ModelProto) -> None:
@@ -56,7 +56,7 @@ def _declared_type(entry: onnx.ValueInfoProto) -> np.dtype[Any] | None:
     return dtype if dtype is not None and dtype.name in ("float16", "bfloat16") else None
 
 
-class NnliteBackend(Backend):  # type: ignore[misc]
+class NnliteBackend(Backend):
     """``onnx.backend.base.Backend`` on nnlite; the CPU is the only device."""
 
     @classmethod

@@ -43,7 +43,7 @@ def _ones(view: NodeView, count: Any) -> Value:
 
 
 def _aligned(view: NodeView, a: Value | None, b: Value | None, axis: int) -> Value:
-    """b with axes of size 1 behind, so that its first axis lies at ``axis`` of a (from the end if negative)."""
+    """b with axes of size 1 behind, so that its first axis lies at ``axis`` of a."""
     shape = view.emit("shape_of", b)
     behind = view.emit("sub", _rank(view, a), _rank(view, b))
     if axis >= 0:

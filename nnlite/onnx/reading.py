@@ -159,6 +159,10 @@ class Reading:
         except KeyError:
             raise ModelError(f"{self.source}: {name!r} is used before anything computes it") from None
 
+    def _at_top(self) -> bool:
+        """Whether names are the file's own: neither in a function nor in a branch."""
+        return self.scope.outer is None and not self.scope.in_function
+
     def rank(self, value: Value) -> int | None:
         """The number of axes of ``value``, where the file tells it."""
         return self.arrays[value].ndim if value in self.arrays else self.ranks.get(value)
@@ -190,11 +194,10 @@ class Reading:
                     continue
                 if name in self.scope.values:
                     raise ModelError(f"{self.source}: the name {name!r} is defined twice")
-                if value is not None and value.node is not None and self.scope.outer is None:
-                    if not self.scope.in_function:
-                        value.name = self.unique(name)
-                        if name in self._declared:
-                            self.ranks.setdefault(value, self._declared[name])
+                if value is not None and value.node is not None and self._at_top():
+                    value.name = self.unique(name)
+                    if name in self._declared:
+                        self.ranks.setdefault(value, self._declared[name])
                 self.scope.values[name] = value
 
     def _read(self, proto: onnx.NodeProto, index: int) -> Sequence[Value | None]:
@@ -288,7 +291,7 @@ class Reading:
                             ("value_int", np.int64), ("value_ints", np.int64)):  # fmt: skip
             if (number := view.attribute(kind)) is not None:
                 array = np.asarray(number, dtype)
-                code = TensorProto.FLOAT if array.dtype.kind == "f" else TensorProto.INT64
+                code: int = TensorProto.FLOAT if array.dtype.kind == "f" else TensorProto.INT64
                 break
         else:
             if "value" not in attributes:
@@ -302,7 +305,7 @@ class Reading:
         self.kinds[value] = code
         if array.dtype.kind != "f" or array.size == 1:  # larger ones may be weights, which training changes
             self.foldable.add(value)
-        if self.scope.outer is None and not self.scope.in_function:
+        if self._at_top():
             self.origin.constants[name] = index
         else:
             value.name = self.unique(value.name)
@@ -362,7 +365,8 @@ class Reading:
             schema = onnx.defs.get_schema(proto.op_type, self.scope.version, "")
         except onnx.defs.SchemaError:
             return None
-        body: onnx.FunctionProto | None = schema.function_body if schema.has_function else None
+        defined = getattr(schema, "has_function", False)
+        body: onnx.FunctionProto | None = schema.function_body if defined else None
         return body
 
     def fold(

@@ -18,12 +18,13 @@ from nnlite.errors import ModelError
 Option = onnx.defs.OpSchema.FormalParameterOption
 Formals = tuple[tuple[str, str, frozenset[str], bool, bool], ...]
 
-_SPECIAL = {TensorProto.FLOAT: "float", TensorProto.DOUBLE: "double", TensorProto.BOOL: "bool"}
+_SPECIAL: dict[int, str] = {TensorProto.FLOAT: "float", TensorProto.DOUBLE: "double"}
+_NAMES: dict[int, str] = {code: name.lower() for name, code in TensorProto.DataType.items()} | _SPECIAL
 
 
 def kind_name(kind: int) -> str:
     """ONNX's name in type constraints: float, double, int64."""
-    return _SPECIAL.get(kind) or TensorProto.DataType.Name(kind).lower()
+    return _NAMES.get(kind, f"type {kind}")
 
 
 @lru_cache(maxsize=4096)
@@ -83,7 +84,7 @@ def result_kinds(
 
 
 def _named_by_attribute(op_type: str, attributes: Mapping[str, Any]) -> int | None:
-    name = {"Cast": "to", "EyeLike": "dtype"}.get(op_type)
+    name = {"Cast": "to", "EyeLike": "dtype"}.get(op_type, "")
     if name in attributes and attributes[name].type == onnx.AttributeProto.INT:
         kind = attributes[name].i
         return kind if kind in TensorProto.DataType.values() else None
@@ -94,5 +95,4 @@ def _named_by_attribute(op_type: str, attributes: Mapping[str, Any]) -> int | No
 
 def _code(text: str) -> int | None:
     name = text.removeprefix("tensor(").removesuffix(")")
-    codes = {kind_name(code): code for code in TensorProto.DataType.values() if code}
-    return codes.get(name)
+    return next((code for code, known in _NAMES.items() if known == name), None)

@@ -44,6 +44,7 @@ class NodeView:
         self.made: list[Node] = []
 
     def attribute(self, name: str, default: Any = None) -> Any:
+        """The attribute as a Python value, or ``default``."""
         self._looked_at.add(name)
         if name not in self._attributes:
             return default
@@ -61,13 +62,16 @@ class NodeView:
         return sorted(set(self._attributes) - self._looked_at)
 
     def input(self, index: int) -> Value | None:
+        """Input ``index``; None where it is absent."""
         return self.inputs[index] if index < len(self.inputs) else None
 
     def constant(self, index: int) -> Array | None:
+        """The array behind input ``index``, where known at load time."""
         value = self.input(index)
         return None if value is None else self._reading.arrays.get(value)
 
     def host(self, index: int, default: Any = None) -> Any:
+        """Input ``index`` as a param: a tuple or number where known, else the Value to read at run time."""
         value = self.input(index)
         if value is None:
             return default
@@ -88,6 +92,7 @@ class NodeView:
         return tuple(array.tolist()) if array.ndim else array.item()
 
     def scalar(self, index: int, default: Any = None) -> Any:
+        """Like :meth:`host`, for an input that holds one number in whatever shape."""
         value, array = self.input(index), self.constant(index)
         if value is None:
             return default
@@ -102,10 +107,12 @@ class NodeView:
         return self._reading.arrays.get(value)
 
     def known(self, value: Value | None) -> ArrayType | None:
+        """Shape and type of a constant."""
         array = None if value is None else self._reading.arrays.get(value)
         return None if array is None else ArrayType(array.shape, array.dtype)
 
     def rank(self, index: int) -> int | None:
+        """The number of axes of input ``index``, where the file tells it."""
         value = self.input(index)
         return None if value is None else self._reading.rank(value)
 
@@ -115,6 +122,7 @@ class NodeView:
         return None if value is None else self._reading.kinds.get(value)
 
     def emit(self, op: str, *inputs: Value | None, outputs: int = 1, **params: Any) -> Any:
+        """Add a node, or compute it at once where all is constant; the Value or the tuple of Values."""
         folded = self._reading.fold(op, inputs, params)
         if folded is not None:
             leaves = tuple(self.leaf(array) for array in folded)
@@ -140,10 +148,12 @@ class NodeView:
         return self._reading.read_branch(graph, f"{self.name}/")
 
     def leaf(self, array: Array) -> Value:
+        """A constant."""
         value = Value(name=f"{self.name}:constant_{len(self._reading.arrays)}")
         self._reading.arrays[value] = np.asarray(array)
         self._reading.foldable.add(value)
         return value
 
     def refuse(self, reason: str) -> NnliteError:
+        """The error that says why this node is not supported; raise it."""
         return ModelError(reason)

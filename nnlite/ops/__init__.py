@@ -14,8 +14,12 @@ from nnlite.ops import (
     logic,
     loss,
     norm,
+    padding,
+    pixel,
     pool,
     reduce,
+    reduce_more,
+    resize,
     shape,
 )
 from nnlite.ops.record import OPS, READERS, ArrayType, Context, ErrorSample, Op, Sample, register
@@ -39,8 +43,12 @@ __all__ = [
     "logic",
     "loss",
     "norm",
+    "padding",
+    "pixel",
     "pool",
     "reduce",
+    "reduce_more",
     "register",
+    "resize",
     "shape",
 ]

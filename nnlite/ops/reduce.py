@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from nnlite.errors import DTypeError, ShapeError
 from nnlite.layout import Array
-from nnlite.node import Node
+from nnlite.node import Node, Value
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -40,12 +40,21 @@ def normalise_axes(op: str, axes: Axes, ndim: int) -> tuple[int, ...]:
     return result
 
 
+UNDEFINED_WITHOUT_ELEMENTS = ("mean", "max", "min")
+
+
+def _meant(axes: Axes, empty_is_all: bool) -> Axes:
+    """Axes that a model file computes may turn out to be none, which means all of them."""
+    return None if empty_is_all and axes is not None and not len(axes) else axes
+
+
 def _shape_rule(op: str, numbers: str) -> Callable[..., ArrayType]:
-    def rule(x: ArrayType, axes: Axes, keepdims: bool) -> ArrayType:
+    def rule(x: ArrayType, axes: Axes, keepdims: bool, empty_is_all: bool = False) -> ArrayType:
+        axes = _meant(axes, empty_is_all)
         if x.dtype.kind not in numbers:
             raise DTypeError(f"{op}: x is {x.dtype}, which is not taken; convert with astype")
         reduced = normalise_axes(op, axes, len(x.shape))
-        if op != "sum" and any(x.shape[axis] == 0 for axis in reduced):
+        if op in UNDEFINED_WITHOUT_ELEMENTS and any(x.shape[axis] == 0 for axis in reduced):
             raise ShapeError(f"{op}: x {list(x.shape)} has no elements along the reduced axes")
         if keepdims:
             return ArrayType(tuple(1 if i in reduced else n for i, n in enumerate(x.shape)), x.dtype)
@@ -54,23 +63,23 @@ def _shape_rule(op: str, numbers: str) -> Callable[..., ArrayType]:
     return rule
 
 
-def _spread(ctx: Context, gy: Array) -> Array:
+def spread(ctx: Context, gy: Array) -> Array:
     """gy with the reduced axes back as axes of size 1."""
     return np.expand_dims(gy, ctx.values["axes"]) if not ctx.params["keepdims"] else gy
 
 
-def _remember(ctx: Context, op: str, x: Array, axes: Axes) -> tuple[int, ...]:
+def remember_axes(ctx: Context, op: str, x: Array, axes: Axes) -> tuple[int, ...]:
     reduced = normalise_axes(op, axes, x.ndim)
     ctx.values["axes"], ctx.values["x_shape"] = reduced, x.shape
     return reduced
 
 
 def _broadcast(gy: Array, ctx: Context) -> Array:
-    return np.broadcast_to(_spread(ctx, gy), ctx.values["x_shape"])
+    return np.broadcast_to(spread(ctx, gy), ctx.values["x_shape"])
 
 
 def sum_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
-    reduced = _remember(ctx, "sum", x, axes)
+    reduced = remember_axes(ctx, "sum", x, axes)
     return np.asarray(x.sum(reduced, keepdims=keepdims, dtype=x.dtype))
 
 
@@ -79,7 +88,7 @@ def sum_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None
 
 
 def mean_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
-    reduced = _remember(ctx, "mean", x, axes)
+    reduced = remember_axes(ctx, "mean", x, axes)
     return np.asarray(x.mean(reduced, keepdims=keepdims))
 
 
@@ -90,7 +99,7 @@ def mean_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | Non
 
 
 def max_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
-    reduced = _remember(ctx, "max", x, axes)
+    reduced = remember_axes(ctx, "max", x, axes)
     largest = x.max(reduced, keepdims=True)
     if ctx.recording:
         hits = x == largest
@@ -100,7 +109,7 @@ def max_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
 
 def max_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     assert ctx.saved is not None and ctx.saved[0] is not None
-    return ((_spread(ctx, gy) * ctx.saved[0]).astype(gy.dtype),)
+    return ((spread(ctx, gy) * ctx.saved[0]).astype(gy.dtype),)
 
 
 def _samples() -> Iterator[Sample]:
@@ -115,20 +124,28 @@ def _errors() -> Iterator[ErrorSample]:
     yield ErrorSample(DTypeError, "not taken", np.array(["a"]), axes=None, keepdims=False)
 
 
-def _read_reduce(op: str, axes_input_since: int) -> Reader:
+def read_reduce(
+    op: str,
+    axes_input_since: int,
+    before: Callable[[OnnxNode], Value] | None = None,
+    after: str | None = None,
+) -> Reader:
+    """Reader of a reduction, of what ``before`` emits instead of the input, with the op ``after`` behind."""
+
     def read(n: OnnxNode) -> Any:
         axes = n.host(1) if n.version >= axes_input_since else n.attribute("axes")
         noop, keepdims = n.attribute("noop_with_empty_axes", 0), bool(n.attribute("keepdims", 1))
-        if axes is None or axes == ():
-            if noop:
-                return n.emit("identity", n.inputs[0])
-            axes = None
-        return n.emit(op, n.inputs[0], axes=axes, keepdims=keepdims)
+        x = n.inputs[0] if before is None else before(n)
+        if isinstance(axes, Value):
+            y = n.emit(op, x, axes=axes, keepdims=keepdims, empty_is_all=not noop)
+        else:
+            y = n.emit(op, x, axes=(() if noop else None) if not axes else axes, keepdims=keepdims)
+        return y if after is None else n.emit(after, y)
 
     return read
 
 
-def _write_reduce(op_type: str, axes_input_since: int) -> Writer:
+def write_reduce(op_type: str, axes_input_since: int) -> Writer:
     def write(w: OnnxWriter, node: Node) -> str:
         axes, keepdims = node.params["axes"], int(node.params["keepdims"])
         if axes is None:
@@ -140,7 +157,7 @@ def _write_reduce(op_type: str, axes_input_since: int) -> Writer:
     return write
 
 
-def _register_reduction(
+def register_reduction(
     name: str,
     symbol: str,
     gradient: str,
@@ -149,33 +166,46 @@ def _register_reduction(
     backward: Callable[..., Sequence[Array | None]],
     onnx: str,
     axes_input_since: int,
+    source: str = "",
+    reads: Mapping[str, Reader] | None = None,
+    samples: Callable[[], Iterator[Sample]] = _samples,
 ) -> None:
+    """The record of a reduction with the params axes and keepdims."""
+
+    def run(ctx: Context, x: Array, axes: Axes, keepdims: bool, empty_is_all: bool = False) -> Array:
+        return forward(ctx, x, _meant(axes, empty_is_all), keepdims)
+
     register(
         Op(
             name=name,
             formula=f"y = {symbol} of x over the given axes (all when None); keepdims keeps them as size 1",
             gradient=gradient,
-            source=f"ONNX {onnx}-{axes_input_since}; torch.{name}",
+            source=source or f"ONNX {onnx}-{axes_input_since}; torch.{name}",
             shape=_shape_rule(name, numbers),
-            forward=forward,
+            forward=run,
             backward=backward,
-            samples=_samples,
+            samples=samples,
             errors=_errors,
-            reads={onnx: _read_reduce(name, axes_input_since)},
-            writes=_write_reduce(onnx, axes_input_since),
+            reads={onnx: read_reduce(name, axes_input_since)} | dict(reads or {}),
+            writes=write_reduce(onnx, axes_input_since),
         )
     )
 
 
-_register_reduction(
-    "sum", "Σ", "gx = gy, repeated along the reduced axes", "fiu", sum_forward, sum_backward, "ReduceSum", 13
-)
-_register_reduction(
+register_reduction(
+    "sum", "Σ", "gx = gy, repeated along the reduced axes", "fiu", sum_forward, sum_backward, "ReduceSum", 13,
+    reads={
+        "ReduceL1": read_reduce("sum", 18, before=lambda n: n.emit("abs", n.inputs[0])),
+        "ReduceSumSquare": read_reduce("sum", 18, before=lambda n: n.emit("mul", n.inputs[0], n.inputs[0])),
+        "ReduceLogSum": read_reduce("sum", 18, after="log"),
+    },
+)  # fmt: skip
+register_reduction(
     "mean", "mean", "gx = gy / count, repeated along the reduced axes", "f",
     mean_forward, mean_backward, "ReduceMean", 18,
 )  # fmt: skip
-_register_reduction(
-    "max", "maximum", "gx = gy at the maximum, shared equally among ties", "fiu",
+register_reduction(
+    "max", "maximum", "gx = gy at the maximum, shared equally among ties", "fiub",
     max_forward, max_backward, "ReduceMax", 18,
 )  # fmt: skip
 
