@@ -44,9 +44,9 @@ def run_ort() -> Callable[..., list[np.ndarray]]:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads, options.log_severity_level = 2, 4
-        source = model if isinstance(model, bytes) else str(model)
         if hasattr(model, "SerializeToString"):
-            source = model.SerializeToString()
+            model = model.SerializeToString()
+        source = model if isinstance(model, bytes) else str(model)  # str() of a large ModelProto takes seconds
         session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         if not isinstance(inputs, Mapping):
             inputs = dict(zip([entry.name for entry in session.get_inputs()], inputs, strict=True))
