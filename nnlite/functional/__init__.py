@@ -101,7 +101,14 @@ from nnlite.functional.pool import (
     avg_pool2d,
     max_pool2d,
 )
+from nnlite.functional.resize import (
+    channel_shuffle,
+    interpolate,
+    pixel_shuffle,
+    pixel_unshuffle,
+)
 from nnlite.functional.shape import (
+    PAD_MODES,
     cat,
     concat,
     flatten,
@@ -114,6 +121,7 @@ from nnlite.functional.sizes import (
 )
 
 __all__ = [
+    "PAD_MODES",
     "Size",
     "abs",
     "acos",
@@ -128,6 +136,7 @@ __all__ = [
     "cat",
     "ceil",
     "celu",
+    "channel_shuffle",
     "clamp",
     "concat",
     "conv2d",
@@ -153,6 +162,7 @@ __all__ = [
     "hardswish",
     "hardtanh",
     "instance_norm",
+    "interpolate",
     "isnan",
     "layer_norm",
     "le",
@@ -176,6 +186,8 @@ __all__ = [
     "normalize",
     "pad",
     "permute",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "prelu",
     "reciprocal",
     "relu",

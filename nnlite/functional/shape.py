@@ -8,17 +8,24 @@ from nnlite.errors import OperandError, ShapeError
 from nnlite.ops import OPS
 from nnlite.tensors import Tensor, apply
 
+PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+"""PyTorch's names of the ways to pad -> ONNX's."""
 
-def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
-    """Pad the last axes: (left, right), (left, right, top, bottom), ... as in PyTorch."""
-    if mode != "constant":
-        raise OperandError(f"pad: mode={mode!r} is not supported, only 'constant'")
+
+def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """Pad the last axes: (left, right), (left, right, top, bottom), ... as in PyTorch.
+
+    ``mode``: "constant" (``value``, 0 by default), "reflect", "replicate" or "circular".
+    """
+    if mode not in PAD_MODES:
+        raise OperandError(f"pad: mode={mode!r} must be one of {', '.join(PAD_MODES)}")
     if len(pad) % 2 or len(pad) > 2 * x.ndim:
         raise ShapeError(f"pad: {len(pad)} pads do not pair up with the {x.ndim} axes of x")
     given = len(pad) // 2
     before = [0] * (x.ndim - given) + [pad[2 * i] for i in reversed(range(given))]
     after = [0] * (x.ndim - given) + [pad[2 * i + 1] for i in reversed(range(given))]
-    return apply(OPS["pad"], x, pads=(*before, *after), value=value)
+    number = 0.0 if value is None else value
+    return apply(OPS["pad"], x, pads=(*before, *after), value=number, mode=PAD_MODES[mode])
 
 
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:

@@ -76,6 +76,21 @@ LAYERS = [
     ("InstanceNorm1d", (3,), {"affine": True}, (2, 3, 5)),
     ("LocalResponseNorm", (3, 0.1, 0.5, 2.0), {}, (2, 6, 3, 3)),
     ("LocalResponseNorm", (4,), {}, (2, 6, 3)),
+    ("Upsample", (), {"scale_factor": 2}, (2, 3, 4, 5)),
+    ("Upsample", ((7, 3), None, "bilinear", True), {}, (2, 3, 4, 5)),
+    ("UpsamplingNearest2d", (), {"scale_factor": 2}, (2, 3, 4, 5)),
+    ("UpsamplingBilinear2d", (6,), {}, (2, 3, 4, 5)),
+    ("PixelShuffle", (2,), {}, (2, 8, 4, 5)),
+    ("PixelUnshuffle", (2,), {}, (2, 3, 4, 6)),
+    ("ChannelShuffle", (2,), {}, (2, 6, 4, 5)),
+    ("ConstantPad1d", (1, 0.5), {}, (2, 3, 5)),
+    ("ConstantPad2d", ((1, 2, 0, -1), 0.5), {}, (2, 3, 4, 5)),
+    ("ZeroPad2d", (1,), {}, (2, 3, 4, 5)),
+    ("ReflectionPad1d", ((1, 2),), {}, (2, 3, 5)),
+    ("ReflectionPad2d", (2,), {}, (2, 3, 4, 5)),
+    ("ReplicationPad1d", (6,), {}, (2, 3, 5)),
+    ("ReplicationPad2d", ((1, 0, 2, 3),), {}, (2, 3, 4, 5)),
+    ("CircularPad2d", (2,), {}, (2, 3, 4, 5)),
 ]
 
 

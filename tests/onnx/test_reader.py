@@ -282,7 +282,7 @@ REFUSED = {
     "mask": ([("Dropout", ["x"], ["y", "mask"])], {}, "mask output is not supported"),
     "indices": ([("MaxPool", ["x"], ["y", "i"], dict(kernel_shape=[2, 2]))], {}, "Indices"),
     "kernel": ([("Conv", ["x", "w"], ["y"], dict(kernel_shape=[5, 5]))], W, "disagrees with the weight's"),
-    "mode": ([("Pad", ["x", "p"], ["y"], dict(mode="reflect"))], {"p": np.zeros(8, int)}, "mode 'reflect'"),
+    "mode": ([("Pad", ["x", "p"], ["y"], dict(mode="mirror"))], {"p": np.zeros(8, int)}, "mode 'mirror'"),
     "used early": ([("Relu", ["z"], ["y"]), ("Relu", ["x"], ["z"])], {}, "'z' is used before"),
     "wrong type": (
         [("Reshape", ["x", "s"], ["y"])],

@@ -34,6 +34,8 @@ NOT_IN_OLD_OPSETS = {
     # (op, oldest operator set that can say it): the writer must refuse below
     "avg_pool2d": (19, lambda params: tuple(params["dilation"]) != (1, 1)),
     "shape_of": (15, lambda params: params.get("start", 0) or params.get("end") is not None),
+    "pad": (19, lambda params: params.get("mode") == "wrap"),
+    "resize": (18, lambda params: params.get("antialias")),
     "cross_entropy": (99, lambda params: params["label_smoothing"]),
 }
 
