@@ -209,7 +209,7 @@ def _grouped(number: int) -> str:
 
 
 def _size(number: int) -> str:
-    return f"{number / 1e6:,.2f} MB" if number >= 1e4 else f"{number / 1e3:,.2f} kB"
+    return f"{number / 1e6:,.1f} MB" if number >= 1e6 else f"{number / 1e3:,.1f} kB"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
