@@ -7,6 +7,7 @@ first order.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nnlite import layout
-from nnlite.errors import DTypeError, GradientError
+from nnlite.errors import DTypeError, GradientError, ShapeError
 from nnlite.layout import Array
 from nnlite.node import Node, Value
 from nnlite.ops.record import ArrayType, Context, Op, Params
@@ -37,6 +38,28 @@ def set_grad_enabled(enabled: bool) -> Iterator[None]:
         yield
     finally:
         _mode.enabled = before
+
+
+@contextmanager
+def byte_budget(limit: int | None) -> Iterator[None]:
+    """Within the block no op may compute an array of more than ``limit`` bytes: it raises before it tries."""
+    before = getattr(_mode, "budget", None)
+    _mode.budget = limit
+    try:
+        yield
+    finally:
+        _mode.budget = before
+
+
+def _check_budget(op: Op, types: Sequence[ArrayType]) -> None:
+    limit = getattr(_mode, "budget", None)
+    for shape, dtype in types if limit is not None else ():
+        # An axis of size 0 does not excuse the others: NumPy counts them when it makes the array.
+        if dtype.itemsize * math.prod(max(size, 1) for size in shape) > limit:
+            raise ShapeError(
+                f"{op.name}: a result of shape {list(shape)} and type {dtype} is beyond the budget of "
+                f"{limit} bytes; raise NNLITE_MAX_TENSOR_BYTES if you trust the file"
+            )
 
 
 def no_grad() -> Any:
@@ -87,6 +110,7 @@ def apply(
     """
     types = [None if a is None else ArrayType(a.shape, a.dtype) for a in arrays]
     output_types = op.output_types(types, params)
+    _check_budget(op, output_types)
     recording = grad_enabled() and op.backward is not None
     needs = tuple(recording and value is not None and value.requires_grad for value in values)
     context = Context(params, needs)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -28,6 +29,11 @@ from nnlite.layout import Array
 ALIGNMENT = 64
 SMALLEST = 4096  # smaller arrays are cheaper straight from NumPy
 MAX_BYTES = 1 << 46  # what an address space can hold; larger requests are arithmetic gone wrong
+
+
+def max_tensor_bytes() -> int:
+    """Largest array that a model file may hold or compute (``NNLITE_MAX_TENSOR_BYTES``, 2 GiB by default)."""
+    return int(os.environ.get("NNLITE_MAX_TENSOR_BYTES", 1 << 31))
 
 
 @dataclass(frozen=True)

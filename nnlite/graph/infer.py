@@ -50,6 +50,8 @@ def infer_types(graph: Graph, inputs: Mapping[Value, ArrayType]) -> Types:
             raise NotImplementedError(f"{node.name}: a shape depends on the data in {missing}") from None
         operand_types = [None if value is None else types[value] for value in node.inputs]
         outputs = node.op.output_types(operand_types, params)
+        if any(-1 in output.shape for output in outputs):
+            raise NotImplementedError(f"{node.name}: how much comes out depends on data")
         types.update(zip(node.outputs, outputs, strict=True))
         known.update(_computed(node, params, types, known))
     return types

@@ -10,11 +10,12 @@ import numpy as np
 
 from nnlite import autograd
 from nnlite import functional as F
-from nnlite.errors import DTypeError, ModelError, ShapeError
+from nnlite.errors import DTypeError, ModelError, NnliteError, ShapeError
 from nnlite.graph.branch import BRANCH, chosen
 from nnlite.graph.ir import Graph
 from nnlite.graph.trainable import parameter_leaves
 from nnlite.layout import Array
+from nnlite.memory import max_tensor_bytes
 from nnlite.nn import Buffer, Module, Parameter
 from nnlite.nn.parameter import State
 from nnlite.node import Node, Value
@@ -22,6 +23,19 @@ from nnlite.tensors import Tensor, apply_many
 
 Sizes = tuple[int | None, ...]
 """Sizes of an input's axes; None where any will do."""
+
+MAX_PARAM = 1 << 16
+"""More numbers than any list of sizes, axes or bounds has."""
+
+MALFORMED = (TypeError, ValueError, LookupError, ArithmeticError)
+"""What NumPy and Python raise where a file's numbers make no sense."""
+
+
+def _as_param(node: Node, name: str, tensor: Tensor) -> Any:
+    """What a graph computed, as Python numbers."""
+    if tensor.size > MAX_PARAM:
+        raise ShapeError(f"{node.op.name}: {name} has {tensor.size} numbers, more than {MAX_PARAM}")
+    return tensor.numpy().tolist()
 
 
 class GraphModule(Module):
@@ -42,6 +56,8 @@ class GraphModule(Module):
         self.graph = graph
         self.origin = origin
         """Where the graph was read from (``nnlite.onnx``), for writing it back."""
+        self.from_file = origin is not None
+        """Whether the graph comes from a file: then no node may compute more than the budget of bytes."""
         self.input_sizes = None if input_sizes is None else tuple(input_sizes)
         if leaves is None:
             trainable = parameter_leaves(graph)
@@ -75,8 +91,9 @@ class GraphModule(Module):
     def forward(self, *inputs: Tensor) -> Any:
         """The output, or a tuple of all outputs, of the inputs in the graph's order."""
         values: dict[Value, Tensor] = {}
-        for _ in self._steps(inputs, values):
-            pass
+        with autograd.byte_budget(max_tensor_bytes() if self.from_file else None):
+            for _ in self._steps(inputs, values):
+                pass
         outputs = tuple(values[value] for value in self.graph.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
@@ -90,7 +107,12 @@ class GraphModule(Module):
         values.update(zip(self.graph.inputs, inputs, strict=True))
         trainable = self.trainable_nodes() if self.training else set()
         for node, dying in zip(self.graph.nodes, self._last_uses, strict=True):
-            results = self._run_node(node, values, node in trainable)
+            try:
+                results = self._run_node(node, values, node in trainable)
+            except MALFORMED as error:
+                if isinstance(error, NnliteError) or not self.from_file:
+                    raise
+                raise ModelError(f"{node.name}: malformed: {type(error).__name__}: {error}") from error
             yield node, results
             values.update(zip(node.outputs, results, strict=True))
             for value in dying:
@@ -112,7 +134,7 @@ class GraphModule(Module):
             return self._run_branch(node, values, training)
         operands = [None if value is None else values[value] for value in node.inputs]
         params = {
-            name: values[param].numpy().tolist() if isinstance(param, Value) else param
+            name: _as_param(node, name, values[param]) if isinstance(param, Value) else param
             for name, param in node.params.items()
         }
         if training and node.op.name == "dropout":
@@ -181,7 +203,7 @@ class GraphModule(Module):
         graph = self.graph.between(inputs, outputs)
         leaves = {value: self._leaves[value] for value in graph.arrays}
         part = GraphModule(graph, leaves=leaves)
-        part.training = self.training
+        part.training, part.from_file = self.training, self.from_file
         return part
 
     def cut(self, at: str | Value) -> tuple[GraphModule, GraphModule]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
 from nnlite.node import Value
 from nnlite.onnx.view import NodeView
@@ -76,9 +75,3 @@ def _as_host(view: NodeView, value: Value) -> Any:
     array = view.array(value)
     return value if array is None else tuple(array.tolist())
 
-
-def element_code(to: Any) -> Any:
-    """Until operator set 5 Cast named its type in words."""
-    if isinstance(to, str):
-        return TensorProto.DataType.Value(to.upper()) if to.upper() in TensorProto.DataType.keys() else to  # noqa: SIM118
-    return to

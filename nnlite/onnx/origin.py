@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import onnx
 
+from nnlite.graph.module import MALFORMED
 from nnlite.layout import Array
 
-MALFORMED = (TypeError, ValueError, LookupError, ArithmeticError)
-"""What NumPy and Python raise where a file's numbers make no sense, such as a shape of three axes."""
+__all__ = ["MALFORMED", "Origin", "Problem"]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,10 @@ from onnx import numpy_helper
 
 from nnlite.errors import ModelError
 from nnlite.layout import Array
+from nnlite.memory import max_tensor_bytes
 
 MAX_RANK = 32
 """More axes than NumPy 1 has."""
-
-
-def max_tensor_bytes() -> int:
-    """Largest tensor that a file may hold (``NNLITE_MAX_TENSOR_BYTES``, 2 GiB by default)."""
-    return int(os.environ.get("NNLITE_MAX_TENSOR_BYTES", 1 << 31))
 
 
 def element_type(code: int, what: str) -> np.dtype[Any]:

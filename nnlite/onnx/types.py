@@ -85,8 +85,10 @@ def result_kinds(
 
 def _named_by_attribute(op_type: str, attributes: Mapping[str, Any]) -> int | None:
     name = {"Cast": "to", "EyeLike": "dtype"}.get(op_type, "")
-    if name in attributes and attributes[name].type == onnx.AttributeProto.INT:
+    if name in attributes:
         kind = attributes[name].i
+        if attributes[name].s:  # until operator set 5 Cast named its type in words
+            kind = TensorProto.DataType.__members__.get(attributes[name].s.decode("utf-8", "replace").upper(), 0)
         return kind if kind in TensorProto.DataType.values() else None
     if op_type == "ConstantOfShape":
         return attributes["value"].t.data_type if "value" in attributes else TensorProto.FLOAT

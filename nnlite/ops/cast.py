@@ -9,7 +9,7 @@ import numpy as np
 
 from nnlite.errors import DTypeError
 from nnlite.layout import Array
-from nnlite.node import Node
+from nnlite.node import Node, Value
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -23,6 +23,13 @@ from nnlite.ops.record import (
 )
 
 
+NAMES = (
+    "FLOAT", "UINT8", "INT8", "UINT16", "INT16", "INT32", "INT64", "BOOL", "FLOAT16", "DOUBLE", "UINT32",
+    "UINT64", "BFLOAT16",
+)  # fmt: skip
+"""ONNX's element types that can be computed with."""
+
+
 def cast_shape(x: ArrayType, dtype: str) -> ArrayType:
     if np.dtype(dtype).kind not in "fiub":
         raise DTypeError(f"cast: {dtype} is not a number type")
@@ -31,7 +38,8 @@ def cast_shape(x: ArrayType, dtype: str) -> ArrayType:
 
 def cast_forward(ctx: Context, x: Array, dtype: str) -> Array:
     ctx.values["dtype"] = x.dtype
-    return x.astype(dtype)
+    with np.errstate(all="ignore"):  # what becomes of an infinity or a NaN as an integer is not defined
+        return x.astype(dtype)
 
 
 def cast_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
@@ -44,17 +52,35 @@ def cast_samples() -> Iterator[Sample]:
     yield Sample(np.array([1.7, -1.7]), dtype="int64", gradcheck=False)
 
 
-def read_cast(n: OnnxNode) -> Any:
-    from onnx import helper
+def emit_cast(n: OnnxNode, x: Value | None, kind: Any) -> Any:
+    """x as ONNX's element type ``kind``; half precision is rounded so, but computed in float32."""
+    from onnx import TensorProto, helper
 
+    name = TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else None
+    if name not in NAMES:
+        raise n.refuse(f"the element type {name or kind} is not supported")
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind))
+    y = n.emit("cast", x, dtype=dtype.name)
+    return n.emit("cast", y, dtype="float32") if name in ("FLOAT16", "BFLOAT16") else y
+
+
+def read_cast(n: OnnxNode) -> Any:
     n.attribute("saturate")  # both matter to 8-bit floats only, which are not supported
     n.attribute("round_mode")
-    try:
-        name = np.dtype(helper.tensor_dtype_to_np_dtype(n.attribute("to"))).name
-    except (KeyError, ValueError, TypeError):
-        raise n.refuse(f"the element type {n.attribute('to')} is not known") from None
-    # Half precision is computed in float32.
-    return n.emit("cast", n.inputs[0], dtype="float32" if name in ("float16", "bfloat16") else name)
+    to = n.attribute("to")
+    if isinstance(to, str):  # until operator set 5 in words
+        from onnx import TensorProto
+
+        to = dict(TensorProto.DataType.items()).get(to.upper(), to)
+    return emit_cast(n, n.inputs[0], to)
+
+
+def read_cast_like(n: OnnxNode) -> Any:
+    n.attribute("saturate")
+    n.attribute("round_mode")
+    if n.kind(1) is None:
+        raise n.refuse("the element type of its second input is not known")
+    return emit_cast(n, n.inputs[0], n.kind(1))
 
 
 def write_cast(w: OnnxWriter, node: Node) -> str:
@@ -74,7 +100,7 @@ register(
         backward=cast_backward,
         samples=cast_samples,
         errors=lambda: [ErrorSample(DTypeError, "not a number type", (2, 3), dtype="str")],
-        reads={"Cast": read_cast},
+        reads={"Cast": read_cast, "CastLike": read_cast_like},
         writes=write_cast,
     )
 )

@@ -182,11 +182,19 @@ def _variadic_reader(name: str) -> Reader:
 
 def read_pow(n: OnnxNode) -> Any:
     """The result has the base's type; an integer exponent must not widen float32 to float64."""
+    from onnx import helper
+
     base, exponent = n.inputs
-    known = n.constant(1)
-    if known is not None and known.dtype.kind in "iu":
-        exponent = n.leaf(known.astype(np.float32))
-    return n.emit("pow", base, exponent)
+    if n.kind(0) is None or n.kind(1) is None:
+        raise n.refuse("the element types of its inputs are not known")
+    kinds = [np.dtype(helper.tensor_dtype_to_np_dtype(n.kind(i))) for i in (0, 1)]
+    first, second = (np.dtype(np.float32) if "float16" in kind.name else kind for kind in kinds)
+    if first == second:
+        return n.emit("pow", base, exponent)
+    if first.kind == "f":
+        return n.emit("pow", base, n.emit("cast", exponent, dtype=first.name))
+    wide = [n.emit("cast", operand, dtype="float64") for operand in (base, exponent)]
+    return n.emit("cast", n.emit("pow", *wide), dtype=first.name)
 
 
 _READERS = {"maximum": _variadic_reader("maximum"), "minimum": _variadic_reader("minimum"), "pow": read_pow}

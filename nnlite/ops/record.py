@@ -23,7 +23,7 @@ Needs = tuple[bool, ...]
 
 
 class ArrayType(NamedTuple):
-    """Shape and element type of an array, without the array."""
+    """Shape and element type of an array, without the array. A size of -1 depends on data."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

@@ -34,7 +34,9 @@ def test_outputs_are_what_the_shape_rule_says(op, sample, dtype):
     types = [None if a is None else ArrayType(a.shape, a.dtype) for a in arrays]
     expected = op.output_types(types, sample.params)
     outputs = apply_many(op, *[None if a is None else Tensor(a) for a in arrays], **sample.params)
-    assert [ArrayType(y.shape, y.dtype) for y in outputs] == list(expected)
+    for y, (shape, dtype) in zip(outputs, expected, strict=True):
+        known = tuple(-1 if wanted == -1 else size for size, wanted in zip(y.shape, shape, strict=True))
+        assert (known, y.dtype) == (shape, dtype)
     assert all(type(y._array) is np.ndarray for y in outputs)
 
 
