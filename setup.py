@@ -30,6 +30,7 @@ SOURCES = ["csrc/bind/native.cpp", "csrc/bind/rows.cpp"] + [
         "conv2d",
         "conv2d_depthwise",
         "conv2d_grad",
+        "conv2d_winograd",
         "eltwise",
         "norm",
         "pool2d",

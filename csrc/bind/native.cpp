@@ -58,6 +58,11 @@ void depthwise_single(const Conv2d& g) {
     depthwise(g);
     require(g.K == g.C, "this depthwise kernel takes K=C");
 }
+void winograd(const Conv2d& g) {
+    require(g.R == 3 && g.S == 3 && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1 &&
+                g.groups == 1,
+            "winograd takes 3x3 kernels, stride 1, dilation 1, groups=1");
+}
 using Rule = void (*)(const Conv2d&);
 
 template <Conv2dSize size>
@@ -106,6 +111,10 @@ void bind_conv2d(py::module_& m) {
     NNLITE_BIND(forward, conv2d_forward_igemm, any);
     NNLITE_BIND(forward, conv2d_forward_stem, stem);
     NNLITE_BIND(forward, conv2d_forward_depthwise, depthwise);
+    NNLITE_BIND(forward, conv2d_forward_winograd2, winograd);
+    NNLITE_BIND(forward, conv2d_forward_winograd4, winograd);
+    NNLITE_BIND(grad_input, conv2d_grad_input_winograd2, winograd);
+    NNLITE_BIND(grad_input, conv2d_grad_input_winograd4, winograd);
     NNLITE_BIND(grad_input, conv2d_grad_input_igemm, any);
     NNLITE_BIND(grad_input, conv2d_grad_input_depthwise, depthwise_single);
     NNLITE_BIND(grad_weight, conv2d_grad_weight_gemm, any);

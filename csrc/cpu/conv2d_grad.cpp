@@ -40,7 +40,7 @@ void conv2d_grad_input_igemm(const Conv2d& g, const float* gy, const float* w, f
             const Gather gather = grad_input_gather(g, gy, gx, plan.zeros, phase_h, phase_w);
             const Panels panels(kernels(), C, gather.taps() * K);
             if (gather.rows() == 0) continue;
-            pack_weights(panels, view, gather.h, gather.w, plan.packed);
+            pack_weights(kernels(), panels, view, gather.h, gather.w, plan.packed);
             gather_gemm(kernels(), gather, panels, plan.packed, K, g.groups, nullptr);
         }
 }

@@ -17,6 +17,18 @@ size_t conv2d_forward_stem_workspace(const Conv2d& g);
 void conv2d_forward_stem(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
                          void* workspace);
 
+// 3x3, stride 1, no dilation, ungrouped: F(2x2, 3x3) and F(4x4, 3x3)
+size_t conv2d_forward_winograd2_workspace(const Conv2d& g);
+void conv2d_forward_winograd2(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
+                              void* workspace);
+size_t conv2d_forward_winograd4_workspace(const Conv2d& g);
+void conv2d_forward_winograd4(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
+                              void* workspace);
+size_t conv2d_grad_input_winograd2_workspace(const Conv2d& g);
+void conv2d_grad_input_winograd2(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace);
+size_t conv2d_grad_input_winograd4_workspace(const Conv2d& g);
+void conv2d_grad_input_winograd4(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace);
+
 size_t conv2d_forward_depthwise_workspace(const Conv2d& g);
 void conv2d_forward_depthwise(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
                               void* workspace);

@@ -5,10 +5,10 @@
 #include "parallel.h"
 
 namespace nnlite {
-namespace {
 
-// One tap of one panel: [depth][width], from rows or from columns of w, whichever is contiguous.
-void pack_tap(const WeightView& v, const float* w, int64_t columns, int64_t width, float* to) {
+void pack_tap(const Kernels& k, const WeightView& v, const float* w, int64_t columns, int64_t width, float* to) {
+    if (v.depth_stride == 1 && v.column_stride != 1)
+        return k.pack_transposed(v.depth, columns, width, w, v.column_stride, to);
     for (int64_t d = 0; d < v.depth; ++d, to += width) {
         const float* from = w + d * v.depth_stride;
         if (v.column_stride == 1)
@@ -19,9 +19,8 @@ void pack_tap(const WeightView& v, const float* w, int64_t columns, int64_t widt
     }
 }
 
-}  // namespace
-
-void pack_weights(const Panels& panels, const WeightView& view, const Axis& h, const Axis& w, float* packed) {
+void pack_weights(const Kernels& k, const Panels& panels, const WeightView& view, const Axis& h, const Axis& w,
+                  float* packed) {
     const int64_t count = panels.count();
     const int64_t work = panels.length * panels.width;
     parallel_for(view.groups * count, grain_for(work, 1 << 15), [&](int64_t begin, int64_t end) {
@@ -32,7 +31,7 @@ void pack_weights(const Panels& panels, const WeightView& view, const Axis& h, c
             float* to = packed + group * panels.floats() + panels.start(panel);
             for (int64_t a = 0; a < h.taps; ++a)
                 for (int64_t b = 0; b < w.taps; ++b, to += view.depth * width)
-                    pack_tap(view, from + h.weight_tap(a) * view.r_stride + w.weight_tap(b) * view.s_stride,
+                    pack_tap(k, view, from + h.weight_tap(a) * view.r_stride + w.weight_tap(b) * view.s_stride,
                              panels.columns_of(panel), width, to);
         }
     });

@@ -35,8 +35,12 @@ struct Panels {
     }
 };
 
+// One tap of one panel: `columns` columns of w, with zeros up to `width`, to [depth][width].
+void pack_tap(const Kernels& k, const WeightView& view, const float* w, int64_t columns, int64_t width, float* to);
+
 // packed[group][panel][tap][depth][column]; columns beyond the last are zero.
-void pack_weights(const Panels& panels, const WeightView& view, const Axis& h, const Axis& w, float* packed);
+void pack_weights(const Kernels& k, const Panels& panels, const WeightView& view, const Axis& h, const Axis& w,
+                  float* packed);
 
 // out = bias + gather · packed, all groups. `depth` elements of each source pixel are read from the group's offset.
 void gather_gemm(const Kernels& k, const Gather& gather, const Panels& panels, const float* packed, int64_t depth,

@@ -110,6 +110,28 @@ struct AdamStep {
     float *new_weight, *new_mean, *new_square;
 };
 
+// to = L from L^T for each channel, where L is one of Winograd's transforms (isa/winograd.inl): squares of
+// elements, `row` apart vertically and `column` horizontally. Of a square of pixels only the rows
+// [top, bottom) and columns [left, right) exist: others are zeros, or are not stored.
+struct WinogradMap {
+    int64_t channels;
+    const float* from;
+    int64_t from_row, from_column;
+    float* to;
+    int64_t to_row, to_column;
+    int64_t top, bottom, left, right;
+    const float* bias;  // added to what is stored, or null
+};
+
+// Transforms of F(m x m, 3x3).
+struct WinogradKernels {
+    void (*data)(const WinogradMap&);            // pixels [m + 2]^2 -> [m + 2]^2
+    void (*output)(const WinogradMap&);          // [m + 2]^2 -> pixels [m]^2
+    void (*output_adjoint)(const WinogradMap&);  // pixels [m]^2 -> [m + 2]^2
+    void (*weight)(const WinogradMap&);          // [3]^2 -> [m + 2]^2
+    void (*weight_adjoint)(const WinogradMap&);  // [m + 2]^2 -> [3]^2
+};
+
 struct Kernels {
     const char* name;
     // `rounds` of fused multiply-adds on registers, for measuring the ceiling
@@ -121,6 +143,12 @@ struct Kernels {
 
     // gemm_tile[vectors - 1][rows - 1]
     void (*gemm_tile[2][max_tile_rows])(const GemmTile&);
+
+    // to[r][c] = from[c · stride + r]; zeros for columns <= c < width, whole vectors
+    void (*pack_transposed)(int64_t rows, int64_t columns, int64_t width, const float* from, int64_t stride,
+                            float* to);
+
+    WinogradKernels winograd[2];  // F(2x2, 3x3), F(4x4, 3x3)
 
     void (*depthwise_row)(const DepthwiseRow&);
     void (*depthwise_grad_row)(const DepthwiseGradRow&);

@@ -62,6 +62,23 @@ def conv2d_samples() -> Iterator[Conv2dGeometry]:
     ]
     for sample in single:
         yield conv2d_geometry(*sample)
+    yield from winograd_samples()
+
+
+def winograd_samples() -> Iterator[Conv2dGeometry]:
+    """3x3 at stride 1: maps below, at and past whole tiles, any padding, more or fewer tiles than channels."""
+    for size, pads, (batch, C, K) in product(
+        [(4, 4), (5, 13), (8, 9), (3, 30)],
+        [(0, 0, 0, 0), (1, 1, 1, 1), (2, 1, 0, 2)],
+        [(7, 8, 33), (9, 17, 8)],
+    ):
+        yield conv2d_geometry((batch, C, *size), (K, C, 3, 3), pads=pads)
+    yield conv2d_geometry((1, 150, 12, 11), (70, 150, 3, 3), pads=(1, 1, 1, 1))  # weights in pieces
+    yield conv2d_geometry((2, 8, 36, 40), (8, 8, 3, 3), pads=(1, 1, 1, 1))  # several blocks of tiles
+    yield conv2d_geometry((2, 8, 24, 28), (120, 8, 3, 3), pads=(1, 1, 1, 1))  # and of panels
+    yield conv2d_geometry((3, 70, 6, 5), (40, 70, 3, 3), pads=(1, 1, 1, 1))
+    yield conv2d_geometry((30, 8, 2, 2), (9, 8, 3, 3), pads=(1, 1, 1, 1))
+    yield conv2d_geometry((1, 9, 9, 9), (8, 9, 3, 3), pads=(3, 0, 5, 4))  # windows of padding only
 
 
 def pool2d_samples(average: bool) -> Iterator[Pool2dGeometry]:

@@ -77,6 +77,9 @@ def test_native_info_tells_what_runs():
 LARGE = {  # geometries that are cut into many chunks
     "conv2d_forward": [
         conv2d_geometry((3, 40, 30, 29), (70, 40, 3, 3), pads=(1, 1, 1, 1)),
+        conv2d_geometry((2, 130, 11, 12), (150, 130, 3, 3), pads=(1, 1, 1, 1)),
+        conv2d_geometry((9, 40, 6, 6), (70, 40, 3, 3), pads=(1, 1, 1, 1)),
+        conv2d_geometry((3, 40, 30, 29), (70, 40, 3, 3), (2, 1), pads=(1, 1, 1, 1)),
         conv2d_geometry((3, 3, 64, 64), (33, 3, 7, 7), (2, 2), (3, 3, 3, 3)),
         conv2d_geometry((4, 50, 40, 40), (50, 1, 3, 3), pads=(1, 1, 1, 1), groups=50),
         conv2d_geometry((9, 32, 28, 28), (64, 8, 3, 3), (2, 2), groups=4),
@@ -245,6 +248,17 @@ def test_a_wrong_workspace_is_refused():
     for wrong in (None, short, typed, strided[::2]):
         with pytest.raises(ValueError, match=f"workspace: expected {size} bytes of uint8"):
             variant.run(G, *operands, wrong)
+
+
+@pytest.mark.parametrize("name", ["winograd2", "winograd4"])
+def test_winograd_called_on_what_it_does_not_serve_is_refused(name):
+    g = conv2d_geometry((2, 8, 9, 9), (8, 8, 3, 3), (2, 2))
+    for kernel in ("conv2d_forward", "conv2d_grad_input"):
+        variant = next(v for v in VARIANTS[kernel] if str(v) == f"native:{name}")
+        spec = SPECS[kernel]
+        operands = [*random_inputs(spec, g).values(), *outputs(spec, g, FLOAT32).values()]
+        with pytest.raises(ValueError, match="winograd takes 3x3 kernels, stride 1"):
+            variant.run(g, *operands, None)
 
 
 def test_a_variant_called_on_what_it_does_not_serve_is_refused():

@@ -55,5 +55,26 @@ void gemm_tile(const GemmTile& t) {
     }
 }
 
+// to[r][c] = from[c · stride + r], zeros in the columns from `columns` to `width`, a multiple of VL. Through
+// registers, VL x VL at a time: one by one, the `columns` cache lines of a row often fall into the same sets.
+void pack_transposed(int64_t rows, int64_t columns, int64_t width, const float* from, int64_t stride, float* to) {
+    for (int64_t r = 0; r < rows; r += VL) {
+        const int64_t row_count = rows - r < VL ? rows - r : VL;
+        for (int64_t c = 0; c < width; c += VL) {
+            const float* corner = from + c * stride + r;
+            vec v[VL];
+            if (row_count == VL && columns - c >= VL) {
+#pragma GCC unroll 16
+                for (int i = 0; i < VL; ++i) v[i] = load(corner + i * stride);
+                for (int i = 0; i < VL; ++i) __builtin_prefetch(corner + i * stride + VL);
+            } else {
+                for (int i = 0; i < VL; ++i) v[i] = c + i < columns ? load_upto(corner + i * stride, row_count) : vec{};
+            }
+            transpose(v);
+            for (int i = 0; i < row_count; ++i) store(to + (r + i) * width + c, v[i]);
+        }
+    }
+}
+
 }  // namespace
 }  // namespace nnlite

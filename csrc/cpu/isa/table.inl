@@ -6,6 +6,7 @@
 #include "vec.h"
 
 #include "gemm.inl"
+#include "winograd.inl"
 #include "depthwise.inl"
 #include "eltwise.inl"
 #include "norm.inl"
@@ -24,6 +25,13 @@ namespace nnlite {
      nullptr,          nullptr,          nullptr,          nullptr,          nullptr,          nullptr}
 #endif
 
+#define NNLITE_WINOGRAD(m)                                                        \
+    {winograd_map<m + 2, m + 2, Limited::from, WinogradPoints<m>::data>,          \
+     winograd_map<m + 2, m, Limited::to, WinogradPoints<m>::output>,              \
+     winograd_map<m, m + 2, Limited::from, WinogradPoints<m>::output_adjoint>,    \
+     winograd_map<3, m + 2, Limited::none, WinogradPoints<m>::weight>,            \
+     winograd_map<m + 2, 3, Limited::none, WinogradPoints<m>::weight_adjoint>}
+
 extern const Kernels NNLITE_TABLE = {
     NNLITE_ISA_NAME,
     fma_rounds,
@@ -32,6 +40,8 @@ extern const Kernels NNLITE_TABLE = {
     tile_rows,
     tile_vectors,
     {NNLITE_TILES(1), NNLITE_TILES(2)},
+    pack_transposed,
+    {NNLITE_WINOGRAD(2), NNLITE_WINOGRAD(4)},
     depthwise_row,
     depthwise_grad_row,
     max_rows,

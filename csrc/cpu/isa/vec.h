@@ -18,12 +18,13 @@ namespace nnlite {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int VL = 16;
+#define NNLITE_VL 16
 #elif defined(__AVX2__)
-constexpr int VL = 8;
+#define NNLITE_VL 8
 #else
-constexpr int VL = 4;
+#define NNLITE_VL 4
 #endif
+constexpr int VL = NNLITE_VL;
 
 typedef float vec __attribute__((vector_size(VL * 4)));
 typedef int32_t ivec __attribute__((vector_size(VL * 4)));
@@ -98,6 +99,42 @@ NNLITE_INLINE vec select(ivec mask, vec yes, vec no) {
     return reinterpret_cast<vec>((mask & reinterpret_cast<ivec>(yes)) | (~mask & reinterpret_cast<ivec>(no)));
 }
 NNLITE_INLINE ivec select(ivec mask, ivec yes, ivec no) { return (mask & yes) | (~mask & no); }
+
+// ---- transposition of VL vectors
+
+// Elements 0 0 1 1 2 2 ... of the lower (or upper) halves of a and b in turn.
+#if NNLITE_VL == 16
+#define NNLITE_LOWER 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define NNLITE_UPPER 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif NNLITE_VL == 8
+#define NNLITE_LOWER 0, 8, 1, 9, 2, 10, 3, 11
+#define NNLITE_UPPER 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define NNLITE_LOWER 0, 4, 1, 5
+#define NNLITE_UPPER 2, 6, 3, 7
+#endif
+#if defined(__clang__)
+NNLITE_INLINE vec interleave_lower(vec a, vec b) { return __builtin_shufflevector(a, b, NNLITE_LOWER); }
+NNLITE_INLINE vec interleave_upper(vec a, vec b) { return __builtin_shufflevector(a, b, NNLITE_UPPER); }
+#else
+NNLITE_INLINE vec interleave_lower(vec a, vec b) { return __builtin_shuffle(a, b, ivec{NNLITE_LOWER}); }
+NNLITE_INLINE vec interleave_upper(vec a, vec b) { return __builtin_shuffle(a, b, ivec{NNLITE_UPPER}); }
+#endif
+
+// Each round interleaves vector i with vector i + VL/2; after log2(VL) rounds rows have become columns.
+NNLITE_INLINE void transpose(vec* v) {
+#pragma GCC unroll 4
+    for (int round = 1; round < VL; round *= 2) {
+        vec mixed[VL];
+#pragma GCC unroll 8
+        for (int i = 0; i < VL / 2; ++i) {
+            mixed[2 * i] = interleave_lower(v[i], v[i + VL / 2]);
+            mixed[2 * i + 1] = interleave_upper(v[i], v[i + VL / 2]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; ++i) v[i] = mixed[i];
+    }
+}
 
 }  // namespace
 }  // namespace nnlite

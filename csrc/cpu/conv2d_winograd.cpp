@@ -1,0 +1,308 @@
+// 3x3 convolution at stride 1 through Winograd's F(m x m, 3x3), m = 2 or 4; forward and input gradient.
+// Lavin & Gray 2015, https://arxiv.org/abs/1509.09308; the transforms are in isa/winograd.inl.
+//
+// The output is cut into tiles of m x m, each computed from (m + 2)^2 source pixels. With t over tiles, c over
+// the reduced channels, k over output channels and one matrix product for each of the (m + 2)^2 points xi:
+//
+//   V[xi][t][c] = B^T x B      M[xi][t][k] = sum_c V[xi][t][c] U[xi][c][k]      y = A^T M A
+//
+// V, U and M are 36/16 times as large as source and output (and U four times the weights): a program that
+// writes them out is slower than the direct one. So M only ever exists for a block of tiles and one panel of
+// 32 columns, and of V and U the larger one only piecewise:
+//
+//   tiles outside:   U first; each block of tiles makes its V, then runs over all panels
+//   panels outside:  V first; each panel makes its U in pieces of some rows, then runs over the tiles
+//
+// Relative error on unit-scale data: 3e-7 for m = 2, 1.6e-6 for m = 4 (direct: 1e-6), a sixth of what the spec
+// allows. Limited by multiplications in wide layers, and by the transforms' loads and stores in narrow ones.
+
+#include "cpu.h"
+#include "dispatch.h"
+#include "gemm.h"
+#include "parallel.h"
+#include "workspace.h"
+
+namespace nnlite {
+namespace {
+
+constexpr int64_t max_block = 96;  // tiles
+constexpr int64_t lanes = 16;      // pieces of work with a scratch of their own
+constexpr int64_t weight_rows = 16;  // that are packed on the stack: 18 KB
+
+// So that planes and rows do not all fall into the same cache set: an odd number of cache lines.
+int64_t odd_lines(int64_t floats) { return (floats + 15) / 16 / 2 * 32 + 16; }
+
+struct Winograd {
+    Workspace workspace;
+    const Kernels& k;
+    const WinogradKernels& maps;
+    int64_t m, edge, points;
+    int64_t tiles_h, tiles_w, tiles;
+    int64_t depth;
+    Panels panels;
+    bool tiles_outside;
+    int64_t block, blocks;      // tiles in a block
+    int64_t piece;              // rows of U that are made at a time
+    int64_t data_plane;  // of V, which is [depth / piece][point][tile][piece]
+    int64_t weight_plane;  // of U [panel or lane][point][piece][width]
+    int64_t lane_count, lane_data, lane_weights, lane_products;
+    float *data, *weights, *products;
+
+    Winograd(int64_t m_, const Gather& g, int64_t depth_, int64_t columns, void* memory)
+        : workspace(memory),
+          k(kernels()),
+          maps(k.winograd[m_ == 4]),
+          m(m_),
+          edge(m + 2),
+          points(edge * edge),
+          tiles_h((g.h.out + m - 1) / m),
+          tiles_w((g.w.out + m - 1) / m),
+          tiles(g.N * tiles_h * tiles_w),
+          depth(depth_),
+          panels(k, columns, depth_) {
+        tiles_outside = tiles > columns;
+        choose_block();
+        blocks = (tiles + block - 1) / block;
+        piece = tiles_outside || depth < 64 ? depth : 64;
+        data_plane = odd_lines((tiles_outside ? block : tiles) * piece);
+        const int64_t items = tiles_outside ? blocks : blocks * panels.count();
+        lane_count = items < lanes ? items : lanes;
+        lane_data = tiles_outside ? points * data_plane : 0;
+        weight_plane = odd_lines(piece * panels.width);
+        lane_weights = points * weight_plane;
+        lane_products = points * product_plane();
+        data = workspace.take<float>(tiles_outside ? lane_count * lane_data
+                                                   : (depth + piece - 1) / piece * points * data_plane);
+        weights = workspace.take<float>((tiles_outside ? panels.count() : lane_count) * lane_weights);
+        products = workspace.take<float>(lane_count * lane_products);
+    }
+
+    int64_t product_plane() const { return odd_lines(block * panels.width); }
+
+    void choose_block() {
+        const int64_t rows = k.tile_rows;
+        int64_t wanted = max_block / rows * rows;
+        if (tiles_outside) {
+            // V and M of a block: half of a second-level cache of 1 MB
+            wanted = (int64_t{1} << 17) / (points * (depth + 48)) / rows * rows;
+            if (wanted < 2 * rows) wanted = 2 * rows;
+            if (wanted > 48) wanted = 48 / rows * rows;
+        }
+        const int64_t all = (tiles + rows - 1) / rows;
+        const int64_t count = (all * rows + wanted - 1) / wanted;
+        block = count > 0 ? (all + count - 1) / count * rows : rows;
+    }
+};
+
+// Where a tile lies.
+struct Place {
+    int64_t n, i, j;  // image, first output row and column
+
+    Place(const Winograd& plan, int64_t tile)
+        : n(tile / plan.tiles_w / plan.tiles_h),
+          i(tile / plan.tiles_w % plan.tiles_h * plan.m),
+          j(tile % plan.tiles_w * plan.m) {}
+};
+
+// Asks for the pixels of a tile to come, rows [0, rows) and columns [first, columns) of which exist. A tile is a
+// dozen short runs of memory, too many for the hardware to foresee.
+template <int write>
+void prefetch_pixels(const float* from, const Grid& grid, int64_t rows, int64_t first, int64_t columns,
+                     int64_t channels) {
+    for (int64_t a = 0; a < rows; ++a)
+        for (int64_t b = first; b < columns; ++b)
+            for (int64_t c = 0; c < channels; c += 16)
+                __builtin_prefetch(from + a * grid.row + b * grid.pixel + c, write);
+}
+
+// V of the tiles [begin, end); tile `begin` becomes row `row`.
+void transform_data(const Winograd& plan, const Gather& g, int64_t begin, int64_t end, float* data, int64_t row) {
+    WinogradMap map = {};
+    map.from_row = g.source_grid.row, map.from_column = g.source_grid.pixel;
+    map.to_row = plan.edge * plan.data_plane, map.to_column = plan.data_plane;
+    for (int64_t tile = begin; tile < end; ++tile, ++row) {
+        const Place place(plan, tile);
+        const int64_t y = place.i + g.h.offset(0), x = place.j + g.w.offset(0);
+        map.top = -y, map.bottom = g.h.source - y, map.left = -x, map.right = g.w.source - x;
+        const float* from = g.source + place.n * g.source_grid.image + y * map.from_row + x * map.from_column;
+        float* to = data + row * plan.piece;
+        prefetch_pixels<0>(from + plan.m * map.from_column, g.source_grid, plan.edge, 2, plan.edge, plan.depth);
+        for (int64_t c = 0; c < plan.depth; c += plan.piece, to += plan.points * plan.data_plane) {
+            map.channels = plan.depth - c < plan.piece ? plan.depth - c : plan.piece;
+            map.from = from + c, map.to = to;
+            plan.maps.data(map);
+        }
+    }
+}
+
+// U of rows [begin, end) of a panel: [point][end - begin][width]
+void transform_weights(const Winograd& plan, const Gather& g, WeightView view, int64_t panel, int64_t begin,
+                       int64_t end, float* weights) {
+    float packed[9 * weight_rows * 32];
+    const int64_t width = plan.panels.vectors_of(panel) * plan.panels.vector;
+    WinogradMap map = {};
+    map.to_row = plan.edge * plan.weight_plane, map.to_column = plan.weight_plane;
+    for (int64_t row = begin; row < end; row += weight_rows) {
+        view.depth = end - row < weight_rows ? end - row : weight_rows;
+        const float* w = view.w + row * view.depth_stride + panel * plan.panels.width * view.column_stride;
+        for (int64_t a = 0; a < 3; ++a)
+            for (int64_t b = 0; b < 3; ++b)
+                pack_tap(plan.k, view, w + g.h.weight_tap(a) * view.r_stride + g.w.weight_tap(b) * view.s_stride,
+                         plan.panels.columns_of(panel), width, packed + (a * 3 + b) * view.depth * width);
+        map.channels = view.depth * width;
+        map.from = packed, map.from_row = 3 * map.channels, map.from_column = map.channels;
+        map.to = weights + (row - begin) * width;
+        plan.maps.weight(map);
+    }
+}
+
+// M (+)= V U for `count` tiles, one panel, rows [begin, end) of U.
+void multiply(const Winograd& plan, int64_t panel, int64_t count, const float* data, const float* weights,
+              int64_t begin, int64_t end, float* products) {
+    const float* a[max_block];
+    float* out[max_block];
+    for (int64_t i = 0; i < count; ++i) {
+        a[i] = data + i * plan.piece;
+        out[i] = products + i * plan.panels.width;
+    }
+    const int64_t vectors = plan.panels.vectors_of(panel), rows = plan.k.tile_rows;
+    GemmTile t;
+    t.taps = 1, t.depth = end - begin;
+    t.a_step = 1, t.bias = nullptr;
+    t.columns = vectors * plan.panels.vector;
+    t.accumulate = begin > 0;
+    t.b = weights;
+    for (int64_t point = 0; point < plan.points; ++point, t.b += plan.weight_plane) {
+        t.a_offset = point * plan.data_plane, t.out_offset = point * plan.product_plane();
+        for (int64_t tile = 0; tile < count; tile += rows) {
+            const int64_t left = count - tile < rows ? count - tile : rows;
+            t.a = a + tile, t.out = out + tile;
+            if (!plan.tiles_outside) {  // V comes from afar
+                const float* next = tile + rows < count ? t.a[0] + t.a_offset + rows * plan.piece
+                                                        : data + (point + 1) * plan.data_plane;
+                const int64_t ahead = (count < rows ? count : rows) * plan.piece;
+                for (int64_t i = 0; i < ahead; i += 16) __builtin_prefetch(next + i);
+            }
+            plan.k.gemm_tile[vectors - 1][left - 1](t);
+        }
+    }
+}
+
+// Output of the tiles [begin, end), one panel.
+void transform_output(const Winograd& plan, const Gather& g, int64_t panel, int64_t begin, int64_t end,
+                      const float* products, const float* bias) {
+    const int64_t first = panel * plan.panels.width, plane = plan.product_plane();
+    WinogradMap map = {};
+    map.channels = plan.panels.columns_of(panel), map.bias = bias ? bias + first : nullptr;
+    map.from = products, map.from_row = plan.edge * plane, map.from_column = plane;
+    map.to_row = g.out_grid.row, map.to_column = g.out_grid.pixel;
+    for (int64_t tile = begin; tile < end; ++tile, map.from += plan.panels.width) {
+        const Place place(plan, tile);
+        map.bottom = g.h.out - place.i, map.right = g.w.out - place.j;
+        map.to = g.to(place.n, place.i, place.j) + first;
+        prefetch_pixels<1>(map.to + plan.m * map.to_column, g.out_grid, plan.m, 0, plan.m, map.channels);
+        plan.maps.output(map);
+    }
+}
+
+void run_tiles_outside(const Winograd& plan, const Gather& g, const WeightView& view, const float* bias) {
+    const int64_t panels = plan.panels.count();
+    parallel_for(panels, 1, [&](int64_t panel, int64_t) {
+        transform_weights(plan, g, view, panel, 0, plan.depth,
+                          plan.weights + panel * plan.lane_weights);
+    });
+    parallel_for(plan.lane_count, 1, [&](int64_t lane, int64_t) {
+        float* data = plan.data + lane * plan.lane_data;
+        float* products = plan.products + lane * plan.lane_products;
+        const int64_t last = (lane + 1) * plan.blocks / plan.lane_count;
+        for (int64_t block = lane * plan.blocks / plan.lane_count; block < last; ++block) {
+            const int64_t begin = block * plan.block;
+            const int64_t end = begin + plan.block < plan.tiles ? begin + plan.block : plan.tiles;
+            transform_data(plan, g, begin, end, data, 0);
+            for (int64_t panel = 0; panel < panels; ++panel) {
+                multiply(plan, panel, end - begin, data, plan.weights + panel * plan.lane_weights, 0,
+                         plan.depth, products);
+                transform_output(plan, g, panel, begin, end, products, bias);
+            }
+        }
+    });
+}
+
+void run_panels_outside(const Winograd& plan, const Gather& g, const WeightView& view, const float* bias) {
+    parallel_for(plan.tiles, grain_for(plan.points * plan.depth * 8), [&](int64_t begin, int64_t end) {
+        transform_data(plan, g, begin, end, plan.data, begin);
+    });
+    const int64_t items = plan.blocks * plan.panels.count();
+    parallel_for(plan.lane_count, 1, [&](int64_t lane, int64_t) {
+        float* weights = plan.weights + lane * plan.lane_weights;
+        float* products = plan.products + lane * plan.lane_products;
+        const int64_t last = (lane + 1) * items / plan.lane_count;
+        for (int64_t item = lane * items / plan.lane_count; item < last; ++item) {
+            const int64_t panel = item / plan.blocks, begin = item % plan.blocks * plan.block;
+            const int64_t end = begin + plan.block < plan.tiles ? begin + plan.block : plan.tiles;
+            for (int64_t row = 0; row < plan.depth; row += plan.piece) {
+                const int64_t upto = row + plan.piece < plan.depth ? row + plan.piece : plan.depth;
+                transform_weights(plan, g, view, panel, row, upto, weights);
+                const float* data = plan.data + row / plan.piece * plan.points * plan.data_plane + begin * plan.piece;
+                multiply(plan, panel, end - begin, data, weights, row, upto, products);
+            }
+            transform_output(plan, g, panel, begin, end, products, bias);
+        }
+    });
+}
+
+void convolve(const Winograd& plan, const Gather& g, const WeightView& view, const float* bias) {
+    if (plan.tiles == 0) return;
+    if (plan.tiles_outside)
+        run_tiles_outside(plan, g, view, bias);
+    else
+        run_panels_outside(plan, g, view, bias);
+}
+
+template <int m>
+size_t forward_workspace(const Conv2d& g) {
+    return Winograd(m, forward_gather(g, nullptr, nullptr, nullptr), g.C, g.K, nullptr).workspace.size();
+}
+
+template <int m>
+void forward(const Conv2d& g, const float* x, const float* w, const float* bias, float* y, void* workspace) {
+    const Gather gather = forward_gather(g, x, y, nullptr);
+    const Winograd plan(m, gather, g.C, g.K, workspace);
+    convolve(plan, gather, {w, g.C, g.K, 1, 1, 9 * g.C, 0, 3 * g.C, g.C}, bias);
+}
+
+template <int m>
+size_t grad_input_workspace(const Conv2d& g) {
+    return Winograd(m, grad_input_gather(g, nullptr, nullptr, nullptr, 0, 0), g.K, g.C, nullptr).workspace.size();
+}
+
+template <int m>
+void grad_input(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace) {
+    const Gather gather = grad_input_gather(g, gy, gx, nullptr, 0, 0);
+    const Winograd plan(m, gather, g.K, g.C, workspace);
+    convolve(plan, gather, {w, g.K, g.C, 1, 9 * g.C, 1, 0, 3 * g.C, g.C}, nullptr);
+}
+
+}  // namespace
+
+size_t conv2d_forward_winograd2_workspace(const Conv2d& g) { return forward_workspace<2>(g); }
+size_t conv2d_forward_winograd4_workspace(const Conv2d& g) { return forward_workspace<4>(g); }
+size_t conv2d_grad_input_winograd2_workspace(const Conv2d& g) { return grad_input_workspace<2>(g); }
+size_t conv2d_grad_input_winograd4_workspace(const Conv2d& g) { return grad_input_workspace<4>(g); }
+
+void conv2d_forward_winograd2(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
+                              void* workspace) {
+    forward<2>(g, x, w, bias, y, workspace);
+}
+void conv2d_forward_winograd4(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
+                              void* workspace) {
+    forward<4>(g, x, w, bias, y, workspace);
+}
+void conv2d_grad_input_winograd2(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace) {
+    grad_input<2>(g, gy, w, gx, workspace);
+}
+void conv2d_grad_input_winograd4(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace) {
+    grad_input<4>(g, gy, w, gx, workspace);
+}
+
+}  // namespace nnlite
