@@ -14,6 +14,10 @@ from nnlite.kernels.select import BACKENDS, requested_backend, unavailable
 def _detail(backend: str) -> str:
     if backend == "reference":
         return f"NumPy {np.__version__}"
+    if backend == "numba":
+        from nnlite.kernels.numba_cpu.launch import numba_info
+
+        return numba_info()
     info = native_info() if backend == "native" else None
     if info is None:
         return ""

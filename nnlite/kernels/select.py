@@ -1,6 +1,6 @@
 """Choosing a kernel variant: before execution, by geometry and element type alone, explainably.
 
-The order of preference is ``native``, ``reference``. Within a backend the first registered variant
+The order of preference is ``native``, ``numba``, ``reference``. Within a backend the first registered variant
 that supports the geometry serves. A backend that was asked for by name (``nl.use_backend``,
 ``NNLITE_BACKEND``) and cannot serve raises: it is never replaced silently.
 """
@@ -25,8 +25,10 @@ from nnlite.geometry import Geometry, describe
 from nnlite.kernels.spec import VARIANTS, DType, Variant
 from nnlite.layout import Array
 
-BACKENDS = ("native", "reference")
-"""Every backend, best first. Module ``nnlite.kernels.<name>`` registers its variants when imported."""
+BACKENDS = ("native", "numba", "reference")
+"""Every backend, best first. Its module in ``nnlite.kernels`` registers its variants when imported."""
+
+_MODULES = {"numba": "numba_cpu"}  # where it is not called as the backend is
 
 _requested: contextvars.ContextVar[str] = contextvars.ContextVar("nnlite_backend", default="")
 _recorder: contextvars.ContextVar[list[Decision] | None] = contextvars.ContextVar(
@@ -54,7 +56,7 @@ def unavailable(backend: str) -> str | None:
     """None when ``backend`` can be used in this process, else the reason why not."""
     if backend not in BACKENDS:
         return f"there is no such backend; choose from {', '.join(BACKENDS)}"
-    module = import_module(f"nnlite.kernels.{backend}")
+    module = import_module(f"nnlite.kernels.{_MODULES.get(backend, backend)}")
     reason: str | None = module.unavailable()
     return reason
 
@@ -83,7 +85,9 @@ def use_backend(name: str) -> Iterator[None]:
 def _announce(backend: str, reason: str) -> None:
     """Say once, in one line, that a better backend is missing; not to someone who switched it off."""
     if "switched off" not in reason:
-        logging.getLogger("nnlite").warning("nnlite: without the %s backend (%s) it is slower", backend, reason)
+        logging.getLogger("nnlite").warning(
+            "nnlite: without the %s backend (%s) it is slower", backend, reason
+        )
 
 
 @lru_cache(maxsize=65536)
@@ -92,7 +96,8 @@ def _decide(kernel: str, geometry: Geometry, dtype: DType, requested: str) -> De
     for backend in BACKENDS if requested == "auto" else (requested,):
         if reason := unavailable(backend):
             rejected.append((backend, reason))
-            _announce(backend, reason)
+            if all(unavailable(better) for better in BACKENDS[: BACKENDS.index(backend)]):
+                _announce(backend, reason)
             continue
         for variant in VARIANTS[kernel]:
             if variant.backend != backend:

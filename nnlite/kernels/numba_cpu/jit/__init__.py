@@ -1,0 +1,1 @@
+"""What Numba compiles. These modules import numba; nothing else in nnlite does."""
