@@ -49,6 +49,7 @@ ISA_FLAGS = {
 FLAGS = [
     "-std=c++17",
     "-O3",
+    "-g0",  # Python's own flags ask for debug symbols, ten megabytes of them
     "-fvisibility=hidden",
     "-ffp-contract=off",  # a product and a sum fuse where the source says so, on every compiler alike
     "-fno-math-errno",  # sqrt is an instruction, not a call
