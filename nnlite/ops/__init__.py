@@ -7,6 +7,7 @@ from nnlite.ops import (
     arithmetic,
     cast,
     conv,
+    counting,
     elementwise,
     indexing,
     instance_norm,
@@ -20,6 +21,9 @@ from nnlite.ops import (
     reduce,
     reduce_more,
     resize,
+    scatter,
+    selection,
+    sequence,
     shape,
 )
 from nnlite.ops.record import OPS, READERS, ArrayType, Context, ErrorSample, Op, Sample, register
@@ -36,6 +40,7 @@ __all__ = [
     "arithmetic",
     "cast",
     "conv",
+    "counting",
     "elementwise",
     "indexing",
     "instance_norm",
@@ -50,5 +55,8 @@ __all__ = [
     "reduce_more",
     "register",
     "resize",
+    "scatter",
+    "selection",
+    "sequence",
     "shape",
 ]

@@ -35,6 +35,7 @@ NOT_IN_OLD_OPSETS = {
     "avg_pool2d": (19, lambda params: tuple(params["dilation"]) != (1, 1)),
     "shape_of": (15, lambda params: params.get("start", 0) or params.get("end") is not None),
     "pad": (19, lambda params: params.get("mode") == "wrap"),
+    "scatter_elements": (16, lambda params: params["reduction"] == "add"),
     "resize": (18, lambda params: params.get("antialias")),
     "cross_entropy": (99, lambda params: params["label_smoothing"]),
 }
@@ -45,6 +46,7 @@ EVALUATOR_ERRS = {
     "max_pool2d-4": "it pads SAME_LOWER at the wrong end",
     "pad-1": "it knows no negative pads",
     "local_response_norm-0": "it takes the batch's size for the number of channels",
+    "gather_elements-1": "it wants indices as large as the operand",
     "softsign-2": "it gives a number an axis",
 }
 

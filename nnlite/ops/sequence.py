@@ -1,0 +1,299 @@
+"""Repeating, cutting and summing along axes: tile, chunk, cumsum, einsum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnlite.errors import DTypeError, OperandError, ShapeError
+from nnlite.layout import Array
+from nnlite.node import Node
+from nnlite.ops.record import (
+    ArrayType,
+    Context,
+    ErrorSample,
+    Needs,
+    OnnxNode,
+    OnnxWriter,
+    Op,
+    Sample,
+    register,
+)
+from nnlite.ops.reduce import normalise_axes
+
+# ------------------------------------------------------------------------------------------ tile
+
+
+def tile_shape(x: ArrayType, repeats: Sequence[int]) -> ArrayType:
+    if len(repeats) != len(x.shape) or min(repeats, default=0) < 0:
+        raise ShapeError(f"tile: repeats {list(repeats)} must be {len(x.shape)}, one for each axis of x")
+    return ArrayType(tuple(int(n * r) for n, r in zip(x.shape, repeats, strict=True)), x.dtype)
+
+
+def tile_forward(ctx: Context, x: Array, repeats: Sequence[int]) -> Array:
+    ctx.values["x_shape"] = x.shape
+    return np.tile(x, tuple(int(r) for r in repeats))
+
+
+def tile_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    parts = [(int(r), n) for r, n in zip(ctx.params["repeats"], ctx.values["x_shape"], strict=True)]
+    split = gy.reshape([size for pair in parts for size in pair])
+    return (np.asarray(split.sum(tuple(range(0, split.ndim, 2)))),)
+
+
+register(
+    Op(
+        name="tile",
+        formula="x laid repeats[i] times one after another along each axis i",
+        gradient="gx = Σ gy over the copies",
+        source="ONNX Tile-13; torch.tile",
+        shape=tile_shape,
+        forward=tile_forward,
+        backward=tile_backward,
+        samples=lambda: [Sample((2, 3), repeats=(2, 1)), Sample((2, 1, 3), repeats=(1, 3, 2))],
+        errors=lambda: [ErrorSample(ShapeError, "one for each axis", (2, 3), repeats=(2,))],
+        reads={"Tile": lambda n: n.emit("tile", n.inputs[0], repeats=n.host(1))},
+        writes=lambda w, node: w.add("Tile", [node.inputs[0], w.host(node.params["repeats"])]),
+    )
+)
+
+# ----------------------------------------------------------------------------------------- chunk
+
+
+def _bounds(
+    shape: tuple[int, ...], axis: int, index: int, parts: int, sizes: Sequence[int] | None
+) -> tuple[int, int, int]:
+    """The axis, and where the part begins and ends."""
+    (at,) = normalise_axes("chunk", (axis,), len(shape))
+    if not 0 <= index < parts or (sizes is not None and len(sizes) != parts):
+        raise OperandError(f"chunk: part {index} of {parts} with sizes {sizes} does not exist")
+    if sizes is None:
+        each = -(-shape[at] // parts)
+        sizes = [min(each, max(shape[at] - i * each, 0)) for i in range(parts)]
+    elif sum(sizes) != shape[at]:
+        raise ShapeError(f"chunk: sizes {list(sizes)} do not add up to {shape[at]}, the size of axis {axis}")
+    start = int(sum(sizes[:index]))
+    return at, start, start + int(sizes[index])
+
+
+def chunk_shape(
+    x: ArrayType, axis: int, index: int, parts: int, sizes: Sequence[int] | None
+) -> ArrayType:
+    at, start, end = _bounds(x.shape, axis, index, parts, sizes)
+    return ArrayType((*x.shape[:at], end - start, *x.shape[at + 1 :]), x.dtype)
+
+
+def chunk_forward(ctx: Context, x: Array, **params: Any) -> Array:
+    at, start, end = _bounds(x.shape, **params)
+    ctx.values.update(x_shape=x.shape, at=at, start=start, end=end)
+    return x[(slice(None),) * at + (slice(start, end),)]
+
+
+def chunk_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    at, start, end = (ctx.values[name] for name in ("at", "start", "end"))
+    gx = np.zeros(ctx.values["x_shape"], gy.dtype)
+    gx[(slice(None),) * at + (slice(start, end),)] = gy
+    return (gx,)
+
+
+def read_split(n: OnnxNode) -> Any:
+    sizes = n.attribute("split") if n.version < 13 else n.host(1)
+    parts = n.attribute("num_outputs", n.outputs)
+    params = dict[str, Any](axis=n.attribute("axis", 0), parts=parts, sizes=sizes)
+    return tuple(n.emit("chunk", n.inputs[0], index=i, **params) for i in range(n.outputs))
+
+
+def write_chunk(w: OnnxWriter, node: Node) -> str:
+    (x,) = node.inputs
+    if x is None or x.type is None:
+        raise ShapeError("chunk: the shape of x must be known to write it; trace with an example input")
+    at, start, end = _bounds(x.type.shape, **node.params)
+    return w.add("Slice", [x, w.host((start,)), w.host((end,)), w.host((at,))])
+
+
+register(
+    Op(
+        name="chunk",
+        formula="the index-th of several parts of x along axis, of the given sizes or all of ⌈size / parts⌉ "
+        "but the last",
+        gradient="gx = 0 with gy in the part's place",
+        source="ONNX Split-18 (one of its outputs); torch.chunk, torch.split",
+        shape=chunk_shape,
+        forward=chunk_forward,
+        backward=chunk_backward,
+        samples=lambda: [
+            Sample((2, 7), axis=1, index=2, parts=3, sizes=None),
+            Sample((5, 3), axis=0, index=1, parts=2, sizes=(2, 3)),
+        ],
+        errors=lambda: [
+            ErrorSample(ShapeError, "do not add up to 5", (5, 3), axis=0, index=0, parts=2, sizes=(2, 2)),
+            ErrorSample(ShapeError, "out of range", (5, 3), axis=2, index=0, parts=1, sizes=None),
+            ErrorSample(OperandError, "does not exist", (5, 3), axis=0, index=2, parts=2, sizes=None),
+        ],
+        reads={"Split": read_split},
+        writes=write_chunk,
+    )
+)
+
+# ---------------------------------------------------------------------------------------- cumsum
+
+
+def cumsum_shape(x: ArrayType, axis: int, exclusive: bool = False, reverse: bool = False) -> ArrayType:
+    if x.dtype.kind not in "fiu":
+        raise DTypeError(f"cumsum: x is {x.dtype} but must hold numbers")
+    normalise_axes("cumsum", (int(axis),), len(x.shape))
+    return x
+
+
+def _running_sum(x: Array, axis: int, exclusive: bool, reverse: bool) -> Array:
+    if reverse:
+        return np.flip(_running_sum(np.flip(x, axis), axis, exclusive, False), axis)
+    total = np.cumsum(x, axis, dtype=x.dtype)
+    return np.asarray(total - x) if exclusive else total
+
+
+def cumsum_forward(
+    ctx: Context, x: Array, axis: int, exclusive: bool = False, reverse: bool = False
+) -> Array:
+    return _running_sum(x, int(axis), exclusive, reverse)
+
+
+def cumsum_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    exclusive, reverse = ctx.params.get("exclusive", False), ctx.params.get("reverse", False)
+    return (_running_sum(gy, int(ctx.params["axis"]), exclusive, not reverse),)
+
+
+def read_cumsum(n: OnnxNode) -> Any:
+    axis = n.host(1)
+    axis = axis[0] if isinstance(axis, tuple) else axis
+    flags = {name: bool(n.attribute(name, 0)) for name in ("exclusive", "reverse")}
+    return n.emit("cumsum", n.inputs[0], axis=axis, **flags)
+
+
+def write_cumsum(w: OnnxWriter, node: Node) -> str:
+    flags = {name: int(node.params.get(name, False)) for name in ("exclusive", "reverse")}
+    return w.add("CumSum", [node.inputs[0], w.host(node.params["axis"])], **flags)
+
+
+register(
+    Op(
+        name="cumsum",
+        formula="y[i] = Σ x[j] over j ≤ i along axis (j < i when exclusive; j ≥ i in reverse)",
+        gradient="gx = the running sum of gy in the other direction",
+        source="ONNX CumSum-14; torch.cumsum",
+        shape=cumsum_shape,
+        forward=cumsum_forward,
+        backward=cumsum_backward,
+        samples=lambda: [
+            Sample((2, 5), axis=1),
+            Sample((3, 2, 4), axis=-2, exclusive=True, reverse=True),
+            Sample(np.array([1, 2, 3]), axis=0, reverse=True, gradcheck=False),
+        ],
+        errors=lambda: [
+            ErrorSample(ShapeError, "out of range", (2, 3), axis=2),
+            ErrorSample(DTypeError, "must hold numbers", np.array(["a"]), axis=0),
+        ],
+        reads={"CumSum": read_cumsum},
+        writes=write_cumsum,
+    )
+)
+
+# ---------------------------------------------------------------------------------------- einsum
+
+
+def _parsed(equation: str, count: int) -> tuple[list[str], str]:
+    """Letters of each operand and of the result."""
+    text = equation.replace(" ", "")
+    if "." in text:
+        raise OperandError(f"einsum: {equation!r}: an ellipsis is not supported; name the axes")
+    left, arrow, right = text.partition("->")
+    inputs = left.split(",")
+    if not arrow:  # as in NumPy: letters that appear once, in alphabetical order
+        letters = "".join(inputs)
+        right = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    if len(inputs) != count or any(len(set(part)) != len(part) for part in [*inputs, right]):
+        raise OperandError(
+            f"einsum: {equation!r} must name {count} operands, no letter twice in one of them or the result"
+        )
+    return inputs, right
+
+
+def einsum_shape(*operands: ArrayType, equation: str) -> ArrayType:
+    inputs, output = _parsed(equation, len(operands))
+    sizes: dict[str, int] = {}
+    for letters, operand in zip(inputs, operands, strict=True):
+        if len(letters) != len(operand.shape):
+            raise ShapeError(f"einsum: {equation!r}: {letters!r} does not fit {list(operand.shape)}")
+        for letter, size in zip(letters, operand.shape, strict=True):
+            if sizes.setdefault(letter, size) != size:
+                raise ShapeError(f"einsum: {equation!r}: {letter!r} is both {sizes[letter]} and {size}")
+    if missing := set(output) - set(sizes):
+        raise OperandError(f"einsum: {equation!r}: {''.join(sorted(missing))!r} is nowhere at the left")
+    dtypes = {operand.dtype for operand in operands}
+    if len(dtypes) != 1 or operands[0].dtype.kind not in "fiu":
+        listed = ", ".join(sorted(map(str, dtypes)))
+        raise DTypeError(f"einsum: operands are {listed} but must be of one number type")
+    return ArrayType(tuple(sizes[letter] for letter in output), operands[0].dtype)
+
+
+def einsum_forward(ctx: Context, *operands: Array, equation: str) -> Array:
+    inputs, output = _parsed(equation, len(operands))
+    ctx.save(*operands)
+    return np.asarray(np.einsum(f"{','.join(inputs)}->{output}", *operands, optimize=True))
+
+
+def einsum_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    assert ctx.saved is not None
+    operands = [a for a in ctx.saved if a is not None]
+    inputs, output = _parsed(ctx.params["equation"], len(operands))
+    result: list[Array | None] = []
+    for i, (letters, operand, need) in enumerate(zip(inputs, operands, needs, strict=True)):
+        if not need:
+            result.append(None)
+            continue
+        others = [(p, a) for j, (p, a) in enumerate(zip(inputs, operands, strict=True)) if j != i]
+        known = set(output).union(*(p for p, _ in others))
+        kept = "".join(c for c in letters if c in known)  # the others were summed over alone
+        equation = ",".join([output, *(p for p, _ in others)]) + "->" + kept
+        gradient = np.einsum(equation, gy, *(a for _, a in others), optimize=True)
+        sizes = [n if c in known else 1 for c, n in zip(letters, operand.shape, strict=True)]
+        spread = gradient.reshape(sizes)
+        result.append(np.array(np.broadcast_to(spread, operand.shape)))
+    return result
+
+
+def einsum_samples() -> Iterator[Sample]:
+    yield Sample((2, 3), (3, 4), equation="ij,jk->ik")
+    yield Sample((2, 3, 4), (2, 5, 4), equation="bic,bjc->bij")
+    yield Sample((2, 3), equation="ij->j")
+    yield Sample((2, 3), (4, 3), (3,), equation="ij,kj,j->ki")
+    yield Sample((3,), (4,), equation="i,j")
+
+
+def einsum_errors() -> Iterator[ErrorSample]:
+    yield ErrorSample(OperandError, "must name 2 operands", (2, 3), (3, 2), equation="ij->ij")
+    yield ErrorSample(OperandError, "no letter twice", (2, 2), equation="ii->i")
+    yield ErrorSample(OperandError, "ellipsis", (2, 2), equation="...i->i")
+    yield ErrorSample(OperandError, "nowhere", (2, 2), equation="ij->k")
+    yield ErrorSample(ShapeError, "does not fit", (2, 3, 4), equation="ij->j")
+    yield ErrorSample(ShapeError, "is both 3 and 4", (2, 3), (4, 2), equation="ij,jk->ik")
+    yield ErrorSample(DTypeError, "one number type", (2,), np.array([1, 2]), equation="i,i->i")
+
+
+register(
+    Op(
+        name="einsum",
+        formula="y = Σ of products over all letters of the equation that its result lacks",
+        gradient="the einsum of gy and the other operands with the operand's letters as the result",
+        source="ONNX Einsum-12; torch.einsum",
+        shape=einsum_shape,
+        forward=einsum_forward,
+        backward=einsum_backward,
+        samples=einsum_samples,
+        errors=einsum_errors,
+        reads={"Einsum": lambda n: n.emit("einsum", *n.inputs, equation=n.attribute("equation"))},
+        writes=lambda w, node: w.add("Einsum", node.inputs, equation=node.params["equation"]),
+    )
+)
