@@ -22,7 +22,6 @@ from nnlite.ops.record import (
     register,
 )
 
-
 NAMES = (
     "FLOAT", "UINT8", "INT8", "UINT16", "INT16", "INT32", "INT64", "BOOL", "FLOAT16", "DOUBLE", "UINT32",
     "UINT64", "BFLOAT16",

@@ -309,8 +309,16 @@ ROWS = (
          D("gy where b < a, half where equal", ("a", "b"),
            lambda gy, a, b: gy * (b < a) + _share_max(gy, a, b))), "Min", integers=True),
 )  # fmt: skip
+
+
+def read_mean(n: OnnxNode) -> Any:
+    total = _variadic_reader("add")(n)
+    return n.emit("div", total, n.leaf(np.asarray(len(n.inputs), np.float32)))
+
+
+_MORE = {"add": {"Add": _reader("add"), "Sum": _variadic_reader("add"), "Mean": read_mean}}
 for _row in ROWS:
-    register_row(_row)
+    register_row(_row, reads=_MORE.get(_row.name))
 
 # ------------------------------------------------------------------------------------- with params
 

@@ -97,6 +97,9 @@ register_reduction(
 register_reduction(
     "prod", "Π", "gx = gy · the product of all other elements", "fiu",
     prod_forward, prod_backward, "ReduceProd", 18, samples=_prod_samples,
+    reads={
+        "Size": lambda n: n.emit("prod", n.emit("shape_of", n.inputs[0]), axes=None, keepdims=False)
+    },
 )  # fmt: skip
 register_reduction(
     "norm", "√Σ x² (the Euclidean norm)", "gx = gy · x / y, 0 where y = 0", "f",
