@@ -12,6 +12,18 @@ constexpr int tile_rows = 6;
 #endif
 constexpr int tile_vectors = 2;
 
+// Left alone, GCC 12 for AArch64 loads the elements of all twelve rows ahead of their products and shares
+// registers with the many paths of the partial stores: eight accumulators spilled in every step of the loop
+// (tests/csrc/inspect_objects.py looks). So elements are loaded four rows ahead at most, and the sums leave
+// their registers before they are stored. x86 takes an element as an operand from memory and has no such trouble.
+#if defined(__aarch64__)
+NNLITE_INLINE void load_no_further_ahead() { asm volatile("" : : : "memory"); }
+NNLITE_INLINE void leave_registers(const void* sums) { asm volatile("" : : "r"(sums) : "memory"); }
+#else
+NNLITE_INLINE void load_no_further_ahead() {}
+NNLITE_INLINE void leave_registers(const void*) {}
+#endif
+
 template <int M, int NV>
 void gemm_tile(const GemmTile& t) {
     vec acc[M][NV];
@@ -36,9 +48,17 @@ void gemm_tile(const GemmTile& t) {
                 const vec element = splat(a[i][at]);
 #pragma GCC unroll 2
                 for (int v = 0; v < NV; ++v) acc[i][v] = fma(element, row[v], acc[i][v]);
+                if (i % 4 == 3) load_no_further_ahead();
             }
         }
     }
+
+    vec sums[M][NV];
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i)
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) sums[i][v] = acc[i][v];
+    leave_registers(sums);
 
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) {
@@ -48,7 +68,7 @@ void gemm_tile(const GemmTile& t) {
 #pragma GCC unroll 16
         for (int i = 0; i < M; ++i) {
             float* out = t.out[i] + t.out_offset + v * VL;
-            vec sum = acc[i][v] + bias;
+            vec sum = sums[i][v] + bias;
             if (t.accumulate) sum += load_upto(out, left);
             store_upto(out, sum, left);
         }
