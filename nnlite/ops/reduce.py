@@ -139,7 +139,8 @@ def read_reduce(
         if isinstance(axes, Value):
             y = n.emit(op, x, axes=axes, keepdims=keepdims, empty_is_all=not noop)
         else:
-            y = n.emit(op, x, axes=(() if noop else None) if not axes else axes, keepdims=keepdims)
+            without: Any = () if noop else None
+            y = n.emit(op, x, axes=axes or without, keepdims=keepdims)
         return y if after is None else n.emit(after, y)
 
     return read

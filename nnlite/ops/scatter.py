@@ -1,4 +1,4 @@
-"""Reading and writing many places at once: gather_nd, scatter_nd."""
+"""Reading and writing many places at once: gather_nd, scatter_nd, scatter_elements."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from nnlite.ops.record import (
     Sample,
     register,
 )
+from nnlite.ops.reduce import normalise_axes
 
 REDUCTIONS: dict[str, Any] = {
     "none": None, "add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum,
@@ -251,5 +252,79 @@ register(
         errors=scatter_nd_errors,
         reads={"ScatterND": _read_scatter_nd},
         writes=_write("ScatterND", "scatter_nd"),
+    )
+)
+
+# ------------------------------------------------------------------------------ scatter_elements
+
+
+def scatter_elements_shape(
+    x: ArrayType, indices: ArrayType, updates: ArrayType, axis: int = 0, reduction: str = "none"
+) -> ArrayType:
+    op = "scatter_elements"
+    _check_indices(op, indices)
+    _check_reduction(op, x, updates, reduction)
+    (at,) = normalise_axes(op, (axis,), len(x.shape))
+    if indices.shape != updates.shape or len(indices.shape) != len(x.shape):
+        raise ShapeError(
+            f"{op}: indices {list(indices.shape)} and updates {list(updates.shape)} must have one shape, "
+            f"of as many axes as x {list(x.shape)}"
+        )
+    if any(i != at and n > m for i, (n, m) in enumerate(zip(indices.shape, x.shape, strict=True))):
+        raise ShapeError(f"{op}: indices {list(indices.shape)} reach beyond x {list(x.shape)}")
+    return x
+
+
+def scatter_elements_forward(
+    ctx: Context, x: Array, indices: Array, updates: Array, axis: int = 0, reduction: str = "none"
+) -> Array:
+    place = np.zeros(indices.shape, np.int64)
+    for i, size in enumerate(x.shape):
+        if i == axis % x.ndim:
+            step: Any = _wrapped("scatter_elements", indices, size, i)
+        else:
+            step = np.arange(indices.shape[i]).reshape(-1, *[1] * (x.ndim - i - 1))
+        place = place * size + step
+    return _scatter(ctx, "scatter_elements", x, place.reshape(-1), updates, x.ndim, reduction)
+
+
+def scatter_elements_samples() -> Iterator[Sample]:
+    yield Sample((3, 4), np.array([[1, 0, 2, -1], [2, 2, 0, 1]]), (2, 4), axis=0)
+    yield Sample((2, 5), np.array([[1, 3], [1, 1]]), (2, 2), axis=1)
+    yield Sample((2, 5), np.array([[1, 1], [4, 0]]), (2, 2), axis=-1, reduction="add")
+    for reduction in ("mul", "min", "max"):
+        yield Sample((5,), np.array([1, 1, 3]), (3,), axis=0, reduction=reduction, gradcheck=False)
+
+
+def scatter_elements_errors() -> Iterator[ErrorSample]:
+    one = np.array([0])
+    yield ErrorSample(OperandError, "index -6 is out of range", (5,), np.array([-6]), (1,))
+    yield ErrorSample(OperandError, "must be one of", (5,), one, (1,), reduction="mean")
+    yield ErrorSample(DTypeError, "must be integers", (5,), (1,), (1,))
+    yield ErrorSample(DTypeError, "one type", (5,), one, np.array([1]))
+    yield ErrorSample(ShapeError, "one shape", (5,), one, (2,))
+    yield ErrorSample(ShapeError, "reach beyond", (2, 5), np.zeros((3, 1), int), (3, 1), axis=1)
+    yield ErrorSample(ShapeError, "out of range", (5,), one, (1,), axis=1)
+
+
+def _read_scatter_elements(n: OnnxNode) -> Any:
+    axis, reduction = n.attribute("axis", 0), n.attribute("reduction", "none")
+    return n.emit("scatter_elements", *n.inputs, axis=axis, reduction=reduction)
+
+
+register(
+    Op(
+        name="scatter_elements",
+        formula="y = x but y[…, indices[i…], …] = updates[i…], the index along axis, or reduced with what is "
+        "there (add, mul, min, max); of several writes to one place the last one stays",
+        gradient="gx = gy, 0 where overwritten; gupdates = gy at the places they were written to",
+        source="ONNX ScatterElements-18; torch.scatter",
+        shape=scatter_elements_shape,
+        forward=scatter_elements_forward,
+        backward=_scatter_backward,
+        samples=scatter_elements_samples,
+        errors=scatter_elements_errors,
+        reads={"ScatterElements": _read_scatter_elements, "Scatter": _read_scatter_elements},
+        writes=_write("ScatterElements", "scatter_elements", "axis"),
     )
 )

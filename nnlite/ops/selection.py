@@ -1,4 +1,4 @@
-"""Choosing elements by their place: gather_elements, scatter_elements, top k, argmax, one-hot, split."""
+"""Choosing elements by their place: gather_elements, top k, argmax, one-hot, split."""
 
 from __future__ import annotations
 
@@ -101,90 +101,6 @@ register(
         errors=gather_elements_errors,
         reads={"GatherElements": lambda n: n.emit("gather_elements", *n.inputs, axis=n.attribute("axis", 0))},
         writes=lambda w, node: w.add("GatherElements", node.inputs, axis=node.params["axis"]),
-    )
-)
-
-# ------------------------------------------------------------------------------ scatter_elements
-
-
-def scatter_elements_shape(
-    x: ArrayType, indices: ArrayType, updates: ArrayType, axis: int, reduction: str
-) -> ArrayType:
-    _check_indices("scatter_elements", x, indices, axis)
-    if updates.shape != indices.shape or updates.dtype != x.dtype:
-        raise ShapeError(f"scatter_elements: updates {updates} must be {x.dtype}{list(indices.shape)}")
-    if reduction not in ("none", "add"):
-        raise OperandError(f"scatter_elements: reduction={reduction!r} must be 'none' or 'add'")
-    return x
-
-
-def scatter_elements_forward(
-    ctx: Context, x: Array, indices: Array, updates: Array, axis: int, reduction: str
-) -> Array:
-    _check_range("scatter_elements", indices, x.shape[axis])
-    ctx.save(indices)
-    y = np.array(x)
-    if reduction == "add":
-        np.add.at(y, _places(indices, axis), updates)
-    else:
-        y[_places(indices, axis)] = updates
-    return y
-
-
-def scatter_elements_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
-    assert ctx.saved is not None and ctx.saved[0] is not None
-    places = _places(ctx.saved[0], ctx.params["axis"])
-    gx: Array | None = None
-    if needs[0]:
-        gx = gy
-        if ctx.params["reduction"] == "none":
-            gx = gy.copy()
-            gx[places] = 0
-    return gx, None, gy[places] if needs[2] else None
-
-
-def scatter_elements_samples() -> Iterator[Sample]:
-    different = np.array([[0, 2, 1], [2, 0, 1]])
-    yield Sample((2, 4), different, (2, 3), axis=1, reduction="none")
-    yield Sample((2, 3), _CHOICE, (2, 3), axis=-1, reduction="add")
-
-
-def scatter_elements_errors() -> Iterator[ErrorSample]:
-    plain = dict[str, Any](axis=1, reduction="none")
-    yield ErrorSample(ShapeError, "updates", (2, 3), _CHOICE, (2, 2), **plain)
-    yield ErrorSample(OperandError, "reduction='max'", (2, 3), _CHOICE, (2, 3), axis=1, reduction="max")
-    yield ErrorSample(OperandError, "index 2 is out of range", (2, 2), _CHOICE, (2, 3), **plain)
-    yield ErrorSample(DTypeError, "must be integers", (2, 3), (2, 3), (2, 3), **plain)
-
-
-def write_scatter_elements(w: OnnxWriter, node: Node) -> str:
-    axis, reduction = node.params["axis"], node.params["reduction"]
-    if reduction == "none":
-        return w.add("ScatterElements", node.inputs, axis=axis)
-    if w.version < 16:
-        raise OperandError("scatter_elements: ONNX adds from operator set 16 on; export with opset=16")
-    return w.add("ScatterElements", node.inputs, axis=axis, reduction=reduction)
-
-
-def read_scatter_elements(n: OnnxNode) -> Any:
-    reduction = n.attribute("reduction", "none")
-    return n.emit("scatter_elements", *n.inputs, axis=n.attribute("axis", 0), reduction=reduction)
-
-
-register(
-    Op(
-        name="scatter_elements",
-        formula="y = x, but y[indices[i, j, …], j, …] = updates[i, j, …] for axis 0, likewise for others; "
-        "reduction add adds them to x; without it indices should not repeat",
-        gradient="gx = gy, 0 where it was replaced; gupdates = gy at the indices",
-        source="ONNX ScatterElements-18; torch.scatter, torch.scatter_add",
-        shape=scatter_elements_shape,
-        forward=scatter_elements_forward,
-        backward=scatter_elements_backward,
-        samples=scatter_elements_samples,
-        errors=scatter_elements_errors,
-        reads={"ScatterElements": read_scatter_elements},
-        writes=write_scatter_elements,
     )
 )
 
