@@ -1,4 +1,4 @@
-"""Layers without parameters: activations, pooling, flatten, the loss, and Sequential."""
+"""Layers without parameters: activations, pooling, flatten, and Sequential."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from nnlite import functional as F
 from nnlite.errors import ConfigError
 from nnlite.functional import Size
 from nnlite.geometry import Padding, pair
-from nnlite.layout import Array
 from nnlite.nn.module import Module
-from nnlite.ops.loss import REDUCTIONS
 from nnlite.tensors import Tensor
 
 
@@ -209,30 +207,3 @@ class AdaptiveAvgPool2d(Module):
     def extra_repr(self) -> str:
         """Options, for repr."""
         return f"output_size={self.output_size}"
-
-
-# ------------------------------------------------------------------------------------------- loss
-
-
-class CrossEntropyLoss(Module):
-    """-ln softmax(logits)[target] for logits [N,classes] and integer labels target [N].
-
-    ``reduction``: "mean", "sum" or "none". Raises ConfigError for another. Source: op
-    ``cross_entropy``; torch.nn.CrossEntropyLoss.
-    """
-
-    def __init__(self, *, reduction: str = "mean", label_smoothing: float = 0.0) -> None:
-        if reduction not in REDUCTIONS:
-            listed = ", ".join(REDUCTIONS)
-            raise ConfigError(f"CrossEntropyLoss: reduction={reduction!r} must be one of {listed}")
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(f"CrossEntropyLoss: label_smoothing={label_smoothing} must be in [0, 1)")
-        self.reduction, self.label_smoothing = reduction, label_smoothing
-
-    def forward(self, logits: Tensor, target: Tensor | Array) -> Tensor:
-        """The loss, a scalar unless reduction is "none"."""
-        return F.cross_entropy(logits, target, self.reduction, self.label_smoothing)
-
-    def extra_repr(self) -> str:
-        """Options, for repr."""
-        return f"reduction={self.reduction!r}, label_smoothing={self.label_smoothing}"

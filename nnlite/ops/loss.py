@@ -110,9 +110,14 @@ def write_cross_entropy(w: OnnxWriter, node: Node) -> str:
 
 
 def read_cross_entropy(n: OnnxNode) -> Any:
-    if len(n.inputs) > 2 or n.outputs > 1 or n.attribute("ignore_index") is not None:
-        raise n.refuse("weights, ignore_index and the log_prob output are not supported")
-    reduction = n.attribute("reduction", "mean")
+    if n.outputs > 1:
+        raise n.refuse("the log_prob output is not supported")
+    reduction, ignored = n.attribute("reduction", "mean"), n.attribute("ignore_index")
+    if len(n.inputs) > 2 or ignored is not None:
+        weight = n.inputs[2] if len(n.inputs) > 2 else None
+        logs = n.emit("log_softmax", n.inputs[0], axis=1)
+        index = -100 if ignored is None else ignored
+        return n.emit("nll_loss", logs, n.inputs[1], weight, ignore_index=index, reduction=reduction)
     return n.emit("cross_entropy", *n.inputs, reduction=reduction, label_smoothing=0.0)
 
 

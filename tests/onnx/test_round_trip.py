@@ -39,6 +39,7 @@ NOT_IN_OLD_OPSETS = {
     "avg_pool2d": (19, lambda params: tuple(params["dilation"]) != (1, 1)),
     "shape_of": (15, lambda params: params.get("start", 0) or params.get("end") is not None),
     "pad": (19, lambda params: params.get("mode") == "wrap"),
+    "roi_align": (16, lambda params: params["half_pixel"]),
     "grid_sample": (16, lambda params: True),
     "scatter_nd": REDUCING,
     "scatter_elements": REDUCING,

@@ -23,8 +23,8 @@ ERRORS = [
     for i, error in enumerate(op.errors())
 ]
 
-# What the records declare not to be differentiated: measured statistics.
-CONSTANT_INPUTS = {"batch_norm": (3, 4)}
+# What the records declare not to be differentiated: measured statistics, given class weights.
+CONSTANT_INPUTS = {"batch_norm": (3, 4), "roi_align": (1,), "nll_loss": (2,)}
 OUTPUTS = {"batch_norm_training": 1}
 
 

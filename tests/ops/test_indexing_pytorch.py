@@ -53,8 +53,9 @@ def test_gather_and_scatter(dim):
     unique = np.argsort(arrays((4, 4))[0], dim)
     operands = arrays((4, 4), (4, 4))
     # PyTorch's backward fails where src is larger than index.
-    compare(lambda x, s: F.scatter(x, dim, unique[:2, :3], s),
-            lambda x, s: torch.scatter(x, dim, torch.tensor(unique[:2, :3]), s[:2, :3]), operands)  # fmt: skip
+    few = unique[:2, :3]
+    compare(lambda x, s: F.scatter(x, dim, few, s),
+            lambda x, s: torch.scatter(x, dim, torch.tensor(few), s[:2, :3]), operands)  # fmt: skip
     part = tuple(slice(n) for n in index.shape)
     compare(lambda x, s: F.scatter_add(x, dim, index, s),
             lambda x, s: torch.scatter_add(x, dim, torch.tensor(index), s[part]), operands)  # fmt: skip
