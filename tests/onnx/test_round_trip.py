@@ -47,6 +47,9 @@ NOT_IN_OLD_OPSETS = {
     "cross_entropy": (99, lambda params: params["label_smoothing"]),
 }
 
+NEWEST_IN_ONNXRUNTIME = {"roi_align": 21}
+"""Operators of which ONNX Runtime has no newer version."""
+
 EVALUATOR_ERRS = {
     # cases where ONNX's reference evaluator differs from ONNX Runtime and PyTorch alike
     "conv_transpose2d-2": "it mistakes asymmetric pads with groups",
@@ -58,6 +61,7 @@ EVALUATOR_ERRS = {
         [f"grid_sample-{i}" for i in (*range(6), *range(12, 18))], "it knows only the newest names of modes"
     ),
     "nll_loss-6": "without class weights its mean counts ignored labels",
+    "max_unpool2d-0": "it ignores output_shape while it places elements",
     "softsign-2": "it gives a number an axis",
 }
 
@@ -112,7 +116,8 @@ def refused_below(op, sample):
 
 @pytest.mark.parametrize(("op", "sample", "opset"), CASES)
 def test_written_run_and_read_back(op, sample, opset, run_ort):
-    opset = newest_of_onnxruntime() if opset == "newest" else opset
+    if opset == "newest":
+        opset = min(newest_of_onnxruntime(), NEWEST_IN_ONNXRUNTIME.get(op.name, 1000))
     if opset < refused_below(op, sample):
         with pytest.raises(NnliteError, match=op.name):
             one_node(op, sample, opset)
