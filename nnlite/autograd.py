@@ -20,6 +20,7 @@ from nnlite.errors import DTypeError, GradientError, ShapeError
 from nnlite.layout import Array
 from nnlite.node import Node, Value
 from nnlite.ops.record import ArrayType, Context, Op, Params
+from nnlite.ops.runs import add
 
 _mode = threading.local()
 
@@ -219,12 +220,12 @@ def gradients(
     def deliver(value: Value, gradient: Array, *others: Array | None) -> None:
         if (wanted is None and value.node is None) or (wanted is not None and value in wanted):
             known = result.get(value)
-            result[value] = _own(gradient, *others) if known is None else _array(known + gradient)
+            result[value] = _own(gradient, *others) if known is None else add(known, gradient)
         if value.node is not None and id(value.node) in useful:
             assert isinstance(value.node, TapeNode)
             slots = pending.setdefault(id(value.node), [None] * len(value.node.types))
             known = slots[value.index]
-            slots[value.index] = gradient if known is None else _array(known + gradient)
+            slots[value.index] = gradient if known is None else add(known, gradient)
 
     for root, seed in zip(roots, seeds, strict=True):
         deliver(root, seed, seed)
@@ -234,11 +235,15 @@ def gradients(
             continue
         needs = tuple(leads_to_target(value) for value in node.inputs)
         leaving = _node_gradients(node, arriving, needs)
+        if not retain_graph:
+            # At once: what the next nodes allocate is then memory that is still in the cache.
+            node.context.saved = None
         for value, need, gradient in zip(node.inputs, needs, leaving, strict=True):
             if value is not None and need and gradient is not None:
                 deliver(value, _array(gradient), *arriving)
+        del arriving, leaving, gradient
     if not retain_graph:
-        for node in order:
+        for node in order:  # those that led to no target, too
             node.context.saved = None
     return result
 
@@ -246,7 +251,7 @@ def gradients(
 def backward(roots: Sequence[Value], seeds: Sequence[Array], retain_graph: bool = False) -> None:
     """Add the gradient of every leaf below ``roots`` to its ``grad``."""
     for leaf, gradient in gradients(roots, seeds, None, retain_graph).items():
-        leaf.grad = gradient if leaf.grad is None else _array(leaf.grad + gradient)
+        leaf.grad = gradient if leaf.grad is None else add(leaf.grad, gradient)
 
 
 def check_differentiable(dtype: np.dtype[Any]) -> None:

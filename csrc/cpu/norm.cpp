@@ -21,6 +21,9 @@ struct RowChunks {
         if (rows > 256) rows = 256;  // float32 sums of more terms would lose digits
         count = (g.M + rows - 1) / rows;
     }
+    // The i-th chunk to visit. Whoever wrote the rows wrote the last ones last, so they are still in the
+    // cache; and the pass after this one, from the start, finds the first ones there.
+    int64_t from_the_end(int64_t i) const { return count - 1 - i; }
     int64_t length(int64_t chunk, int64_t M) const { return (chunk + 1) * rows <= M ? rows : M - chunk * rows; }
 };
 
@@ -89,8 +92,8 @@ void batch_norm_training_forward(const Norm& g, double epsilon, const float* x, 
     const Kernels& k = kernels();
     const Forward plan(g, workspace);
     parallel_for(plan.chunks.count, grain_for(plan.chunks.rows * g.C, 1 << 15), [&](int64_t begin, int64_t end) {
-        for (int64_t chunk = begin; chunk < end; ++chunk) {
-            const int64_t at = chunk * g.C;
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t chunk = plan.chunks.from_the_end(i), at = chunk * g.C;
             k.moments(plan.chunks.length(chunk, g.M), g.C, x + chunk * plan.chunks.rows * g.C, plan.centre + at,
                       plan.sum + at, plan.square + at);
         }
@@ -169,9 +172,11 @@ void merge_sums(int64_t C, int64_t chunks, const float* first, const float* seco
 void parameter_gradients(const Norm& g, const Backward& plan, const NormGrad& all, float* gweight, float* gbias) {
     const Kernels& k = kernels();
     parallel_for(plan.chunks.count, grain_for(plan.chunks.rows * g.C, 1 << 15), [&](int64_t begin, int64_t end) {
-        for (int64_t chunk = begin; chunk < end; ++chunk)
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t chunk = plan.chunks.from_the_end(i);
             k.grad_sums(rows_of(all, chunk * plan.chunks.rows, plan.chunks.length(chunk, g.M)),
                         plan.sum + chunk * g.C, plan.dot + chunk * g.C);
+        }
     });
     merge_sums(g.C, plan.chunks.count, plan.sum, plan.dot, [&](int64_t c, double sum, double dot) {
         if (gbias) gbias[c] = static_cast<float>(sum);

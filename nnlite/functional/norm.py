@@ -23,8 +23,12 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    activation: str | tuple[float, float] | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
-    """Batch normalisation of x [N,C,...].
+    """Batch normalisation of x [N,C,...]; in the same pass ``residual`` is added, ``activation`` applied.
+
+    ``activation``: None, "relu", "relu6" or (low, high) of a clamp.
 
     In training the statistics of the batch are used and the running ones, when given, move in
     place by ``momentum`` towards them: running = (1 - momentum) · running + momentum · batch (the
@@ -33,20 +37,29 @@ def batch_norm(
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: x has shape {list(x.shape)} but must be [N,C,...]")
     channels, dtype = x.shape[1], x.dtype
+    bounds = (0.0, 6.0) if activation == "relu6" else activation
+    if residual is not None and isinstance(bounds, tuple):  # the op does not take these two together
+        plain = batch_norm(
+            x, running_mean, running_var, weight, bias, training, momentum, eps, residual=residual
+        )
+        return apply(OPS["clamp"], plain, minimum=bounds[0], maximum=bounds[1])
+    more = () if residual is None else (residual,)
+    extra = {} if bounds is None else {"activation": bounds}
     weight = Tensor(np.ones(channels, dtype)) if weight is None else weight
     bias = Tensor(np.zeros(channels, dtype)) if bias is None else bias
     if not training:
         if running_mean is None or running_var is None:
             raise OperandError("batch_norm: inference needs running_mean and running_var")
-        operands = (x, weight, bias, running_mean, running_var)
-        return apply(OPS["batch_norm"], *operands, epsilon=eps, momentum=momentum)
+        operands = (x, weight, bias, running_mean, running_var, *more)
+        return apply(OPS["batch_norm"], *operands, epsilon=eps, momentum=momentum, **extra)
     for name, running in (("running_mean", running_mean), ("running_var", running_var)):
         if running is not None and running.shape != (channels,):
             raise ShapeError(
                 f"batch_norm: {name} has shape {list(running.shape)} but x {list(x.shape)} "
                 f"has {channels} channels"
             )
-    y, mean, variance = apply_many(OPS["batch_norm_training"], x, weight, bias, epsilon=eps)
+    operation = OPS["batch_norm_training"]
+    y, mean, variance = apply_many(operation, x, weight, bias, *more, epsilon=eps, **extra)
     count = x.size // channels
     if running_mean is not None:
         _move_towards(running_mean.writable(), mean.numpy(), momentum)

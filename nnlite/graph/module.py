@@ -13,6 +13,7 @@ from nnlite import functional as F
 from nnlite.errors import DTypeError, ModelError, NnliteError, ShapeError
 from nnlite.graph.branch import BRANCH, chosen
 from nnlite.graph.ir import Graph
+from nnlite.graph.passes.fuse_activation import fuse_activation
 from nnlite.graph.trainable import parameter_leaves
 from nnlite.layout import Array
 from nnlite.memory import max_tensor_bytes
@@ -141,10 +142,10 @@ class GraphModule(Module):
             assert operands[0] is not None
             return (F.dropout(operands[0], params["p"], training=True),)
         if training and node.op.name == "batch_norm":
-            x, weight, bias, mean, variance = operands
+            x, weight, bias, mean, variance, *residual = operands
             if any(t is not None and t.requires_grad for t in (weight, bias)):
                 assert x is not None
-                options = params["momentum"], params["epsilon"]
+                options = params["momentum"], params["epsilon"], params.get("activation"), *residual
                 return (F.batch_norm(x, mean, variance, weight, bias, True, *options),)
         return apply_many(node.op, *operands, **params)
 
@@ -218,6 +219,14 @@ class GraphModule(Module):
             raise ModelError(f"{name!r} is not a cut point of the model; the last ones are {some}")
         value = points[name]
         return self.part(self.graph.inputs, [value]), self.part([value], self.graph.outputs)
+
+    def fused(self) -> GraphModule:
+        """The same model with fewer passes over memory (``fuse_activation``), sharing all parameters."""
+        graph = fuse_activation(self.graph)
+        leaves = {value: self._leaves[value] for value in graph.arrays}
+        fused = GraphModule(graph, leaves=leaves, input_sizes=self.input_sizes)
+        fused.training = self.training
+        return fused
 
     def current_graph(self) -> Graph:
         """The graph with the parameters as they are now, for passes that compute with them."""

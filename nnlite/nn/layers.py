@@ -148,7 +148,9 @@ class BatchNorm(Module):
     In training mean and variance are the batch's, and the running ones move towards them:
     running = (1 - momentum) · running + momentum · batch, the variance unbiased. In evaluation, and
     whenever the layer is frozen, they are the running ones, which then stay as they are. Without
-    ``track_running_stats`` they are always the batch's. Raises ShapeError for a wrong number of axes.
+    ``track_running_stats`` they are always the batch's. With ``activation`` ("relu", "relu6" or the
+    (low, high) of a clamp), and with a residual given to ``forward``, these follow in the same pass
+    over memory: y = activation(normalised x + residual). Raises ShapeError for a wrong number of axes.
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167; torch.nn.BatchNorm2d.
     """
 
@@ -161,8 +163,13 @@ class BatchNorm(Module):
         momentum: float = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        activation: str | tuple[float, float] | None = None,
     ) -> None:
         _check_sizes(type(self).__name__, num_features=num_features)
+        if activation not in (None, "relu", "relu6") and not isinstance(activation, tuple):
+            known = "None, 'relu', 'relu6' or (low, high)"
+            raise ConfigError(f"{type(self).__name__}: activation={activation!r} must be {known}")
+        self.activation = activation
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         ones, zeros = np.ones(num_features, np.float32), np.zeros(num_features, np.float32)
         self.weight = Parameter(ones) if affine else None
@@ -170,19 +177,23 @@ class BatchNorm(Module):
         self.running_mean = Buffer(zeros) if track_running_stats else None
         self.running_var = Buffer(ones) if track_running_stats else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The normalised x."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """The normalised x, ``residual`` added and the activation applied."""
         if x.ndim not in self._axes:
             expected = " or ".join({2: "[N,C]", 3: "[N,C,L]", 4: "[N,C,H,W]"}[n] for n in self._axes)
             raise ShapeError(f"{type(self).__name__}: x has shape {list(x.shape)} but must be {expected}")
         training = self.running_mean is None or (self.training and not self.frozen)
         statistics = (self.running_mean, self.running_var)
-        return F.batch_norm(x, *statistics, self.weight, self.bias, training, self.momentum, self.eps)
+        return F.batch_norm(
+            x, *statistics, self.weight, self.bias, training, self.momentum, self.eps,
+            self.activation, residual,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         """Options, for repr."""
         text = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
         text += ", affine=False" if self.weight is None else ""
+        text += "" if self.activation is None else f", activation={self.activation!r}"
         return text + (", track_running_stats=False" if self.running_mean is None else "")
 
 

@@ -6,12 +6,10 @@ from collections.abc import Iterable, Mapping
 from math import sqrt
 from typing import Any
 
-import numpy as np
-
 from nnlite.errors import ConfigError
 from nnlite.layout import Array
 from nnlite.nn.parameter import Parameter
-from nnlite.optim.optimizer import Group, Optimizer, decayed
+from nnlite.optim.optimizer import Group, Optimizer, run_step, zeros_of
 
 
 class Adam(Optimizer):
@@ -52,29 +50,15 @@ class Adam(Optimizer):
         """One step for one parameter, in place."""
         lr, decay = float(group["lr"]), float(group["weight_decay"])
         b1, b2 = group["betas"]
-        if self.decoupled and decay:
-            weight *= 1 - lr * decay
-            decay = 0.0
-        buffer = decayed(weight, gradient, decay)
+        shrink = 1.0
+        if self.decoupled:
+            shrink, decay = 1 - lr * decay, 0.0
         if not state:
-            state.update(step=0, mean=np.zeros_like(buffer), square=np.zeros_like(buffer))
+            state.update(step=0, mean=zeros_of(weight), square=zeros_of(weight))
         state["step"] += 1
         mean, square, t = state["mean"], state["square"], state["step"]
-
-        mean *= b1 / (1 - b1)  # b1 · m + (1 - b1) · g without a second buffer
-        mean += buffer
-        mean *= 1 - b1
-        np.square(buffer, out=buffer)
-        buffer *= 1 - b2
-        square *= b2
-        square += buffer
-
-        np.sqrt(square, out=buffer)
-        buffer *= 1 / sqrt(1 - b2**t)
-        buffer += group["eps"]
-        np.divide(mean, buffer, out=buffer)
-        buffer *= lr / (1 - b1**t)
-        weight -= buffer
+        options = (shrink, decay, b1, 1 - b1, b2, 1 - b2, 1 / sqrt(1 - b2**t), group["eps"], lr / (1 - b1**t))
+        run_step("adam_step", (weight, gradient, mean, square), options, (weight, mean, square))
 
 
 class AdamW(Adam):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from nnlite import memory
+from nnlite import layout, memory
 from nnlite.errors import ConfigError, ModelError
+from nnlite.geometry import EltwiseGeometry
+from nnlite.kernels import launch
 from nnlite.layout import Array
 from nnlite.nn.parameter import Parameter
 
@@ -154,11 +156,25 @@ def copy_of(array: Array) -> Array:
     return copy
 
 
-def decayed(weight: Array, gradient: Array, weight_decay: float) -> Array:
-    """gradient + weight_decay · weight in a new array."""
-    if not weight_decay:
-        return copy_of(gradient)
-    result = memory.empty(weight.shape, weight.dtype)
-    np.multiply(weight, weight_decay, out=result)
-    result += gradient
-    return result
+def zeros_of(array: Array) -> Array:
+    """Zeros of the shape and type of ``array`` in the memory order of parameters."""
+    zeros = memory.empty(array.shape, array.dtype)
+    zeros[...] = 0
+    return zeros
+
+
+def run_step(
+    kernel: str, inputs: Sequence[Array | None], options: Sequence[float], outputs: Sequence[Array | None]
+) -> None:
+    """Launch an optimiser's kernel on arrays in the memory order of parameters; outputs may be inputs."""
+    present = [array for array in (*inputs, *outputs) if array is not None]
+    flat = layout.runs(*present)
+    if flat is None:  # a gradient that came from elsewhere: only kernels keep the order of parameters
+        inputs = [a if a is None or layout.is_channels_last(a) else copy_of(a) for a in inputs]
+        flat = layout.runs(*(array for array in (*inputs, *outputs) if array is not None))
+        assert flat is not None
+    views = iter(flat)
+    operands = [None if array is None else next(views) for array in (*inputs, *outputs)]
+    numbers = np.array(options, present[0].dtype)
+    before, after = operands[: len(inputs)], operands[len(inputs) :]
+    launch(kernel, EltwiseGeometry(present[0].size), *before, numbers, *after)

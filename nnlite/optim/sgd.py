@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
+from nnlite import memory
 from nnlite.errors import ConfigError
 from nnlite.layout import Array
 from nnlite.nn.parameter import Parameter
-from nnlite.optim.optimizer import Group, Optimizer, copy_of, decayed
+from nnlite.optim.optimizer import Group, Optimizer, run_step
 
 
 class SGD(Optimizer):
@@ -49,21 +48,13 @@ class SGD(Optimizer):
 
     def update(self, weight: Array, gradient: Array, state: dict[str, Any], group: Group) -> None:
         """One step for one parameter, in place."""
-        lr, momentum = float(group["lr"]), float(group["momentum"])
-        step = decayed(weight, gradient, group["weight_decay"])
-        if momentum:
-            velocity = state.get("velocity")
-            if velocity is None:
-                velocity = state["velocity"] = copy_of(step)
-            else:
-                velocity *= momentum
-                if group["dampening"]:
-                    step *= 1 - group["dampening"]
-                velocity += step
-            if group["nesterov"]:  # the two terms one after the other, in one buffer
-                step *= lr
-                weight -= step
-                lr *= momentum
-            np.copyto(step, velocity)
-        step *= lr
-        weight -= step
+        momentum = float(group["momentum"])
+        # Without a velocity the kernel's is the gradient itself, as the first step wants it.
+        velocity = state.get("velocity")
+        new = velocity
+        if momentum and velocity is None:
+            new = state["velocity"] = memory.empty(weight.shape, weight.dtype)
+        options = (group["lr"], group["weight_decay"], momentum, 1 - group["dampening"], group["nesterov"])
+        if not momentum:
+            velocity = new = None
+        run_step("sgd_step", (weight, gradient, velocity), options, (weight, new))

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import nnlite
 from nnlite import layout, memory
 from nnlite.errors import NnliteError
 
+PACKAGE = Path(nnlite.__file__).parents[1]
+
 MEGABYTE = 1 << 20
+LIMIT = memory.limit()
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +27,7 @@ def _empty_pool():
     gc.collect()
     memory.release()
     yield
-    memory.set_limit(1 << 30)
+    memory.set_limit(LIMIT)
     memory.release()
 
 
@@ -138,3 +146,47 @@ def test_threads_never_share_a_block():
         thread.join()
     assert not wrong
     assert memory.stats().current == before
+
+
+def test_what_was_not_used_for_longest_makes_room():
+    memory.set_limit(3 * 4 * MEGABYTE + MEGABYTE)
+    old = [memory.empty((MEGABYTE // 2,)) for _ in range(6)]
+    del old
+    new = memory.empty((2 * MEGABYTE,))
+    address = new.ctypes.data
+    del new
+    again = memory.empty((2 * MEGABYTE,))
+    assert again.ctypes.data == address
+    assert memory.stats().cached <= memory.limit()
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 50), (2, 16, 20, 20), (5, 6), (), (64, 64)])
+def test_empty_like_keeps_the_memory_order(shape):
+    array = np.zeros(shape, np.float32)
+    for same in (array, layout.channels_last(array), array.T, array.astype(np.float64)):
+        like = memory.empty_like(same)
+        assert (like.shape, like.dtype, like.strides) == (same.shape, same.dtype, same.strides)
+
+
+def test_the_peak_can_be_measured_anew():
+    array = memory.empty((MEGABYTE,))
+    del array
+    memory.reset_peak()
+    assert memory.stats().peak == memory.stats().current
+
+
+@pytest.mark.parametrize(("text", "size"), [("1000", 1000), ("3k", 3072), ("2M", 2 << 20), ("0", 0)])
+def test_the_environment_limits_what_is_kept(text, size):
+    assert run_python("from nnlite import memory; print(memory.limit())", text) == str(size)
+
+
+@pytest.mark.parametrize("text", ["-1", "much", "1.5G", "G", "1 T"])
+def test_a_wrong_limit_is_named(text):
+    assert "NNLITE_MEMORY_LIMIT=" in run_python("from nnlite import memory; memory.limit()", text)
+
+
+def run_python(code, limit):
+    """The last line that a fresh interpreter prints."""
+    environment = os.environ | {"NNLITE_MEMORY_LIMIT": limit, "PYTHONPATH": str(PACKAGE)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    return (result.stdout or result.stderr).strip().splitlines()[-1]

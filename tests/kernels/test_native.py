@@ -346,3 +346,32 @@ def test_nan_and_infinity_pass_through_max_pooling_as_in_the_reference():
         results[variant.backend] = made
     np.testing.assert_array_equal(results["native"]["y"], results["reference"]["y"])
     np.testing.assert_array_equal(results["native"]["indices"], results["reference"]["indices"])
+
+
+@pytest.mark.parametrize("kernel", ["combine", "activation_backward"])
+@pytest.mark.parametrize("act", [(RELU, 0.0, inf), (CLAMP, -1.0, 1.0), (0, -inf, inf)])
+def test_nan_and_infinity_pass_through_elementwise_kernels_as_in_the_reference(kernel, act):
+    values = np.array([np.nan, -np.inf, np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, 7.0], np.float32)
+    first, second = (a.ravel().copy() for a in np.meshgrid(values, values))
+    spec, g = SPECS[kernel], EltwiseGeometry(first.size, 1.0, 1.0, *act)
+    results = []
+    with np.errstate(invalid="ignore"):
+        for variant in VARIANTS[kernel]:
+            if variant.backend in ("native", "reference"):
+                made = outputs(spec, g, FLOAT32)
+                run(variant, g, dict(zip(spec.inputs, (first, second), strict=True)), made)
+                results.append(next(iter(made.values())))
+    np.testing.assert_array_equal(*results)
+
+
+def test_elementwise_kernels_may_write_over_their_operands():
+    g = EltwiseGeometry(100_003, 0.5, -2.0, RELU, 0.0, inf)
+    for kernel in ("combine", "activation_backward"):
+        spec = SPECS[kernel]
+        inputs = random_inputs(spec, g)
+        made = outputs(spec, g, FLOAT32)
+        run(select(kernel, g).variant, g, inputs, made)
+        for name in spec.inputs:
+            again = {n: a.copy() for n, a in inputs.items()}
+            run(select(kernel, g).variant, g, again, {spec.outputs[0]: again[name]})
+            np.testing.assert_array_equal(again[name], made[spec.outputs[0]])

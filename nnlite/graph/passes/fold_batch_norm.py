@@ -13,6 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from nnlite.graph.ir import Graph, make_node
+from nnlite.graph.passes.fuse_activation import split_activation
+from nnlite.graph.passes.rewrite import rebuild
 from nnlite.layout import Array
 from nnlite.node import Node, Value
 
@@ -21,11 +23,11 @@ FOLDABLE = ("conv2d", "linear")
 
 def fold_batch_norm(graph: Graph) -> Graph:
     """``graph`` without the batch normalisations that a preceding layer can absorb."""
+    graph = split_activation(graph)
     users = graph.users()
     producers = {value: node for node in graph.nodes for value in node.outputs}
     arrays = dict(graph.arrays)
-    replaced: dict[Node, Node] = {}
-    absorbed: set[Node] = set()
+    replaced: dict[Node, list[Node]] = {}
     for norm in graph.nodes:
         layer = producers.get(norm.inputs[0]) if norm.op.name == "batch_norm" and norm.inputs[0] else None
         if layer is None or not _can_absorb(layer, norm, graph, users):
@@ -38,9 +40,9 @@ def fold_batch_norm(graph: Graph) -> Graph:
         folded = make_node(
             layer.op.name, [layer.inputs[0], w_value, b_value], layer.params, [result], layer.name
         )
-        replaced[norm] = folded
-        absorbed.add(layer)
-    return _rebuild(replace(graph, arrays=arrays), replaced, absorbed)
+        replaced[norm] = [folded]
+        replaced[layer] = []
+    return rebuild(replace(graph, arrays=arrays), replaced)
 
 
 def _can_absorb(layer: Node, norm: Node, graph: Graph, users: dict[Value, list[Node]]) -> bool:
@@ -61,20 +63,3 @@ def _folded(layer: Node, norm: Node, arrays: dict[Value, Array]) -> tuple[Array,
     weight = (w * scale.reshape(-1, *[1] * (w.ndim - 1))).astype(w.dtype)
     bias = ((0 if b is None else b) - mean) * scale + beta
     return weight, bias.astype(w.dtype)
-
-
-def _rebuild(graph: Graph, replaced: dict[Node, Node], absorbed: set[Node]) -> Graph:
-    """The graph with nodes exchanged, everything after them reading the new results."""
-    renamed: dict[Value, Value] = {}
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        if node in absorbed:
-            continue
-        current = replaced.get(node, node)
-        inputs = [renamed.get(v, v) if v is not None else None for v in current.inputs]
-        params = {k: renamed.get(p, p) if isinstance(p, Value) else p for k, p in current.params.items()}
-        results = [Value(name=v.name, type=v.type) for v in node.outputs]
-        nodes.append(make_node(current.op.name, inputs, params, results, current.name))
-        renamed.update(zip(node.outputs, results, strict=True))
-    outputs = [renamed.get(value, value) for value in graph.outputs]
-    return Graph(graph.inputs, tuple(outputs), tuple(nodes), graph.arrays).between(graph.inputs, outputs)

@@ -1,0 +1,30 @@
+"""What passes share: a graph with some of its nodes exchanged for others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nnlite.graph.ir import Graph, make_node
+from nnlite.node import Node, Value
+
+
+def rebuild(graph: Graph, replaced: Mapping[Node, Sequence[Node]]) -> Graph:
+    """``graph`` with each node of ``replaced`` exchanged for a sequence of nodes, or for none.
+
+    The last node of a sequence computes what the old node did. Everything after reads the new results,
+    which are new values: graphs share their old ones.
+    """
+    renamed: dict[Value, Value] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        sequence = replaced.get(node, (node,))
+        for current in sequence:
+            inputs = [renamed.get(v, v) if v is not None else None for v in current.inputs]
+            params = {k: renamed.get(p, p) if isinstance(p, Value) else p for k, p in current.params.items()}
+            last = current is sequence[-1]
+            olds = node.outputs if last else current.outputs
+            results = [Value(name=v.name, type=v.type) for v in olds]
+            nodes.append(make_node(current.op.name, inputs, params, results, current.name))
+            renamed.update(zip(olds, results, strict=True))
+    outputs = [renamed.get(value, value) for value in graph.outputs]
+    return Graph(graph.inputs, tuple(outputs), tuple(nodes), graph.arrays).between(graph.inputs, outputs)
