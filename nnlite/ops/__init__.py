@@ -29,6 +29,8 @@ from nnlite.ops import (
     selection,
     sequence,
     shape,
+    window,
+    window_transposed,
 )
 from nnlite.ops.record import OPS, READERS, ArrayType, Context, ErrorSample, Op, Sample, register
 
@@ -67,4 +69,6 @@ __all__ = [
     "selection",
     "sequence",
     "shape",
+    "window",
+    "window_transposed",
 ]

@@ -15,6 +15,7 @@ from nnlite.kernels import launch
 from nnlite.layout import Array
 from nnlite.node import Node
 from nnlite.ops.conv import window_attributes
+from nnlite.ops.onnx_window import FLOATS, emit_pool
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -111,15 +112,16 @@ def max_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array
 
 def _onnx_window(n: OnnxNode) -> dict[str, Any]:
     kernel = n.attribute("kernel_shape") or ()
-    if len(kernel) != 2:
-        raise n.refuse(f"kernel_shape {list(kernel)} is not two-dimensional")
+    if not kernel:
+        raise n.refuse("malformed: kernel_shape is empty")
+    axes = len(kernel)
     auto_pad = n.attribute("auto_pad", "NOTSET")
     explicit = auto_pad in ("NOTSET", "")
     return dict(
         kernel_size=tuple(kernel),
-        stride=tuple(n.attribute("strides") or (1, 1)),
-        padding=tuple(n.attribute("pads") or (0, 0, 0, 0)) if explicit else auto_pad.lower(),
-        dilation=tuple(n.attribute("dilations") or (1, 1)),
+        stride=tuple(n.attribute("strides") or (1,) * axes),
+        padding=tuple(n.attribute("pads") or (0,) * (2 * axes)) if explicit else auto_pad.lower(),
+        dilation=tuple(n.attribute("dilations") or (1,) * axes),
         ceil_mode=bool(n.attribute("ceil_mode", 0)),
     )
 
@@ -131,10 +133,15 @@ def _window_attributes(op: str, params: Any) -> dict[str, Any]:
 
 
 def read_max_pool(n: OnnxNode) -> Any:
-    if n.outputs > 1:
-        raise n.refuse("the Indices output is not supported")
-    n.attribute("storage_order")  # says how the indices are counted
-    return n.emit("max_pool2d", n.inputs[0], **_onnx_window(n))
+    window, by_columns = _onnx_window(n), n.attribute("storage_order", 0)
+    y = emit_pool(n, "max_pool2d", "max_pool_nd", window)
+    if n.outputs < 2:
+        return y
+    if len(window["kernel_size"]) != 2 or n.kind(0) not in (None, *FLOATS):
+        raise n.refuse("the Indices output is supported for floats along two axes only")
+    if by_columns:
+        raise n.refuse("storage_order=1 (indices that count down the columns) is not supported")
+    return y, n.emit("max_pool2d_indices", n.inputs[0], **window, whole=True)
 
 
 register(
@@ -190,7 +197,7 @@ def avg_pool2d_samples() -> Iterator[Sample]:
 
 def read_average_pool(n: OnnxNode) -> Any:
     include = bool(n.attribute("count_include_pad", 0))
-    return n.emit("avg_pool2d", n.inputs[0], **_onnx_window(n), count_include_pad=include)
+    return emit_pool(n, "avg_pool2d", "avg_pool_nd", _onnx_window(n), count_include_pad=include)
 
 
 def write_average_pool(w: OnnxWriter, node: Node) -> str:
@@ -303,7 +310,14 @@ def write_adaptive_avg_pool(w: OnnxWriter, node: Node) -> str:
 
 
 def _read_global(op: str) -> Callable[[OnnxNode], Any]:
-    return lambda n: n.emit(op, n.inputs[0], output_size=(1, 1))
+    def read(n: OnnxNode) -> Any:
+        rank = n.rank(0)
+        if rank is None or rank == 4:
+            return n.emit(op, n.inputs[0], output_size=(1, 1))
+        reduction = "mean" if op == "adaptive_avg_pool2d" else "max"
+        return n.emit(reduction, n.inputs[0], axes=tuple(range(2, rank)), keepdims=True)
+
+    return read
 
 
 register(

@@ -57,6 +57,7 @@ EVALUATOR_ERRS = {
     "pad-1": "it knows no negative pads",
     "local_response_norm-0": "it takes the batch's size for the number of channels",
     "gather_elements-1": "it wants indices as large as the operand",
+    "conv_transpose_nd-1": "it does not know groups along three axes",
     **dict.fromkeys(
         [f"grid_sample-{i}" for i in (*range(6), *range(12, 18))], "it knows only the newest names of modes"
     ),

@@ -1,0 +1,374 @@
+"""More pooling: places of maxima and back, adaptive maximum, Lp norm; windows as columns (unfold)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnlite import memory
+from nnlite.errors import DTypeError, OperandError, ShapeError
+from nnlite.geometry import Pair, Pool2dGeometry, pair
+from nnlite.kernels import launch
+from nnlite.layout import Array
+from nnlite.node import Node
+from nnlite.ops.pool import pool2d_geometry_of
+from nnlite.ops.record import (
+    ArrayType,
+    Context,
+    ErrorSample,
+    Needs,
+    OnnxNode,
+    OnnxWriter,
+    Op,
+    Sample,
+    register,
+)
+
+INT64 = np.dtype(np.int64)
+WINDOW: dict[str, Any] = dict(
+    kernel_size=(3, 2), stride=(2, 2), padding=(1, 0, 1, 1), dilation=(1, 1), ceil_mode=False
+)
+
+
+def _four_axes(op: str, x: ArrayType) -> None:
+    if len(x.shape) != 4:
+        raise ShapeError(f"{op}: x has shape {list(x.shape)} but must be [N,C,H,W]")
+    if x.dtype.kind != "f":
+        raise DTypeError(f"{op}: x is {x.dtype} but must be floating-point; convert with astype")
+
+
+def _window_errors(**extra: Any) -> Iterator[ErrorSample]:
+    yield ErrorSample(ShapeError, "must be .N,C,H,W", (2, 6, 6), **WINDOW, **extra)
+    yield ErrorSample(ShapeError, "does not fit", (1, 1, 2, 2), **WINDOW | dict(kernel_size=(9, 9)), **extra)
+    yield ErrorSample(DTypeError, "floating-point", np.ones((1, 1, 4, 4), int), **WINDOW, **extra)
+
+
+def window_attributes(params: Any) -> dict[str, Any]:
+    """ONNX's attributes of a pooling with integer padding."""
+    return dict(
+        kernel_shape=tuple(params["kernel_size"]), strides=tuple(params["stride"]),
+        pads=tuple(params["padding"]), dilations=tuple(params["dilation"]),
+        ceil_mode=int(params["ceil_mode"]),
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------- max_pool2d_indices
+
+
+def max_pool2d_indices_shape(x: ArrayType, whole: bool, **params: Any) -> ArrayType:
+    _four_axes("max_pool2d_indices", x)
+    return ArrayType(pool2d_geometry_of("max_pool2d_indices", x.shape, **params).y_shape, INT64)
+
+
+def max_pool2d_indices_forward(ctx: Context, x: Array, whole: bool, **params: Any) -> Array:
+    geometry = pool2d_geometry_of("max_pool2d_indices", x.shape, **params)
+    y, indices = memory.empty(geometry.y_shape, x.dtype), memory.empty(geometry.y_shape, np.int32)
+    launch("max_pool2d_forward", geometry, x, y, indices)
+    places = indices.astype(INT64)
+    if whole:
+        n, c, height, width = x.shape
+        places += np.arange(n * c).reshape(n, c, 1, 1) * (height * width)
+    return places
+
+
+def write_max_pool2d_indices(w: OnnxWriter, node: Node) -> str:
+    (x,) = node.inputs
+    known = x.type if x is not None else None
+    if node.params["whole"]:
+        return w.add_many("MaxPool", [x], 2, **window_attributes(node.params))[1]
+    if known is None:
+        raise ShapeError("max_pool2d_indices: the shape of x must be known to write it")
+    whole = w.add_many("MaxPool", [x], 2, **window_attributes(node.params))[1]
+    # ONNX counts through the whole tensor, PyTorch through each picture.
+    return w.add("Mod", [whole, w.host(known.shape[2] * known.shape[3])])
+
+
+register(
+    Op(
+        name="max_pool2d_indices",
+        formula="h · W + w of the (first) maximum of each window of max_pool2d, or, if whole, its place in "
+        "all of x;  x [N,C,H,W], y [N,C,P,Q] integers",
+        gradient="none: places carry no gradient; the maxima are max_pool2d's",
+        source="torch.nn.functional.max_pool2d (return_indices)",
+        shape=max_pool2d_indices_shape,
+        forward=max_pool2d_indices_forward,
+        backward=None,
+        samples=lambda: [
+            Sample((2, 3, 7, 6), **WINDOW, whole=False),
+            Sample((2, 2, 5, 5), **WINDOW | dict(ceil_mode=True), whole=True),
+        ],
+        errors=lambda: _window_errors(whole=False),
+        writes=write_max_pool2d_indices,
+        layout="channels_last",
+        kernels=("max_pool2d_forward",),
+    )
+)
+
+# ---------------------------------------------------------------------------------- max_unpool2d
+
+
+def max_unpool2d_shape(x: ArrayType, indices: ArrayType, output_size: Pair, whole: bool) -> ArrayType:
+    _four_axes("max_unpool2d", x)
+    if indices.shape != x.shape or indices.dtype.kind not in "iu":
+        raise ShapeError(f"max_unpool2d: indices {indices} must be integers of x's shape {list(x.shape)}")
+    size = tuple(output_size)[-2:]
+    return ArrayType((*x.shape[:2], *pair("max_unpool2d", "output_size", size, 1)), x.dtype)
+
+
+def max_unpool2d_forward(
+    ctx: Context, x: Array, indices: Array, output_size: Sequence[int], whole: bool
+) -> Array:
+    height, width = (int(n) for n in tuple(output_size)[-2:])
+    flat = indices.reshape(*x.shape[:2], -1)
+    if whole:
+        flat = flat % (height * width)
+    if flat.size and not 0 <= flat.min() <= flat.max() < height * width:
+        raise OperandError(f"max_unpool2d: index {int(flat.max())} lies outside {height} x {width} pixels")
+    y = np.zeros((*x.shape[:2], height * width), x.dtype)
+    np.put_along_axis(y, flat, x.reshape(flat.shape), 2)
+    ctx.save(flat)
+    ctx.values["x_shape"] = x.shape
+    return y.reshape(*x.shape[:2], height, width)
+
+
+def max_unpool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    assert ctx.saved is not None and ctx.saved[0] is not None
+    flat = gy.reshape(*gy.shape[:2], -1)
+    return np.take_along_axis(flat, ctx.saved[0], 2).reshape(ctx.values["x_shape"]), None
+
+
+def read_max_unpool(n: OnnxNode) -> Any:
+    kernel, pads = n.attribute("kernel_shape"), n.attribute("pads") or (0, 0, 0, 0)
+    strides = n.attribute("strides") or (1, 1)
+    size = n.host(2)
+    if size is None:
+        known = n.known(n.inputs[0])
+        if len(kernel) != 2 or known is None:
+            raise n.refuse("without an output_shape it needs a fixed input size and two dimensions")
+        size = tuple(
+            (known.shape[2 + i] - 1) * strides[i] - pads[i] - pads[2 + i] + kernel[i] for i in (0, 1)
+        )
+    return n.emit("max_unpool2d", *n.inputs[:2], output_size=size, whole=True)
+
+
+def write_max_unpool(w: OnnxWriter, node: Node) -> str:
+    x, indices = node.inputs
+    if x is None or x.type is None:
+        raise ShapeError("max_unpool2d: the shape of x must be known to write it")
+    (n, c), (height, width) = x.type.shape[:2], tuple(node.params["output_size"])[-2:]
+    places: Any = indices
+    if not node.params["whole"]:
+        first = np.arange(n * c, dtype=np.int64).reshape(n, c, 1, 1) * (height * width)
+        places = w.add("Add", [indices, first])
+    shape = w.host((n, c, height, width))
+    return w.add("MaxUnpool", [x, places, shape], kernel_shape=(1, 1), strides=(1, 1))
+
+
+_PLACES = np.array([[[[0, 7], [9, 14]], [[5, 2], [12, 11]]]])
+register(
+    Op(
+        name="max_unpool2d",
+        formula="y = 0 but y[n,c,h,w] = x[n,c,p,q] where indices[n,c,p,q] = h · W + w (or, if whole, counts "
+        "through all of y);  x [N,C,P,Q], y [N,C,H,W] with (H, W) = output_size",
+        gradient="gx = gy at the indices",
+        source="Zeiler and Fergus 2014, arXiv:1311.2901; ONNX MaxUnpool-22; torch.nn.functional.max_unpool2d",
+        shape=max_unpool2d_shape,
+        forward=max_unpool2d_forward,
+        backward=max_unpool2d_backward,
+        samples=lambda: [Sample((1, 2, 2, 2), _PLACES, output_size=(4, 4), whole=False)],
+        errors=lambda: [
+            ErrorSample(error, match, shape, _PLACES, output_size=(3, 3), whole=False)
+            for error, match, shape in [
+                (ShapeError, "of x's shape", (1, 1, 2, 2)), (OperandError, "outside 3 x 3", (1, 2, 2, 2)),
+                (ShapeError, "must be .N,C,H,W", (2, 2)),
+            ]
+        ],
+        reads={"MaxUnpool": read_max_unpool},
+        writes=write_max_unpool,
+        layout="C",
+    )
+)
+
+# --------------------------------------------------------------------------- adaptive_max_pool2d
+
+
+def adaptive_max_pool2d_shape(x: ArrayType, output_size: Pair) -> ArrayType:
+    _four_axes("adaptive_max_pool2d", x)
+    if min(x.shape[2:]) < 1:
+        raise ShapeError(f"adaptive_max_pool2d: x {list(x.shape)} has no pixels")
+    size = pair("adaptive_max_pool2d", "output_size", output_size, 1)
+    return ArrayType((*x.shape[:2], *size), x.dtype)
+
+
+def _spans(size: int, out: int) -> list[slice]:
+    return [slice(p * size // out, -(-(p + 1) * size // out)) for p in range(out)]
+
+
+def adaptive_max_pool2d_forward(ctx: Context, x: Array, output_size: Pair) -> Array:
+    y = memory.empty((*x.shape[:2], *output_size), x.dtype)
+    places = np.empty(y.shape, np.int64)
+    width = x.shape[3]
+    for p, rows in enumerate(_spans(x.shape[2], output_size[0])):
+        for q, columns in enumerate(_spans(width, output_size[1])):
+            window = x[:, :, rows, columns]
+            at = window.reshape(*x.shape[:2], -1).argmax(2)
+            r, s = np.divmod(at, window.shape[3])
+            places[:, :, p, q] = (rows.start + r) * width + columns.start + s
+    flat, chosen = (a.reshape(*x.shape[:2], -1) for a in (x, places))
+    y[...] = np.take_along_axis(flat, chosen, 2).reshape(y.shape)
+    ctx.save(places)
+    ctx.values["x_shape"] = x.shape
+    return y
+
+
+def adaptive_max_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    assert ctx.saved is not None and ctx.saved[0] is not None
+    n, c, height, width = ctx.values["x_shape"]
+    gx = np.zeros((n, c, height * width), gy.dtype)
+    flat = ctx.saved[0].reshape(n, c, -1)
+    grid = np.ogrid[:n, :c, : flat.shape[2]]
+    np.add.at(gx, (grid[0], grid[1], flat), gy.reshape(flat.shape))  # windows may overlap
+    return (gx.reshape(n, c, height, width),)
+
+
+def write_adaptive_max_pool(w: OnnxWriter, node: Node) -> str:
+    (x,), (p, q) = node.inputs, node.params["output_size"]
+    if (p, q) == (1, 1):
+        return w.add("GlobalMaxPool", [x])
+    known = x.type if x is not None else None
+    if known is None or known.shape[2] % p or known.shape[3] % q:
+        raise ShapeError(
+            f"adaptive_max_pool2d: ONNX knows output_size {[p, q]} only where it divides the input's size"
+        )
+    kernel = (known.shape[2] // p, known.shape[3] // q)
+    return w.add("MaxPool", [x], kernel_shape=kernel, strides=kernel)
+
+
+register(
+    Op(
+        name="adaptive_max_pool2d",
+        formula="y[n,c,p,q] = max of x[n, c, ⌊p·H/P⌋ : ⌈(p+1)·H/P⌉, ⌊q·W/Q⌋ : ⌈(q+1)·W/Q⌉];  "
+        "x [N,C,H,W], y [N,C,P,Q] with (P, Q) = output_size; (1, 1) is global maximum pooling",
+        gradient="gx[n,c,h,w] = Σ gy[n,c,p,q] over the windows whose (first) maximum is at h,w",
+        source="torch.nn.functional.adaptive_max_pool2d; ONNX GlobalMaxPool-22",
+        shape=adaptive_max_pool2d_shape,
+        forward=adaptive_max_pool2d_forward,
+        backward=adaptive_max_pool2d_backward,
+        samples=lambda: [
+            Sample((2, 3, 5, 4), output_size=(1, 1)),
+            Sample((1, 2, 6, 8), output_size=(3, 2)),
+            Sample((1, 2, 7, 5), output_size=(3, 4), onnx=False),
+        ],
+        errors=lambda: [
+            ErrorSample(ShapeError, "must be .N,C,H,W", (2, 3, 4), output_size=(1, 1)),
+            ErrorSample(ShapeError, "at least 1", (1, 2, 3, 4), output_size=(0, 1)),
+            ErrorSample(ShapeError, "no pixels", (1, 2, 0, 4), output_size=(1, 1)),
+            ErrorSample(DTypeError, "floating-point", np.ones((1, 1, 2, 2), int), output_size=(1, 1)),
+        ],
+        reads={"GlobalMaxPool": lambda n: n.emit("adaptive_max_pool2d", n.inputs[0], output_size=(1, 1))},
+        writes=write_adaptive_max_pool,
+        layout="C",
+    )
+)
+
+# ------------------------------------------------------------------------------------- lp_pool2d
+
+
+def lp_pool2d_shape(x: ArrayType, p: float, **params: Any) -> ArrayType:
+    _four_axes("lp_pool2d", x)
+    if not p > 0:
+        raise OperandError(f"lp_pool2d: p={p} must be above 0")
+    return ArrayType(pool2d_geometry_of("lp_pool2d", x.shape, **params).y_shape, x.dtype)
+
+
+def _counts(g: Pool2dGeometry) -> Array:
+    """[P,Q]: how many elements of x lie in each window."""
+
+    def along(size: int, out: int, kernel: int, stride: int, before: int, dilation: int) -> Array:
+        at = np.arange(out)[:, None] * stride - before + np.arange(kernel) * dilation
+        return np.asarray(((at >= 0) & (at < size)).sum(1))
+
+    rows = along(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h)
+    return np.outer(rows, along(g.W, g.Q, g.S, g.stride_w, g.pad_left, g.dilation_w))
+
+
+def lp_pool2d_forward(ctx: Context, x: Array, p: float, **params: Any) -> Array:
+    geometry = pool2d_geometry_of("lp_pool2d", x.shape, **params, count_include_pad=False)
+    powers, y = memory.empty(x.shape, x.dtype), memory.empty(geometry.y_shape, x.dtype)
+    np.power(np.abs(x), p, out=powers)
+    launch("avg_pool2d_forward", geometry, powers, y)
+    counts = _counts(geometry).astype(x.dtype)
+    y *= counts
+    np.power(y, 1 / p, out=y)
+    ctx.save(x, y)
+    ctx.values.update(geometry=geometry, counts=counts)
+    return y
+
+
+def lp_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
+    assert ctx.saved is not None
+    x, y = ctx.saved
+    assert x is not None and y is not None
+    p = ctx.params["p"]
+    spread, gx = memory.empty(y.shape, y.dtype), memory.empty(x.shape, x.dtype)
+    # A window of nothing but zeros has no gradient; PyTorch gives NaN there.
+    spread[...] = gy * ctx.values["counts"] * np.where(y > 0, np.where(y > 0, y, 1) ** (1 - p), 0)
+    launch("avg_pool2d_backward", ctx.values["geometry"], spread, gx)
+    size = np.abs(x)
+    gx *= np.sign(x) * np.where(size > 0, np.where(size > 0, size, 1) ** (p - 1), 0)
+    return (gx,)
+
+
+def read_lp_pool(n: OnnxNode) -> Any:
+    kernel = tuple(n.attribute("kernel_shape"))
+    if len(kernel) != 2 or n.attribute("auto_pad", "NOTSET") not in ("NOTSET", "", "VALID"):
+        raise n.refuse("only two dimensions with explicit pads are supported")
+    return n.emit(
+        "lp_pool2d", n.inputs[0], p=float(n.attribute("p", 2)), kernel_size=kernel,
+        stride=tuple(n.attribute("strides") or (1, 1)), padding=tuple(n.attribute("pads") or (0, 0, 0, 0)),
+        dilation=tuple(n.attribute("dilations") or (1, 1)), ceil_mode=bool(n.attribute("ceil_mode", 0)),
+    )  # fmt: skip
+
+
+def write_lp_pool(w: OnnxWriter, node: Node) -> str:
+    p, attributes = node.params["p"], window_attributes(node.params)
+    if p != int(p):
+        raise OperandError(f"lp_pool2d: ONNX wants a whole p, not {p}")
+    if w.version < 18:
+        if attributes["ceil_mode"] or attributes["dilations"] != (1, 1):
+            raise OperandError("lp_pool2d: ONNX has ceil_mode and dilation from operator set 18 on")
+        del attributes["ceil_mode"], attributes["dilations"]
+    return w.add("LpPool", node.inputs, p=int(p), **attributes)
+
+
+def read_global_lp_pool(n: OnnxNode) -> Any:
+    p = np.asarray(n.attribute("p", 2), np.float32)
+    powers = n.emit("pow", n.emit("abs", n.inputs[0]), n.leaf(p))
+    return n.emit("pow", n.emit("sum", powers, axes=(2, 3), keepdims=True), n.leaf(1 / p))
+
+
+register(
+    Op(
+        name="lp_pool2d",
+        formula="y[n,c,p,q] = (Σ |x|^p)^(1/p) over the elements of x in the window, as in max_pool2d",
+        gradient="gx = sign x · |x|^(p-1) · Σ gy · y^(1-p) over the windows that hold the element",
+        source="ONNX LpPool-22; torch.nn.functional.lp_pool2d",
+        shape=lp_pool2d_shape,
+        forward=lp_pool2d_forward,
+        backward=lp_pool2d_backward,
+        samples=lambda: [
+            Sample((2, 3, 7, 6), p=2.0, **WINDOW),
+            Sample((1, 2, 6, 5), p=3.0, **WINDOW | dict(padding=(0, 0, 0, 0))),
+        ],
+        errors=lambda: [
+            *_window_errors(p=2.0),
+            ErrorSample(OperandError, "p=0", (1, 1, 4, 4), p=0.0, **WINDOW),
+        ],
+        reads={"LpPool": read_lp_pool, "GlobalLpPool": read_global_lp_pool},
+        writes=write_lp_pool,
+        layout="channels_last",
+        kernels=("avg_pool2d_forward", "avg_pool2d_backward"),
+    )
+)
