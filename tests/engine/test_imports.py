@@ -14,7 +14,7 @@ import pytest
 import nnlite
 
 STOREYS = [
-    {"errors"},
+    {"errors", "__version__"},
     {"geometry", "layout", "memory", "threads", "random", "files", "_native"},
     {"kernels"},
     {"node", "ops"},
