@@ -22,6 +22,7 @@ from nnlite.geometry import (
 from nnlite.kernels import launch
 from nnlite.layout import Array, rows
 from nnlite.node import Node
+from nnlite.ops.onnx_window import conv_window, emit_conv
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -155,31 +156,14 @@ def conv2d_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(DTypeError, "one floating-point type", integers, integers, None, **_PLAIN)
 
 
-def _onnx_window(n: OnnxNode, kernel: Sequence[int]) -> dict[str, Any]:
-    """strides, pads and dilations of an ONNX convolution node."""
-    declared = n.attribute("kernel_shape")
-    if declared is not None and kernel and tuple(declared) != tuple(kernel):
-        raise n.refuse(f"kernel_shape {declared} disagrees with the weight's {list(kernel)}")
-    rank = len(kernel) or len(declared or ())
-    if rank not in (0, 2):
-        raise n.refuse(f"{rank}-dimensional kernels are not supported, only two-dimensional ones")
-    auto_pad = n.attribute("auto_pad", "NOTSET")
-    padding: Any = auto_pad.lower()
-    if auto_pad in ("NOTSET", ""):
-        padding = tuple(n.attribute("pads") or (0, 0, 0, 0))
-    stride, dilation = n.attribute("strides") or (1, 1), n.attribute("dilations") or (1, 1)
-    return dict(stride=tuple(stride), padding=padding, dilation=tuple(dilation))
-
-
 def _kernel_of(n: OnnxNode, index: int) -> tuple[int, ...]:
     known = n.known(n.inputs[index])
     return () if known is None else known.shape[2:]
 
 
 def read_conv(n: OnnxNode) -> Any:
-    window = _onnx_window(n, _kernel_of(n, 1))
-    bias = n.inputs[2] if len(n.inputs) > 2 else None
-    return n.emit("conv2d", n.inputs[0], n.inputs[1], bias, **window, groups=n.attribute("group", 1))
+    window = conv_window(n, _kernel_of(n, 1))
+    return emit_conv(n, "conv2d", "conv_nd", window, groups=n.attribute("group", 1))
 
 
 def window_attributes(op: str, params: Any, kernel: Pair) -> dict[str, Any]:
@@ -229,6 +213,33 @@ register(
 # ------------------------------------------------------------------------------ conv_transpose2d
 
 
+def _pads_for_size(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    stride: Pair,
+    padding: str,
+    output_padding: Pair,
+    dilation: Pair,
+    output_size: Pair | None,
+) -> str | tuple[int, ...]:
+    """Pads for an output of ``output_size`` (size · stride where None); the odd one after or before."""
+    if padding not in ("same_upper", "same_lower"):
+        return padding
+    small, large = [], []
+    for i in (0, 1):
+        wanted = x_shape[2 + i] * stride[i] if output_size is None else output_size[i]
+        full = (x_shape[2 + i] - 1) * stride[i] + output_padding[i] + (w_shape[2 + i] - 1) * dilation[i] + 1
+        if full < wanted:
+            raise ShapeError(
+                f"conv_transpose2d: an output of {wanted} is larger than the {full} that x {list(x_shape)}, "
+                f"w {list(w_shape)} and stride {stride} give; use output_padding"
+            )
+        small.append((full - wanted) // 2)
+        large.append(full - wanted - (full - wanted) // 2)
+    first, last = (small, large) if padding == "same_upper" else (large, small)
+    return (*first, *last)
+
+
 def conv_transpose2d_geometry_of(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
@@ -237,12 +248,15 @@ def conv_transpose2d_geometry_of(
     output_padding: Pair,
     dilation: Pair,
     groups: int,
+    output_size: Pair | None = None,
 ) -> Conv2dGeometry:
     op = "conv_transpose2d"
     stride, dilation = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
     output_padding = pair(op, "output_padding", output_padding, 0)
+    if isinstance(padding, str) and len(x_shape) == len(w_shape) == 4:
+        padding = _pads_for_size(x_shape, w_shape, stride, padding, output_padding, dilation, output_size)
     if isinstance(padding, str):
-        raise ShapeError(f"{op}: padding={padding!r} must be integers")
+        raise ShapeError(f"{op}: padding={padding!r} must be integers, 'same_upper' or 'same_lower'")
     pads = resolve_pads(op, padding, (1, 1), (1, 1), stride, dilation)
     return conv_transpose2d_geometry(x_shape, w_shape, stride, pads, output_padding, dilation, groups)
 
@@ -297,6 +311,10 @@ def conv_transpose2d_samples() -> Iterator[Sample]:
     )  # fmt: skip
     dilated = dict(dilation=(2, 2), padding=(2, 2, 2, 2))
     yield Sample((1, 2, 5, 4), (2, 3, 3, 3), (3,), **_TRANSPOSED | dilated)
+    same = dict(stride=(2, 2), padding="same_upper")
+    yield Sample((1, 2, 3, 4), (2, 3, 3, 4), None, **_TRANSPOSED | same)
+    sized = dict(stride=(2, 3), padding="same_lower", output_size=(6, 9))
+    yield Sample((1, 2, 3, 4), (2, 3, 3, 4), None, **_TRANSPOSED | sized)
 
 
 def conv_transpose2d_errors() -> Iterator[ErrorSample]:
@@ -311,6 +329,7 @@ def conv_transpose2d_errors() -> Iterator[ErrorSample]:
         (dict(output_padding=(1, 1)), "output_padding.*smaller"),
         (dict(padding=(4, 4)), "leaves no output"),
         (dict(padding="same"), "must be integers"),
+        (dict(padding="same_upper", stride=(4, 4)), "larger than the 15"),
     ]
     for params, match in cases:
         yield ErrorSample(ShapeError, match, x, w, None, **_TRANSPOSED | params)
@@ -319,19 +338,33 @@ def conv_transpose2d_errors() -> Iterator[ErrorSample]:
 
 
 def read_conv_transpose(n: OnnxNode) -> Any:
-    window = _onnx_window(n, _kernel_of(n, 1))
-    if isinstance(window["padding"], str) or n.attribute("output_shape"):
-        raise n.refuse("auto_pad and output_shape are not supported; export with explicit pads")
-    bias = n.inputs[2] if len(n.inputs) > 2 else None
-    return n.emit(
-        "conv_transpose2d", n.inputs[0], n.inputs[1], bias, **window,
-        output_padding=tuple(n.attribute("output_padding") or (0, 0)), groups=n.attribute("group", 1),
-    )  # fmt: skip
+    window = conv_window(n, _kernel_of(n, 1))
+    axes, groups = len(window["stride"]), n.attribute("group", 1)
+    window["output_padding"] = tuple(n.attribute("output_padding") or (0,) * axes)
+    size = n.attribute("output_shape")
+    if window["padding"] == "valid":
+        window["padding"] = (0,) * (2 * axes)
+    if size is None and not isinstance(window["padding"], str):
+        return emit_conv(n, "conv_transpose2d", "conv_transpose_nd", window, groups=groups)
+    if axes > 2:
+        raise n.refuse("auto_pad and output_shape are supported for one and two axes; export explicit pads")
+    if size is not None:
+        size = (1, *size)[-2:] if axes == 1 else tuple(size)[-2:]
+        if not isinstance(window["padding"], str):  # ONNX: pads are ignored, and found so that the size fits
+            window["padding"] = "same_lower"
+    return emit_conv(n, "conv_transpose2d", "", window, groups=groups, output_size=size)
 
 
 def write_conv_transpose(w: OnnxWriter, node: Node) -> str:
     params = node.params
     output_padding = pair("conv_transpose2d", "output_padding", params["output_padding"], 0)
+    if isinstance(params["padding"], str):
+        x, weight = (value.type if value is not None else None for value in node.inputs[:2])
+        if x is None or weight is None:
+            raise ShapeError("conv_transpose2d: the shape of x must be known to write padding by size")
+        geometry = conv_transpose2d_geometry_of(x.shape, weight.shape, **params)
+        pads = (geometry.pad_top, geometry.pad_left, geometry.pad_bottom, geometry.pad_right)
+        params = dict(params, padding=pads)
     attributes = window_attributes("conv_transpose2d", params, _kernel_size(node))
     return w.add(
         "ConvTranspose", node.inputs, group=params["groups"], output_padding=output_padding, **attributes

@@ -332,7 +332,7 @@ register(
         name="roi_align",
         formula="y[r,c,p,q] = mean (or maximum) over sampling² places of bin p,q of region r of "
         "x[batch[r],c] between its elements; regions (x1, y1, x2, y2) times scale, less 0.5 with half_pixel; "
-        "sampling 0: as many places as the bin has elements;  x [N,C,H,W], rois [R,4], batch [R], y [R,C,P,Q]",
+        "sampling 0: as many as the bin has elements;  x [N,C,H,W], rois [R,4], batch [R], y [R,C,P,Q]",
         gradient="gx: gy spread over the elements around each place by their weights; none for the regions",
         source="He et al. 2017, arXiv:1703.06870; ONNX RoiAlign-22; torchvision.ops.roi_align",
         shape=roi_align_shape,
