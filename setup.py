@@ -31,6 +31,7 @@ SOURCES = ["csrc/bind/native.cpp", "csrc/bind/rows.cpp"] + [
         "conv2d_depthwise",
         "conv2d_grad",
         "conv2d_winograd",
+        "conv2d_winograd_grad",
         "eltwise",
         "norm",
         "pool2d",

@@ -117,6 +117,7 @@ void bind_conv2d(py::module_& m) {
     NNLITE_BIND(grad_input, conv2d_grad_input_winograd4, winograd);
     NNLITE_BIND(grad_input, conv2d_grad_input_igemm, any);
     NNLITE_BIND(grad_input, conv2d_grad_input_depthwise, depthwise_single);
+    NNLITE_BIND(grad_weight, conv2d_grad_weight_winograd, winograd);
     NNLITE_BIND(grad_weight, conv2d_grad_weight_gemm, any);
     NNLITE_BIND(grad_weight, conv2d_grad_weight_depthwise, depthwise_single);
 #undef NNLITE_BIND

@@ -20,6 +20,7 @@
 #include "dispatch.h"
 #include "gemm.h"
 #include "parallel.h"
+#include "winograd.h"
 #include "workspace.h"
 
 namespace nnlite {
@@ -29,15 +30,12 @@ constexpr int64_t max_block = 96;  // tiles
 constexpr int64_t lanes = 16;      // pieces of work with a scratch of their own
 constexpr int64_t weight_rows = 16;  // that are packed on the stack: 18 KB
 
-// So that planes and rows do not all fall into the same cache set: an odd number of cache lines.
-int64_t odd_lines(int64_t floats) { return (floats + 15) / 16 / 2 * 32 + 16; }
-
 struct Winograd {
     Workspace workspace;
     const Kernels& k;
     const WinogradKernels& maps;
-    int64_t m, edge, points;
-    int64_t tiles_h, tiles_w, tiles;
+    Tiles map;
+    int64_t m, edge, points, tiles;
     int64_t depth;
     Panels panels;
     bool tiles_outside;
@@ -52,12 +50,11 @@ struct Winograd {
         : workspace(memory),
           k(kernels()),
           maps(k.winograd[m_ == 4]),
+          map(m_, g),
           m(m_),
           edge(m + 2),
           points(edge * edge),
-          tiles_h((g.h.out + m - 1) / m),
-          tiles_w((g.w.out + m - 1) / m),
-          tiles(g.N * tiles_h * tiles_w),
+          tiles(map.count),
           depth(depth_),
           panels(k, columns, depth_) {
         tiles_outside = tiles > columns;
@@ -94,34 +91,13 @@ struct Winograd {
     }
 };
 
-// Where a tile lies.
-struct Place {
-    int64_t n, i, j;  // image, first output row and column
-
-    Place(const Winograd& plan, int64_t tile)
-        : n(tile / plan.tiles_w / plan.tiles_h),
-          i(tile / plan.tiles_w % plan.tiles_h * plan.m),
-          j(tile % plan.tiles_w * plan.m) {}
-};
-
-// Asks for the pixels of a tile to come, rows [0, rows) and columns [first, columns) of which exist. A tile is a
-// dozen short runs of memory, too many for the hardware to foresee.
-template <int write>
-void prefetch_pixels(const float* from, const Grid& grid, int64_t rows, int64_t first, int64_t columns,
-                     int64_t channels) {
-    for (int64_t a = 0; a < rows; ++a)
-        for (int64_t b = first; b < columns; ++b)
-            for (int64_t c = 0; c < channels; c += 16)
-                __builtin_prefetch(from + a * grid.row + b * grid.pixel + c, write);
-}
-
 // V of the tiles [begin, end); tile `begin` becomes row `row`.
 void transform_data(const Winograd& plan, const Gather& g, int64_t begin, int64_t end, float* data, int64_t row) {
     WinogradMap map = {};
     map.from_row = g.source_grid.row, map.from_column = g.source_grid.pixel;
     map.to_row = plan.edge * plan.data_plane, map.to_column = plan.data_plane;
     for (int64_t tile = begin; tile < end; ++tile, ++row) {
-        const Place place(plan, tile);
+        const Tiles::Place place = plan.map.place(tile);
         const int64_t y = place.i + g.h.offset(0), x = place.j + g.w.offset(0);
         map.top = -y, map.bottom = g.h.source - y, map.left = -x, map.right = g.w.source - x;
         const float* from = g.source + place.n * g.source_grid.image + y * map.from_row + x * map.from_column;
@@ -197,7 +173,7 @@ void transform_output(const Winograd& plan, const Gather& g, int64_t panel, int6
     map.from = products, map.from_row = plan.edge * plane, map.from_column = plane;
     map.to_row = g.out_grid.row, map.to_column = g.out_grid.pixel;
     for (int64_t tile = begin; tile < end; ++tile, map.from += plan.panels.width) {
-        const Place place(plan, tile);
+        const Tiles::Place place = plan.map.place(tile);
         map.bottom = g.h.out - place.i, map.right = g.w.out - place.j;
         map.to = g.to(place.n, place.i, place.j) + first;
         prefetch_pixels<1>(map.to + plan.m * map.to_column, g.out_grid, plan.m, 0, plan.m, map.channels);

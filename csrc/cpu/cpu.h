@@ -29,6 +29,9 @@ void conv2d_grad_input_winograd2(const Conv2d& g, const float* gy, const float* 
 size_t conv2d_grad_input_winograd4_workspace(const Conv2d& g);
 void conv2d_grad_input_winograd4(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace);
 
+size_t conv2d_grad_weight_winograd_workspace(const Conv2d& g);
+void conv2d_grad_weight_winograd(const Conv2d& g, const float* x, const float* gy, float* gw, void* workspace);
+
 size_t conv2d_forward_depthwise_workspace(const Conv2d& g);
 void conv2d_forward_depthwise(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
                               void* workspace);

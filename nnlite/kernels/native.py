@@ -116,6 +116,12 @@ def _winograd4(g: Conv2dGeometry, dtype: DType, gradient: bool = False) -> str |
     return None if _products(g, 4, *size) < _products(g, 2, *size) else "winograd2 multiplies less"
 
 
+def _winograd_grad(g: Conv2dGeometry, dtype: DType) -> str | None:
+    if reason := _conv(g, dtype) or _winograd(g, g.P, g.Q):
+        return reason
+    return None if g.N * g.P * g.Q >= 128 else "for at least 128 output pixels"  # measured: 64 are too few
+
+
 def _depthwise(g: Conv2dGeometry, dtype: DType) -> str | None:
     if g.groups != g.C or g.C == 1:
         return "for one input channel per group and more than one group"
@@ -178,6 +184,7 @@ for _direction, _name, _supports in (
     ("grad_input", "winograd2", partial(_winograd2, gradient=True)),
     ("grad_input", "igemm", _conv),
     ("grad_weight", "depthwise", _depthwise_single),
+    ("grad_weight", "winograd", _winograd_grad),
     ("grad_weight", "gemm", _conv),
 ):
     _kernel = f"conv2d_{_direction}"

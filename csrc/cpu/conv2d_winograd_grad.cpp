@@ -1,0 +1,177 @@
+// Weight gradient of a 3x3 convolution at stride 1: the adjoint of Winograd's F(4x4, 3x3) with respect to w.
+// Lavin & Gray 2015, https://arxiv.org/abs/1509.09308; the transforms are in isa/winograd.inl.
+//
+//   V[xi][t][c] = B^T x B     Z[xi][t][k] = A gy A^T     D[xi][k][c] = sum_t Z[xi][t][k] V[xi][t][c]     gw = G^T D G
+//
+// with t over tiles of 4x4 output pixels and one matrix product, 36 in all, for each point xi. Tiles go in
+// rounds whose V and Z fit the third-level cache; in a round the products run panel by panel of 32 columns c
+// and block by block of rows k. Where weights are many, one round holds all tiles, and the D of a panel and a
+// block turns into gw while it is still in the second-level cache. Sums run over the tiles in order, whoever
+// computes them.
+//
+// Relative error on unit-scale data: 2e-6. Limited by multiplications, and by writing V and Z where channels
+// are few.
+
+#include <string.h>
+
+#include "cpu.h"
+#include "dispatch.h"
+#include "gemm.h"
+#include "parallel.h"
+#include "winograd.h"
+#include "workspace.h"
+
+namespace nnlite {
+namespace {
+
+constexpr int64_t m = 4, edge = m + 2, points = edge * edge;
+constexpr int64_t round_floats = int64_t{5} << 20;  // V and Z: 20 MB
+constexpr int64_t depth_block = 256;                // tiles: 32 KB of V, within the first-level cache
+constexpr int64_t lanes = 16;
+constexpr int64_t max_rows = 96;
+
+struct WinogradGrad {
+    Workspace workspace;
+    const Kernels& k;
+    Tiles tiles;
+    Panels panels;              // of V: [panel][point][tile][width]
+    int64_t blocks, rows;       // of Z: [block][point][tile][rows]
+    int64_t round, rounds;      // tiles in a round
+    bool apart;                 // D of all weights is stored, and transformed at the end
+    int64_t lane_count;
+    int64_t data_plane, output_plane, sum_plane;
+    float *data, *outputs, *sums;
+
+    WinogradGrad(const Conv2d& g, void* memory)
+        : workspace(memory), k(kernels()), tiles(m, forward_gather(g, nullptr, nullptr, nullptr)), panels(k, g.C, 0) {
+        blocks = (g.K + max_rows - 1) / max_rows;
+        rows = (g.K + blocks - 1) / blocks;
+        blocks = (g.K + rows - 1) / rows;
+        const int64_t affordable = round_floats / (points * (panels.count() * panels.width + blocks * rows));
+        rounds = (tiles.count + affordable) / (affordable + 1);
+        round = rounds > 0 ? (tiles.count + rounds - 1) / rounds : 0;
+        apart = rounds > 1 || panels.count() * blocks < lanes;
+        lane_count = panels.count() * blocks;
+        if (!apart && lane_count > lanes) lane_count = lanes;
+        data_plane = odd_lines(round * panels.width);
+        output_plane = odd_lines(round * rows);
+        sum_plane = odd_lines(rows * panels.width);
+        data = workspace.take<float>(panels.count() * points * data_plane);
+        outputs = workspace.take<float>(blocks * points * output_plane);
+        sums = workspace.take<float>(lane_count * points * sum_plane);
+    }
+
+    int64_t rows_of(const Conv2d& g, int64_t block) const {
+        return (block + 1) * rows < g.K ? rows : g.K - block * rows;
+    }
+};
+
+// One square of pixels from (y, x) on, in pieces of `width` channels, to row `row` of each piece's planes.
+void transform(void (*map)(const WinogradMap&), const float* image, int64_t H, int64_t W, int64_t channels, int64_t y,
+               int64_t x, int64_t width, int64_t plane, int64_t row, float* to) {
+    WinogradMap t = {};
+    t.from_row = W * channels, t.from_column = channels;
+    t.to_row = edge * plane, t.to_column = plane;
+    t.top = -y, t.bottom = H - y, t.left = -x, t.right = W - x;
+    for (int64_t c = 0; c < channels; c += width, to += points * plane) {
+        t.channels = channels - c < width ? channels - c : width;
+        t.from = image + y * t.from_row + x * t.from_column + c;
+        t.to = to + row * width;
+        map(t);
+    }
+}
+
+// V and Z of the tiles [first, last).
+void transform_tiles(const WinogradGrad& plan, const Conv2d& g, const float* x, const float* gy, int64_t first,
+                     int64_t last) {
+    const WinogradKernels& maps = plan.k.winograd[1];
+    const Grid x_grid = {g.H * g.W * g.C, g.W * g.C, g.C}, gy_grid = {g.P * g.Q * g.K, g.Q * g.K, g.K};
+    parallel_for(last - first, grain_for((g.C + g.K) * points * 8), [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+            const Tiles::Place at = plan.tiles.place(first + row);
+            const int64_t top = at.i - g.pad_top, left = at.j - g.pad_left;
+            const float *x_image = x + at.n * x_grid.image, *gy_image = gy + at.n * gy_grid.image;
+            prefetch_pixels<0>(x_image + top * x_grid.row + (left + m) * g.C, x_grid, edge, 2, edge, g.C);
+            prefetch_pixels<0>(gy_image + at.i * gy_grid.row + (at.j + m) * g.K, gy_grid, m, 0, m, g.K);
+            transform(maps.data, x_image, g.H, g.W, g.C, top, left, plan.panels.width, plan.data_plane, row,
+                      plan.data);
+            transform(maps.output_adjoint, gy_image, g.P, g.Q, g.K, at.i, at.j, plan.rows, plan.output_plane, row,
+                      plan.outputs);
+        }
+    });
+}
+
+// D (+)= Z^T V of one panel and block over `count` tiles, at the points [begin, end).
+void multiply(const WinogradGrad& plan, const Conv2d& g, int64_t panel, int64_t block, int64_t count, int64_t begin,
+              int64_t end, bool accumulate, float* sums) {
+    const Kernels& k = plan.k;
+    const int64_t K = plan.rows_of(g, block), tile_count = (K + k.tile_rows - 1) / k.tile_rows;
+    const int64_t width = plan.panels.width, channels = plan.panels.columns_of(panel);
+    const float* a[max_tile_rows];
+    float* out[max_tile_rows];
+    GemmTile t;
+    t.taps = 1, t.a = a, t.a_offset = 0, t.a_step = plan.rows;
+    t.bias = nullptr, t.out = out, t.out_offset = 0, t.columns = channels;
+    for (int64_t point = begin; point < end; ++point)
+        for (int64_t first = 0; first < count; first += depth_block) {
+            t.depth = count - first < depth_block ? count - first : depth_block;
+            t.accumulate = accumulate || first > 0;
+            t.b = plan.data + (panel * points + point) * plan.data_plane + first * width;
+            const float* z = plan.outputs + (block * points + point) * plan.output_plane + first * plan.rows;
+            for (int64_t tile = 0; tile < tile_count; ++tile) {
+                const int64_t row = tile * K / tile_count, count_ = (tile + 1) * K / tile_count - row;
+                for (int64_t i = 0; i < count_; ++i) {
+                    a[i] = z + row + i;
+                    out[i] = sums + point * plan.sum_plane + (row + i) * width;
+                }
+                k.gemm_tile[k.tile_vectors - 1][count_ - 1](t);
+            }
+        }
+}
+
+// gw of one panel and block.
+void transform_sums(const WinogradGrad& plan, const Conv2d& g, int64_t panel, int64_t block, const float* sums,
+                    float* gw) {
+    WinogradMap t = {};
+    t.channels = plan.panels.columns_of(panel);
+    t.from_row = edge * plan.sum_plane, t.from_column = plan.sum_plane;
+    t.to_row = 3 * g.C, t.to_column = g.C;
+    for (int64_t row = 0; row < plan.rows_of(g, block); ++row) {
+        t.from = sums + row * plan.panels.width;
+        t.to = gw + (block * plan.rows + row) * 9 * g.C + panel * plan.panels.width;
+        plan.k.winograd[1].weight_adjoint(t);
+    }
+}
+
+}  // namespace
+
+size_t conv2d_grad_weight_winograd_workspace(const Conv2d& g) { return WinogradGrad(g, nullptr).workspace.size(); }
+
+void conv2d_grad_weight_winograd(const Conv2d& g, const float* x, const float* gy, float* gw, void* workspace) {
+    const WinogradGrad plan(g, workspace);
+    if (plan.tiles.count == 0) {
+        memset(gw, 0, static_cast<size_t>(g.K * 9 * g.C) * sizeof(float));
+        return;
+    }
+    const int64_t items = plan.panels.count() * plan.blocks, lane_sums = points * plan.sum_plane;
+    for (int64_t first = 0; first < plan.tiles.count; first += plan.round) {
+        const int64_t last = first + plan.round < plan.tiles.count ? first + plan.round : plan.tiles.count;
+        transform_tiles(plan, g, x, gy, first, last);
+        if (plan.apart)
+            parallel_for(items * points, 1, [&](int64_t item, int64_t) {
+                const int64_t pair = item / points, point = item % points;
+                multiply(plan, g, pair / plan.blocks, pair % plan.blocks, last - first, point, point + 1, first > 0,
+                         plan.sums + pair * lane_sums);
+            });
+    }
+    parallel_for(plan.lane_count, 1, [&](int64_t lane, int64_t) {
+        float* sums = plan.sums + lane * lane_sums;
+        for (int64_t item = lane * items / plan.lane_count; item < (lane + 1) * items / plan.lane_count; ++item) {
+            const int64_t panel = item / plan.blocks, block = item % plan.blocks;
+            if (!plan.apart) multiply(plan, g, panel, block, plan.tiles.count, 0, points, false, sums);
+            transform_sums(plan, g, panel, block, sums, gw);
+        }
+    });
+}
+
+}  // namespace nnlite
