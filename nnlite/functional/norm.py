@@ -11,7 +11,7 @@ from nnlite.errors import OperandError, ShapeError
 from nnlite.functional import arithmetic
 from nnlite.layout import Array
 from nnlite.ops import OPS
-from nnlite.tensors import Tensor, apply, apply_many
+from nnlite.tensors import Tensor, apply, apply_many, tracer
 
 
 def batch_norm(
@@ -38,11 +38,15 @@ def batch_norm(
         raise ShapeError(f"batch_norm: x has shape {list(x.shape)} but must be [N,C,...]")
     channels, dtype = x.shape[1], x.dtype
     bounds = (0.0, 6.0) if activation == "relu6" else activation
-    if residual is not None and isinstance(bounds, tuple):  # the op does not take these two together
-        plain = batch_norm(
-            x, running_mean, running_var, weight, bias, training, momentum, eps, residual=residual
-        )
-        return apply(OPS["clamp"], plain, minimum=bounds[0], maximum=bounds[1])
+    tracing = tracer.get() is not None and (residual is not None or bounds is not None)
+    if tracing or (residual is not None and isinstance(bounds, tuple)):
+        # The op does not take a clamp with a residual. A traced graph gets the plain parts, which every
+        # reader of graphs knows; its own pass (fuse_activation) puts them together.
+        y = batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+        y = y if residual is None else apply(OPS["add"], y, residual)
+        if isinstance(bounds, tuple):
+            return apply(OPS["clamp"], y, minimum=bounds[0], maximum=bounds[1])
+        return y if bounds is None else apply(OPS[bounds], y)
     more = () if residual is None else (residual,)
     extra = {} if bounds is None else {"activation": bounds}
     weight = Tensor(np.ones(channels, dtype)) if weight is None else weight

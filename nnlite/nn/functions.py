@@ -8,8 +8,14 @@ from nnlite import functional as F
 from nnlite.errors import ConfigError
 from nnlite.functional import Size
 from nnlite.geometry import Padding, pair
+from nnlite.nn.layers import BatchNorm
 from nnlite.nn.module import Module
 from nnlite.tensors import Tensor
+
+
+def _absorbs(module: Module, following: Module) -> bool:
+    """True where ``module`` can apply ``following`` in its own pass over memory: the same numbers, sooner."""
+    return isinstance(module, BatchNorm) and module.activation is None and type(following) in _ABSORBED
 
 
 class Sequential(Module):
@@ -32,9 +38,16 @@ class Sequential(Module):
             setattr(self, name, module)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The output of the last module."""
-        for module in self:
-            x = module(x)
+        """The output of the last module. A batch normalisation takes a ReLU or ReLU6 after it along."""
+        modules = list(self)
+        for i, module in enumerate(modules):
+            if i and _absorbs(modules[i - 1], module):
+                continue
+            following = modules[i + 1] if i + 1 < len(modules) else None
+            if following is not None and _absorbs(module, following):
+                x = module(x, activation=_ABSORBED[type(following)])
+            else:
+                x = module(x)
         return x
 
     def __len__(self) -> int:
@@ -93,6 +106,9 @@ class ReLU6(Module):
     def forward(self, x: Tensor) -> Tensor:
         """min(max(x, 0), 6)."""
         return F.relu6(x)
+
+
+_ABSORBED: dict[type[Module], str] = {ReLU: "relu", ReLU6: "relu6"}
 
 
 class Sigmoid(Module):

@@ -177,8 +177,13 @@ class BatchNorm(Module):
         self.running_mean = Buffer(zeros) if track_running_stats else None
         self.running_var = Buffer(ones) if track_running_stats else None
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """The normalised x, ``residual`` added and the activation applied."""
+    def forward(
+        self,
+        x: Tensor,
+        residual: Tensor | None = None,
+        activation: str | tuple[float, float] | None = None,
+    ) -> Tensor:
+        """The normalised x, ``residual`` added and ``activation`` (or the layer's own) applied."""
         if x.ndim not in self._axes:
             expected = " or ".join({2: "[N,C]", 3: "[N,C,L]", 4: "[N,C,H,W]"}[n] for n in self._axes)
             raise ShapeError(f"{type(self).__name__}: x has shape {list(x.shape)} but must be {expected}")
@@ -186,7 +191,7 @@ class BatchNorm(Module):
         statistics = (self.running_mean, self.running_var)
         return F.batch_norm(
             x, *statistics, self.weight, self.bias, training, self.momentum, self.eps,
-            self.activation, residual,
+            activation or self.activation, residual,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

@@ -26,9 +26,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """relu(f(x) + shortcut(x))."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = self.bn1(self.conv1(x), activation="relu")
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.bn2(self.conv2(y), shortcut, "relu")
 
 
 class Bottleneck(nn.Module):
@@ -53,10 +53,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """relu(f(x) + shortcut(x))."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = self.bn1(self.conv1(x), activation="relu")
+        y = self.bn2(self.conv2(y), activation="relu")
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.bn3(self.conv3(y), shortcut, "relu")
 
 
 def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
@@ -99,7 +99,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the pictures."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(self.bn1(self.conv1(x), activation="relu"))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(F.flatten(self.avgpool(x), 1))
 

@@ -122,6 +122,28 @@ def test_layer_with_activation_equals_layer_and_activation(activation, training,
         np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.parametrize("act", [nl.nn.ReLU, nl.nn.ReLU6])
+def test_sequential_lets_a_normalisation_take_its_activation_along(act, monkeypatch):
+    model = nl.nn.Sequential(Conv2d(3, 5, 3), BatchNorm2d(5), act(), Conv2d(5, 4, 1), BatchNorm2d(4), act())
+    x, gy = picture(2, 3, 6, 6), picture(2, 4, 4, 4)
+    outcomes = []
+    for absorbs in (True, False):
+        if not absorbs:
+            monkeypatch.setattr(nl.nn.functions, "_ABSORBED", {})
+        model.zero_grad()
+        y = model(Tensor(x))
+        y.backward(gy)
+        outcomes.append([y.numpy(), *(p.grad.numpy() for p in model.parameters())])
+        assert [node.op.name for node in trace(model, [Tensor(x)])[0].nodes][1:3] != ["batch_norm", "conv2d"]
+    for actual, expected in zip(*outcomes, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_a_traced_graph_has_the_parts():
+    graph, _ = trace(BatchNorm2d(4, activation="relu6"), [Tensor(picture(1, 4, 2, 2))])
+    assert operations(graph) == ["batch_norm", "clamp"]
+
+
 def test_an_unknown_activation_is_refused():
     with pytest.raises(nl.errors.ConfigError, match="activation='gelu' must be"):
         BatchNorm2d(3, activation="gelu")
