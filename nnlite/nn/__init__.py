@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnlite.nn import init
+from nnlite.nn import init, utils
 from nnlite.nn.activation import (
     CELU,
     ELU,
@@ -26,6 +26,10 @@ from nnlite.nn.activation import (
     Softsign,
     Tanhshrink,
     Threshold,
+)
+from nnlite.nn.containers import (
+    ModuleDict,
+    ModuleList,
 )
 from nnlite.nn.functions import (
     AdaptiveAvgPool2d,
@@ -171,6 +175,8 @@ __all__ = [
     "MaxPool2d",
     "Mish",
     "Module",
+    "ModuleDict",
+    "ModuleList",
     "NLLLoss",
     "PReLU",
     "Parameter",
@@ -204,4 +210,5 @@ __all__ = [
     "UpsamplingNearest2d",
     "ZeroPad2d",
     "init",
+    "utils",
 ]

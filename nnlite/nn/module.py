@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from nnlite.errors import ConfigError, ModelError
 from nnlite.layout import Array
+from nnlite.nn.hooks import Handle, Hook, call_with_backward_hooks
 from nnlite.nn.parameter import Buffer, Parameter, State
 from nnlite.tensors import Tensor
 
@@ -44,9 +46,61 @@ class Module:
     forward: Callable[..., Tensor]
     """Computes the module's output; every subclass defines it."""
 
+    _hooks: Mapping[str, list[Hook]] = MappingProxyType({})
+
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The output of :attr:`forward`."""
-        return self.forward(*args, **kwargs)
+        """The output of :attr:`forward`, with the registered hooks called around it."""
+        if not self._hooks:
+            return self.forward(*args, **kwargs)
+        for hook in [*self._hooks["before"]]:
+            replaced = hook(self, args)
+            if replaced is not None:
+                args = replaced if isinstance(replaced, tuple) else (replaced,)
+        result: Any
+        if self._hooks["backward"]:
+            watchers = tuple(self._hooks["backward"])
+            result = call_with_backward_hooks(self, self.forward, watchers, args, kwargs)
+        else:
+            result = self.forward(*args, **kwargs)
+        for hook in [*self._hooks["after"]]:
+            replaced = hook(self, args, result)
+            result = result if replaced is None else replaced
+        output: Tensor = result
+        return output
+
+    def _register(self, when: str, hook: Hook) -> Handle:
+        if not self._hooks:
+            self._hooks = {"before": [], "after": [], "backward": []}
+        return Handle(self._hooks[when], hook)
+
+    def register_forward_pre_hook(self, hook: Hook) -> Handle:
+        """Call ``hook(module, args)`` before each forward; what it returns, if anything, replaces args."""
+        return self._register("before", hook)
+
+    def register_forward_hook(self, hook: Hook) -> Handle:
+        """Call ``hook(module, args, output)`` after each forward; what it returns replaces the output."""
+        return self._register("after", hook)
+
+    def register_full_backward_hook(self, hook: Hook) -> Handle:
+        """Call ``hook(module, grad_inputs, grad_outputs)`` in backward; see ``nn.hooks``."""
+        return self._register("backward", hook)
+
+    def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
+        """Keep ``tensor`` (array or None) as attribute ``name``, saved with the parameters if persistent."""
+        if tensor is not None:
+            tensor = Buffer(tensor) if persistent else Tensor(np.array(tensor))
+        setattr(self, name, tensor)
+
+    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
+        """Keep ``parameter`` as attribute ``name``."""
+        setattr(self, name, parameter)
+
+    def apply(self: Self, function: Callable[[Module], Any]) -> Self:
+        """Call ``function`` on every module below this one, then on this one: for initial values."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
 
     # -------------------------------------------------------------------------------- the tree
 
