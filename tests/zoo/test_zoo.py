@@ -87,7 +87,7 @@ def test_export_agrees_with_onnx_runtime(name, run_ort, normal):
 
 @pytest.mark.parametrize(
     ("make", "outputs", "side"),
-    [(zoo.googlenet, zoo.GoogLeNetOutputs, 64), (zoo.inception_v3, zoo.InceptionOutputs, 299)],
+    [(zoo.googlenet, zoo.GoogLeNetOutputs, 33), (zoo.inception_v3, zoo.InceptionOutputs, 299)],
 )
 def test_auxiliary_heads_speak_in_training_only(make, outputs, side, normal):
     model, pictures = make(num_classes=4), nl.tensor(normal(2, 3, side, side))
@@ -96,6 +96,22 @@ def test_auxiliary_heads_speak_in_training_only(make, outputs, side, normal):
         assert isinstance(result, outputs)
         assert [logits.shape for logits in result] == [(2, 4)] * len(outputs._fields)
         assert model.eval()(pictures).shape == (2, 4)
+
+
+def test_inceptions_auxiliary_head_sees_what_the_last_blocks_see(normal):
+    class Spy(nn.Module):
+        def __init__(self, inner):
+            self.inner = inner
+
+        def forward(self, x):
+            self.seen = x
+            return self.inner(x)
+
+    model = zoo.inception_v3(num_classes=2).train()
+    model.AuxLogits, model.Mixed_7a = Spy(nn.Identity()), Spy(model.Mixed_7a)
+    with nl.no_grad():
+        model(nl.tensor(normal(2, 3, 107, 107)))
+    assert model.AuxLogits.seen is model.Mixed_7a.seen
 
 
 @pytest.mark.parametrize(("make", "count"), [(zoo.googlenet, 6_624_904), (zoo.inception_v3, 23_834_568)])
