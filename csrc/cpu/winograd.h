@@ -5,8 +5,8 @@
 
 namespace nnlite {
 
-// So that planes and rows do not all fall into the same cache set: an odd number of cache lines. 36 stores
-// 8 KB apart took five times as long.
+// So that planes and rows do not all fall into the same cache set: an odd number of cache lines. With
+// 36 stores 8 KB apart the weights' transform took two to four times as long.
 inline int64_t odd_lines(int64_t floats) { return (floats + 15) / 16 / 2 * 32 + 16; }
 
 // The tiles of m x m that a map is cut into, and where each lies.
