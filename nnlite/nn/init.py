@@ -95,7 +95,7 @@ def eye_(tensor: Kind) -> Kind:
     """The identity matrix."""
     if tensor.ndim != 2:
         raise ConfigError(f"eye_: a tensor of shape {list(tensor.shape)} is no matrix")
-    tensor.assign(np.eye(*tensor.shape))
+    tensor.assign(np.eye(tensor.shape[0], tensor.shape[1]))
     return tensor
 
 

@@ -22,6 +22,11 @@ OPTIONS = [
     ("Adam", {"lr": 0.01, "betas": (0.0, 0.99)}),
     ("AdamW", {"lr": 0.01}),
     ("AdamW", {"lr": 0.02, "weight_decay": 0.5, "betas": (0.8, 0.95)}),
+    ("RMSprop", {"lr": 0.01}),
+    ("RMSprop", {"lr": 0.01, "alpha": 0.9, "momentum": 0.8, "weight_decay": 0.01}),
+    ("RMSprop", {"lr": 0.01, "centered": True, "eps": 1e-3, "momentum": 0.5}),
+    ("Adagrad", {"lr": 0.1}),
+    ("Adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.01, "initial_accumulator_value": 0.5}),
 ]
 
 
