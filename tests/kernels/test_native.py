@@ -301,7 +301,7 @@ def test_a_kernel_of_more_taps_than_one_block_of_pointers():
     g = conv2d_geometry((1, 2, 33, 32), (3, 2, 31, 31), pads=(3, 0, 0, 3))
     for kernel in ("conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"):
         for variant in VARIANTS[kernel]:
-            if not variant.supports(g, FLOAT32):
+            if unavailable(variant.backend) is None and not variant.supports(g, FLOAT32):
                 assert not failures(variant, g, frozenset())
 
 
@@ -341,9 +341,10 @@ def test_nan_and_infinity_pass_through_max_pooling_as_in_the_reference():
     spec = SPECS["max_pool2d_forward"]
     results = {}
     for variant in VARIANTS["max_pool2d_forward"]:
-        made = outputs(spec, g, FLOAT32)
-        run(variant, g, {"x": channels_last(x)}, made)
-        results[variant.backend] = made
+        if variant.backend in ("native", "reference"):
+            made = outputs(spec, g, FLOAT32)
+            run(variant, g, {"x": channels_last(x)}, made)
+            results[variant.backend] = made
     np.testing.assert_array_equal(results["native"]["y"], results["reference"]["y"])
     np.testing.assert_array_equal(results["native"]["indices"], results["reference"]["indices"])
 
