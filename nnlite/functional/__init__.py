@@ -77,6 +77,10 @@ from nnlite.functional.arithmetic import (
     tan,
     where,
 )
+from nnlite.functional.attention import (
+    attention_weights,
+    scaled_dot_product_attention,
+)
 from nnlite.functional.conv import (
     conv1d,
     conv2d,
@@ -192,6 +196,7 @@ __all__ = [
     "asinh",
     "atan",
     "atanh",
+    "attention_weights",
     "avg_pool1d",
     "avg_pool2d",
     "batch_norm",
@@ -289,6 +294,7 @@ __all__ = [
     "roll",
     "round",
     "rsqrt",
+    "scaled_dot_product_attention",
     "scatter",
     "scatter_add",
     "selu",

@@ -27,6 +27,9 @@ from nnlite.nn.activation import (
     Tanhshrink,
     Threshold,
 )
+from nnlite.nn.attention import (
+    MultiheadAttention,
+)
 from nnlite.nn.containers import (
     ModuleDict,
     ModuleList,
@@ -99,6 +102,11 @@ from nnlite.nn.parameter import (
     Buffer,
     Parameter,
 )
+from nnlite.nn.recurrent import (
+    GRU,
+    LSTM,
+    RNN,
+)
 from nnlite.nn.resize import (
     ChannelShuffle,
     CircularPad2d,
@@ -121,6 +129,9 @@ __all__ = [
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
@@ -177,6 +188,7 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiheadAttention",
     "NLLLoss",
     "PReLU",
     "Parameter",

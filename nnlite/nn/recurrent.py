@@ -1,0 +1,152 @@
+"""Recurrent layers, unrolled step by step: RNN, LSTM, GRU with PyTorch's names and order of gates."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nnlite import functional as F
+from nnlite.errors import ConfigError, ShapeError
+from nnlite.nn.init import fan_in_uniform
+from nnlite.nn.module import Module
+from nnlite.nn.parameter import Parameter
+from nnlite.tensors import Tensor
+
+States = tuple[Tensor, ...]
+
+
+class _Recurrent(Module):
+    """What all share. x [L,N,input_size] (batch first if asked for, or without N), y [L,N,D·hidden_size].
+
+    Parameters of layer k: weight_ih_l{k} [G·hidden, input], weight_hh_l{k} [G·hidden, hidden], bias_ih_l{k},
+    bias_hh_l{k}; with the suffix _reverse those of the other direction. States are [layers·D,N,hidden].
+    """
+
+    _gates: ClassVar[int] = 1
+    _count: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+    ) -> None:
+        if min(input_size, hidden_size, num_layers) < 1 or not 0 <= dropout < 1:
+            raise ConfigError(
+                f"{type(self).__name__}: input_size={input_size}, hidden_size={hidden_size} and "
+                f"num_layers={num_layers} must be at least 1, dropout={dropout} in [0, 1)"
+            )
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
+        rows = self._gates * hidden_size
+        for layer, suffix in self._names():
+            width = input_size if layer == 0 else hidden_size * (1 + bidirectional)
+            shapes = dict[str, tuple[int, ...]](weight_ih=(rows, width), weight_hh=(rows, hidden_size))
+            if bias:
+                shapes.update(bias_ih=(rows,), bias_hh=(rows,))
+            for name, shape in shapes.items():
+                setattr(self, f"{name}_{suffix}", Parameter(fan_in_uniform(shape, hidden_size)))
+
+    def _names(self) -> list[tuple[int, str]]:
+        ends = ("", "_reverse") if self.bidirectional else ("",)
+        return [(layer, f"l{layer}{end}") for layer in range(self.num_layers) for end in ends]
+
+    def _step(self, given: Tensor, recurrent: Tensor, states: States) -> States:
+        """New states from the two projections [N, G·hidden] and the old states."""
+        raise NotImplementedError
+
+    def _run(self, x: Tensor, states: States, suffix: str) -> tuple[Tensor, States]:
+        """One layer in one direction: all hidden states [L,N,hidden] and the last states."""
+        parts = [getattr(self, f"{name}_{suffix}", None) for name in ("weight_hh", "bias_hh")]
+        weight_ih: Tensor = getattr(self, f"weight_ih_{suffix}")
+        projected = F.linear(x, weight_ih, getattr(self, f"bias_ih_{suffix}", None))
+        given = list(F.unbind(projected, 0))
+        backwards = suffix.endswith("_reverse")
+        outputs: list[Tensor] = []
+        for step in reversed(given) if backwards else given:
+            assert parts[0] is not None
+            states = self._step(step, F.linear(states[0], parts[0], parts[1]), states)
+            outputs.append(states[0])
+        return F.stack(outputs[::-1] if backwards else outputs, 0), states
+
+    def forward(self, x: Tensor, hx: Any = None) -> Any:
+        """All outputs of the last layer, and the last states of every layer and direction."""
+        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
+            raise ShapeError(
+                f"{type(self).__name__}: x has shape {list(x.shape)} but must be [L,N,{self.input_size}] or "
+                f"[L,{self.input_size}]"
+            )
+        alone = x.ndim == 2
+        x = F.unsqueeze(x, 1) if alone else x.transpose(0, 1) if self.batch_first else x
+        names = self._names()
+        wanted = (len(names), x.shape[1], self.hidden_size)
+        if hx is None:
+            given = (Tensor(np.zeros(wanted, x.dtype)),) * self._count
+        else:
+            given = hx if isinstance(hx, tuple) else (hx,)
+            given = tuple(F.unsqueeze(s, 1) for s in given) if alone else given
+        if len(given) != self._count or any(s.shape != wanted for s in given):
+            raise ShapeError(f"{type(self).__name__}: hx must be {self._count} states of {list(wanted)}")
+        last: list[States] = []
+        for layer in range(self.num_layers):
+            if layer and self.dropout and self.training and not self.frozen:
+                x = F.dropout(x, self.dropout)
+            directions = []
+            for i, (number, suffix) in enumerate(names):
+                if number == layer:
+                    y, states = self._run(x, tuple(s[i] for s in given), suffix)
+                    directions.append(y)
+                    last.append(states)
+            x = F.cat(directions, -1) if len(directions) > 1 else directions[0]
+        final = tuple(F.stack([states[i] for states in last], 0) for i in range(self._count))
+        if alone:
+            x, final = F.squeeze(x, 1), tuple(F.squeeze(s, 1) for s in final)
+        elif self.batch_first:
+            x = x.transpose(0, 1)
+        return x, final if self._count > 1 else final[0]
+
+    def extra_repr(self) -> str:
+        """Options, for repr."""
+        text = f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
+        return f"{text}, bidirectional={self.bidirectional}, batch_first={self.batch_first}"
+
+
+class RNN(_Recurrent):
+    """h = tanh(W_ih x + b_ih + W_hh h + b_hh). Source: Elman 1990; torch.nn.RNN."""
+
+    def _step(self, given: Tensor, recurrent: Tensor, states: States) -> States:
+        return (F.tanh(given + recurrent),)
+
+
+class LSTM(_Recurrent):
+    """Gates i, f, g, o from W_ih x + b_ih + W_hh h + b_hh; c = σ(f) · c + σ(i) · tanh(g), h = σ(o) · tanh(c).
+
+    Source: Hochreiter and Schmidhuber 1997; torch.nn.LSTM.
+    """
+
+    _gates, _count = 4, 2
+
+    def _step(self, given: Tensor, recurrent: Tensor, states: States) -> States:
+        i, f, g, o = F.chunk(given + recurrent, 4, 1)
+        cell = F.sigmoid(f) * states[1] + F.sigmoid(i) * F.tanh(g)
+        return F.sigmoid(o) * F.tanh(cell), cell
+
+
+class GRU(_Recurrent):
+    """Gates r, z, n: n = tanh(W_in x + b_in + σ(r) · (W_hn h + b_hn)), h = (1 - σ(z)) · n + σ(z) · h.
+
+    Source: Cho et al. 2014, arXiv:1406.1078; torch.nn.GRU.
+    """
+
+    _gates = 3
+
+    def _step(self, given: Tensor, recurrent: Tensor, states: States) -> States:
+        (r, z, n), (hr, hz, hn) = F.chunk(given, 3, 1), F.chunk(recurrent, 3, 1)
+        update = F.sigmoid(z + hz)
+        new = F.tanh(n + F.sigmoid(r + hr) * hn)
+        return (new + update * (states[0] - new),)
