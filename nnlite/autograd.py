@@ -53,8 +53,10 @@ def byte_budget(limit: int | None) -> Iterator[None]:
 
 
 def _check_budget(op: Op, types: Sequence[ArrayType]) -> None:
-    limit = getattr(_mode, "budget", None)
-    for shape, dtype in types if limit is not None else ():
+    limit: int | None = getattr(_mode, "budget", None)
+    if limit is None:
+        return
+    for shape, dtype in types:
         # An axis of size 0 does not excuse the others: NumPy counts them when it makes the array.
         if dtype.itemsize * math.prod(max(size, 1) for size in shape) > limit:
             raise ShapeError(

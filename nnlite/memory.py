@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence

@@ -175,6 +175,27 @@ def inspect(as_json: bool, model: str, size: int | None) -> None:
 
 
 @nnlite.command()
+@click.argument("first", metavar="A.onnx")
+@click.argument("second", metavar="B.onnx")
+@JSON
+def diff(as_json: bool, first: str, second: str) -> None:
+    """What differs between two model files: tensors and by how much, nodes, inputs, outputs, metadata.
+
+    The exit status is 0 when they say the same, 1 when they differ.
+    """
+    from nnlite.cli.diff import diff_table
+    from nnlite.onnx.diff import diff as run
+
+    report = run(first, second)
+    if as_json:
+        _print_json(report)
+    else:
+        click.echo(diff_table(report))
+    if not report["same"]:
+        raise SystemExit(1)
+
+
+@nnlite.command()
 @JSON
 def backends(as_json: bool) -> None:
     """Which kernels can run here, with what instruction set and threads, and why others cannot."""

@@ -172,7 +172,8 @@ class GraphModule(Module):
         self._check_inputs(tensors)
         training, self.training = self.training, False
         try:
-            with autograd.no_grad():
+            # An infinity or a NaN is an answer here, not an accident.
+            with autograd.no_grad(), np.errstate(all="ignore"):
                 result = self.forward(*tensors)
         finally:
             self.training = training

@@ -46,7 +46,7 @@ class NnliteRep(BackendRep):
             array if dtype is None else array.astype(dtype, copy=False)
             for array, dtype in zip(results, self._types, strict=True)
         )  # fmt: skip
-        return tuple(namedtupledict("Outputs", list(self.module.outputs))(*typed))
+        return namedtupledict("Outputs", list(self.module.outputs))(*typed)
 
 
 def _declared_type(entry: onnx.ValueInfoProto) -> np.dtype[Any] | None:

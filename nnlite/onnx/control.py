@@ -24,11 +24,13 @@ def read_if(view: NodeView) -> Any:
     branches = [view.read_branch(graph) for graph in (then_graph, else_graph)]
     if len(branches[0][1]) != len(branches[1][1]):
         raise view.refuse("malformed: its branches have different numbers of outputs")
-    inner = {value for nodes, _ in branches for node in nodes for value in node.outputs}
-    graphs = [_graph(nodes, outputs, inner) for nodes, outputs in branches]
+    computed = {value for nodes, _ in branches for node in nodes for value in node.outputs}
+    graphs = [_graph(nodes, outputs, computed) for nodes, outputs in branches]
     captured = list(dict.fromkeys((*graphs[0].inputs, *graphs[1].inputs)))
     both = [Graph(tuple(captured), g.outputs, g.nodes) for g in graphs]
     outputs = [Value(name=f"{view.name}:{i}") for i in range(len(both[0].outputs))]
+    for inner, outer in zip(both[0].outputs, outputs, strict=True):
+        view.copy_kind(inner, outer)
     view.add_node(branch_node(view.inputs[0], captured, both[0], both[1], outputs, view.name))
     return tuple(outputs)
 

@@ -211,8 +211,9 @@ class Reading:
         if proto.op_type == "Constant":
             return self._checked(proto, attributes, None, index)
         if proto.op_type not in READERS:
-            if (body := self._definition(proto)) is not None:
-                return self._call(proto, body, attributes)
+            if (defined := self._definition(proto)) is not None:
+                body, defaults = defined
+                return self._call(proto, body, defaults | attributes)
             raise ModelError(f"not supported (operator set {version})")
         return self._checked(proto, attributes, READERS[proto.op_type][1], index)
 
@@ -270,6 +271,7 @@ class Reading:
         for value in values:
             if value.node is None or value.node not in view.made or value in result:
                 alias = Value(name=value.name)
+                self.copy_kind(value, alias)
                 if value in self.arrays and value in self.foldable:
                     self.arrays[alias] = self.arrays[value]
                     self.foldable.add(alias)
@@ -359,15 +361,23 @@ class Reading:
                 return [Value() for _ in proto.output]
             return [self.value(output) for output, _ in zip(function.output, proto.output, strict=False)]
 
-    def _definition(self, proto: onnx.NodeProto) -> onnx.FunctionProto | None:
-        """ONNX's own definition of an operator by simpler ones, where there is one."""
+    def _definition(
+        self, proto: onnx.NodeProto
+    ) -> tuple[onnx.FunctionProto, dict[str, onnx.AttributeProto]] | None:
+        """ONNX's own definition of an operator by simpler ones, where there is one, and its defaults."""
         try:
             schema = onnx.defs.get_schema(proto.op_type, self.scope.version, "")
         except onnx.defs.SchemaError:
             return None
-        defined = getattr(schema, "has_function", False)
-        body: onnx.FunctionProto | None = schema.function_body if defined else None
-        return body
+        if not getattr(schema, "has_function", False):
+            return None
+        defaults = {name: formal.default_value for name, formal in schema.attributes.items()}
+        return schema.function_body, {name: value for name, value in defaults.items() if value.type}
+
+    def copy_kind(self, value: Value, other: Value) -> None:
+        """Say of ``other`` that it has the element type of ``value``."""
+        if value in self.kinds:
+            self.kinds[other] = self.kinds[value]
 
     def fold(
         self, op: str, inputs: Sequence[Value | None], params: Mapping[str, Any]

@@ -88,7 +88,8 @@ def _named_by_attribute(op_type: str, attributes: Mapping[str, Any]) -> int | No
     if name in attributes:
         kind = attributes[name].i
         if attributes[name].s:  # until operator set 5 Cast named its type in words
-            kind = TensorProto.DataType.__members__.get(attributes[name].s.decode("utf-8", "replace").upper(), 0)
+            word = attributes[name].s.decode("utf-8", "replace").lower()
+            kind = next((code for code, known in _NAMES.items() if known == word), 0)
         return kind if kind in TensorProto.DataType.values() else None
     if op_type == "ConstantOfShape":
         return attributes["value"].t.data_type if "value" in attributes else TensorProto.FLOAT

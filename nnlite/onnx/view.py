@@ -138,6 +138,10 @@ class NodeView:
         """Add a node that is no op of the registry (control flow)."""
         self.made.append(node)
 
+    def copy_kind(self, value: Value, other: Value) -> None:
+        """Say of ``other`` that it has the element type of ``value``."""
+        self._reading.copy_kind(value, other)
+
     def graph(self, name: str) -> onnx.GraphProto:
         """The graph that an attribute holds."""
         self._looked_at.add(name)

@@ -41,12 +41,17 @@ def save(
     """Write ``module`` as an ONNX file, checked and then moved into place.
 
     A module that was read from ONNX is written back with only what changed: trained tensors, the
-    head, ``metadata`` and, if given, the declared ``input_sizes``. Any other module needs example
+    head, ``metadata`` and, if given, the declared ``input_sizes``; one that did not change gives the same
+    bytes (tensors in other files move into the file). Any other module needs example
     ``inputs`` to be traced with; the first axis becomes dynamic.
     Raises ModelError when the module cannot be expressed or the file cannot be written.
     """
     model = to_model(module, inputs=inputs, opset=opset, metadata=metadata, input_sizes=input_sizes)
-    write_atomically(Path(path), model.SerializeToString())
+    data = model.SerializeToString()
+    origin = module.origin if isinstance(module, GraphModule) else None
+    if isinstance(origin, Origin) and origin.data is not None and model == origin.model:
+        data = origin.data  # unchanged: the very bytes that were read
+    write_atomically(Path(path), data)
 
 
 def to_model(

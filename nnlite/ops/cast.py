@@ -30,7 +30,7 @@ NAMES = (
 
 
 def cast_shape(x: ArrayType, dtype: str) -> ArrayType:
-    if np.dtype(dtype).kind not in "fiub":
+    if np.dtype(dtype).kind not in "fiub" and dtype != "bfloat16":
         raise DTypeError(f"cast: {dtype} is not a number type")
     return ArrayType(x.shape, np.dtype(dtype))
 

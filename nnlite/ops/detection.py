@@ -227,7 +227,7 @@ def _matrix(taps: tuple[Array, Array], size: int, dtype: Any) -> Array:
     out, count = weights.shape[:2]
     matrix = np.zeros((out, size))
     np.add.at(matrix, (np.arange(out)[:, None, None], where), weights)
-    return (matrix / max(count, 1)).astype(dtype)
+    return np.asarray(matrix / max(count, 1), dtype)
 
 
 def _weighted(x: Array, rows: Any, columns: Any) -> Array:

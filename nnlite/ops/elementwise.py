@@ -185,9 +185,10 @@ def read_pow(n: OnnxNode) -> Any:
     from onnx import helper
 
     base, exponent = n.inputs
-    if n.kind(0) is None or n.kind(1) is None:
+    codes = [kind for kind in (n.kind(0), n.kind(1)) if kind is not None]
+    if len(codes) < 2:
         raise n.refuse("the element types of its inputs are not known")
-    kinds = [np.dtype(helper.tensor_dtype_to_np_dtype(n.kind(i))) for i in (0, 1)]
+    kinds = [np.dtype(helper.tensor_dtype_to_np_dtype(code)) for code in codes]
     first, second = (np.dtype(np.float32) if "float16" in kind.name else kind for kind in kinds)
     if first == second:
         return n.emit("pow", base, exponent)

@@ -165,7 +165,7 @@ def grid_sample_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Arra
 
 def _places(*shape: int) -> Array:
     """A grid that reaches beyond the array, away from the kinks at whole coordinates."""
-    return np.random.default_rng(11).uniform(-1.3, 1.3, shape).round(2) + 0.003
+    return np.asarray(np.random.default_rng(11).uniform(-1.3, 1.3, shape).round(2) + 0.003)
 
 
 def grid_sample_samples() -> Iterator[Sample]:

@@ -133,11 +133,22 @@ def layer_norm_errors() -> Iterator[ErrorSample]:
 
 
 def read_layer_norm(n: OnnxNode) -> Any:
-    if n.outputs > 1:
-        raise n.refuse("the outputs Mean and InvStdDev are not supported")
     n.attribute("stash_type")  # the precision of half-precision models' statistics
     axis, eps = n.attribute("axis", -1), n.attribute("epsilon", 1e-5)
-    return n.emit("layer_norm", n.inputs[0], n.inputs[1], _optional(n, 2), axis=axis, eps=eps)
+    x = n.inputs[0]
+    y = n.emit("layer_norm", x, n.inputs[1], _optional(n, 2), axis=axis, eps=eps)
+    if n.outputs < 2:
+        return y
+    rank = n.rank(0)
+    if rank is None:
+        raise n.refuse("the outputs Mean and InvStdDev need an input whose number of axes is declared")
+    axes = tuple(range(axis % rank, rank))
+    mean = n.emit("mean", x, axes=axes, keepdims=True)
+    centred = n.emit("sub", x, mean)
+    variance = n.emit("mean", n.emit("mul", centred, centred), axes=axes, keepdims=True)
+    dtype = np.float64 if n.kind(0) == 11 else np.float32
+    spread = n.emit("sqrt", n.emit("add", variance, n.leaf(np.asarray(eps, dtype))))
+    return y, mean, n.emit("reciprocal", spread)
 
 
 def write_layer_norm(w: OnnxWriter, node: Node) -> str:

@@ -165,13 +165,20 @@ def dropout_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | 
 
 
 def read_dropout(n: OnnxNode) -> Any:
-    if n.outputs > 1:
-        raise n.refuse("the mask output is not supported")
+    if n.version < 7 and not n.attribute("is_test", 0):
+        raise n.refuse("it is in training mode; export the model in evaluation mode")
     if len(n.inputs) > 2 and n.inputs[2] is not None and n.host(2) is not False:
         raise n.refuse("it is (or may be) in training mode; export the model in evaluation mode")
     n.attribute("seed")
     ratio = n.attribute("ratio", 0.5) if n.version < 12 else n.host(1, 0.5)
-    return n.emit("dropout", n.inputs[0], p=float(ratio), seed=None)
+    if isinstance(ratio, float):
+        y = n.emit("dropout", n.inputs[0], p=ratio, seed=None)
+    else:  # computed at run time: the file asks for no training, and nothing could be trained with it
+        y = n.emit("identity", n.inputs[0])
+    if n.outputs < 2:
+        return y
+    kept = "bool" if n.version >= 10 else "float32"
+    return y, n.emit("full", shape=n.emit("shape_of", n.inputs[0]), value=1, dtype=kept)
 
 
 def write_dropout(w: OnnxWriter, node: Node) -> str:

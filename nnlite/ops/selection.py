@@ -10,6 +10,7 @@ import numpy as np
 from nnlite.errors import DTypeError, OperandError, ShapeError
 from nnlite.layout import Array
 from nnlite.node import Node
+from nnlite.ops.onnx_window import FLOATS
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -243,14 +244,18 @@ def one_hot_forward(
 
 
 def read_one_hot(n: OnnxNode) -> Any:
-    values = n.constant(2)
+    values, depth, indices = n.constant(2), n.scalar(1), n.inputs[0]
+    if n.kind(0) in FLOATS:
+        indices = n.emit("cast", indices, dtype="int64")
     if values is None:
-        raise n.refuse("its values must be constant")
+        hot = n.emit(
+            "one_hot", indices, depth=depth, axis=n.attribute("axis", -1), on=1, off=0, dtype="bool"
+        )
+        off_value, on_value = (n.emit("gather", n.inputs[2], n.leaf(np.asarray(i)), axis=0) for i in (0, 1))
+        return n.emit("where", hot, on_value, off_value)
     off, on = values.tolist()
-    depth = n.host(1)
-    depth = depth[0] if isinstance(depth, tuple) else depth
     return n.emit(
-        "one_hot", n.inputs[0], depth=depth, axis=n.attribute("axis", -1), on=on, off=off,
+        "one_hot", indices, depth=depth, axis=n.attribute("axis", -1), on=on, off=off,
         dtype=values.dtype.name,
     )  # fmt: skip
 

@@ -146,7 +146,13 @@ def flatten_errors() -> Iterator[ErrorSample]:
 
 
 def read_flatten(n: OnnxNode) -> Any:
-    axis = n.attribute("axis", 1)
+    axis, rank = n.attribute("axis", 1), n.rank(0)
+    if rank is not None and -rank <= axis < 0:
+        axis += rank
+    if axis < 0:  # the sizes before the axis multiplied, and what remains
+        lead = n.emit("prod", n.emit("shape_of", n.inputs[0], start=0, end=axis), axes=None, keepdims=True)
+        shape = n.emit("concat", lead, n.leaf(np.asarray([-1])), axis=0)
+        return n.emit("reshape", n.inputs[0], shape=shape)
     if axis == 0:
         return n.emit("reshape", n.inputs[0], shape=(1, -1))
     tail = n.emit("flatten", n.inputs[0], start=axis, end=-1)

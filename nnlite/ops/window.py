@@ -61,7 +61,10 @@ class Window(NamedTuple):
 
     def inside(self, y: Array, size: Ints) -> Array:
         """The part of a padded array that is not padding."""
-        return y[(..., *(slice(b, b + n) for b, n in zip(self.before, size, strict=True)))]
+        axes = (slice(b, b + n) for b, n in zip(self.before, size, strict=True))
+        where: tuple[Any, ...] = (..., *axes)
+        part: Array = y[where]
+        return part
 
 
 def window_of(
@@ -119,6 +122,11 @@ def conv_nd_shape(x: ArrayType, w: ArrayType, bias: ArrayType | None, **params: 
     return ArrayType((x.shape[0], w.shape[0], *window.out), x.dtype)
 
 
+def kernel_at(at: Ints) -> tuple[Any, ...]:
+    """Index into a weight: one element of the kernel for all channels."""
+    return (slice(None), slice(None), *at)
+
+
 def _grouped(a: Array, groups: int) -> Array:
     """[N, groups, channels, places]."""
     return a.reshape(a.shape[0], groups, a.shape[1] // groups, -1)
@@ -126,7 +134,8 @@ def _grouped(a: Array, groups: int) -> Array:
 
 def _kernel(w: Array, at: Ints, groups: int) -> Array:
     """[groups, K/groups, C/groups]: one element of the kernel for all channels."""
-    return w[(slice(None), slice(None), *at)].reshape(groups, -1, w.shape[1])
+    part: Array = w[kernel_at(at)].reshape(groups, -1, w.shape[1])
+    return part
 
 
 def conv_nd_forward(ctx: Context, x: Array, w: Array, bias: Array | None, **params: Any) -> Array:
@@ -155,7 +164,7 @@ def conv_nd_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | 
             gpadded[where] += (_kernel(w, at, groups).swapaxes(1, 2) @ gradient).reshape(piece.shape)
         if needs[1]:
             product = (gradient @ _grouped(piece, groups).swapaxes(2, 3)).sum(0)
-            gw[(slice(None), slice(None), *at)] = product.reshape(w.shape[:2])
+            gw[kernel_at(at)] = product.reshape(w.shape[:2])
     gx = window.inside(gpadded, x.shape[2:]) if needs[0] else None
     gbias = gy.sum((0, *range(2, gy.ndim))) if needs[2] else None
     return gx, gw if needs[1] else None, gbias

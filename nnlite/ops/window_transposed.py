@@ -11,7 +11,7 @@ from nnlite.errors import DTypeError, ShapeError
 from nnlite.layout import Array
 from nnlite.node import Node
 from nnlite.ops.record import ArrayType, Context, ErrorSample, Needs, OnnxWriter, Op, Sample, register
-from nnlite.ops.window import Ints, Window, attributes_of
+from nnlite.ops.window import Ints, Window, attributes_of, kernel_at
 
 OP = "conv_transpose_nd"
 
@@ -60,7 +60,8 @@ def _grouped(a: Array, groups: int) -> Array:
 
 def _kernel(w: Array, at: Ints, groups: int) -> Array:
     """[groups, C/groups, K/groups]: one element of the kernel for all channels."""
-    return w[(slice(None), slice(None), *at)].reshape(groups, -1, w.shape[1]).swapaxes(1, 2)
+    part: Array = w[kernel_at(at)].reshape(groups, -1, w.shape[1]).swapaxes(1, 2)
+    return part
 
 
 def conv_transpose_nd_forward(ctx: Context, x: Array, w: Array, bias: Array | None, **params: Any) -> Array:
@@ -88,7 +89,7 @@ def conv_transpose_nd_backward(ctx: Context, gy: Array, needs: Needs) -> Sequenc
         if needs[0]:
             gx += _kernel(w, at, groups).swapaxes(1, 2) @ piece
         if needs[1]:
-            gw[(slice(None), slice(None), *at)] = (operand @ piece.swapaxes(2, 3)).sum(0).reshape(w.shape[:2])
+            gw[kernel_at(at)] = (operand @ piece.swapaxes(2, 3)).sum(0).reshape(w.shape[:2])
     gbias = gy.sum((0, *range(2, gy.ndim))) if needs[2] else None
     return gx.reshape(x.shape) if needs[0] else None, gw if needs[1] else None, gbias
 

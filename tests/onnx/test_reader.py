@@ -279,8 +279,11 @@ REFUSED = {
         "training mode",
     ),
     "training dropout": ([("Dropout", ["x", "", "t"], ["y"])], {"t": np.bool_(True)}, "training mode"),
-    "mask": ([("Dropout", ["x"], ["y", "mask"])], {}, "mask output is not supported"),
-    "indices": ([("MaxPool", ["x"], ["y", "i"], dict(kernel_shape=[2, 2], storage_order=1))], {}, "storage_order=1"),
+    "indices": (
+        [("MaxPool", ["x"], ["y", "i"], dict(kernel_shape=[2, 2], storage_order=1))],
+        {},
+        "storage_order=1",
+    ),
     "kernel": ([("Conv", ["x", "w"], ["y"], dict(kernel_shape=[5, 5]))], W, "disagrees with the weight's"),
     "mode": ([("Pad", ["x", "p"], ["y"], dict(mode="mirror"))], {"p": np.zeros(8, int)}, "mode 'mirror'"),
     "used early": ([("Relu", ["z"], ["y"]), ("Relu", ["x"], ["z"])], {}, "'z' is used before"),
