@@ -376,17 +376,10 @@ def clamp_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(DTypeError, "not a number type", np.array(["a"]), minimum=0.0, maximum=1.0)
 
 
-def _scalar(value: Any) -> Any:
-    """A host operand that stands for one number; Values pass through."""
-    return float(value) if isinstance(value, (int, float, np.ndarray, np.generic)) else value
-
-
 def read_clip(n: OnnxNode) -> Any:
     if n.version < 11:
-        bounds = n.attribute("min"), n.attribute("max")
-    else:
-        bounds = _scalar(n.host(1)), _scalar(n.host(2))
-    return n.emit("clamp", n.inputs[0], minimum=bounds[0], maximum=bounds[1])
+        return n.emit("clamp", n.inputs[0], minimum=n.attribute("min"), maximum=n.attribute("max"))
+    return n.emit("clamp", n.inputs[0], minimum=n.scalar(1), maximum=n.scalar(2))
 
 
 def write_clip(w: OnnxWriter, node: Node) -> str:
