@@ -184,9 +184,7 @@ Padding = int | str | Sequence[int]
 """Integers, (height, width), (top, left, bottom, right), "valid", "same", "same_upper" or "same_lower"."""
 
 
-def resolve_pads(
-    op: str, padding: Padding, size: Pair, kernel: Pair, stride: Pair, dilation: Pair
-) -> Pads:
+def resolve_pads(op: str, padding: Padding, size: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> Pads:
     """``padding`` as (top, left, bottom, right) for an input of ``size``.
 
     ``"same_upper"`` and ``"same_lower"`` are ONNX's auto_pad: ceil(size / stride) outputs, an odd
@@ -213,8 +211,7 @@ def resolve_pads(
         values *= 4
     if len(values) != 4:
         raise ShapeError(
-            f"{op}: padding={padding!r} must be one integer, (height, width) or "
-            "(top, left, bottom, right)"
+            f"{op}: padding={padding!r} must be one integer, (height, width) or (top, left, bottom, right)"
         )
     if min(values) < 0:
         raise ShapeError(f"{op}: padding={padding!r} must not be negative; slice the input instead")

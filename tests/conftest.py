@@ -46,7 +46,9 @@ def run_ort() -> Callable[..., list[np.ndarray]]:
         options.intra_op_num_threads, options.log_severity_level = 2, 4
         if hasattr(model, "SerializeToString"):
             model = model.SerializeToString()
-        source = model if isinstance(model, bytes) else str(model)  # str() of a large ModelProto takes seconds
+        source = (
+            model if isinstance(model, bytes) else str(model)
+        )  # str() of a large ModelProto takes seconds
         session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         if not isinstance(inputs, Mapping):
             inputs = dict(zip([entry.name for entry in session.get_inputs()], inputs, strict=True))

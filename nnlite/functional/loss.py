@@ -125,9 +125,7 @@ def binary_cross_entropy_with_logits(
     return _reduced("binary_cross_entropy_with_logits", losses, reduction)
 
 
-def kl_div(
-    x: Tensor, target: Tensor | Array, reduction: str = "mean", log_target: bool = False
-) -> Tensor:
+def kl_div(x: Tensor, target: Tensor | Array, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """target · (ln target - x) for log-probabilities x; "batchmean" divides the sum by the first size."""
     wanted = _same_shape("kl_div", x, target)
     if log_target:
@@ -169,9 +167,7 @@ def l1_loss(x: Tensor, target: Tensor | Array, reduction: str = "mean") -> Tenso
     return _reduced("l1_loss", abs(x - _same_shape("l1_loss", x, target)), reduction)
 
 
-def smooth_l1_loss(
-    x: Tensor, target: Tensor | Array, reduction: str = "mean", beta: float = 1.0
-) -> Tensor:
+def smooth_l1_loss(x: Tensor, target: Tensor | Array, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """(x - target)² / (2 · beta) where |x - target| < beta, else |x - target| - beta / 2."""
     if beta < 0:
         raise OperandError(f"smooth_l1_loss: beta={beta} must not be negative")

@@ -91,9 +91,7 @@ def _pool2d_types(g: Pool2dGeometry, dtype: DType) -> Types:
     }
 
 
-def _max_pool_backward_inputs(
-    g: Pool2dGeometry, types: Types, rng: np.random.Generator
-) -> dict[str, Array]:
+def _max_pool_backward_inputs(g: Pool2dGeometry, types: Types, rng: np.random.Generator) -> dict[str, Array]:
     # One random position of each window that lies inside the input.
     def positions(out: int, stride: int, before: int, kernel: int, dilation: int, size: int) -> Array:
         at = np.arange(out)[:, None] * stride - before + np.arange(kernel) * dilation

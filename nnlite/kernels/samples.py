@@ -36,9 +36,7 @@ def conv2d_samples() -> Iterator[Conv2dGeometry]:
         [(3, 3), (1, 1), (2, 3)],
         channels.items(),
     ):
-        yield conv2d_geometry(
-            (batch, C, 9, 8), (K, C // groups, *kernel), stride, pads, dilation, groups
-        )
+        yield conv2d_geometry((batch, C, 9, 8), (K, C // groups, *kernel), stride, pads, dilation, groups)
     single = [
         # x shape, w shape, stride, pads, dilation, groups
         ((1, 1, 5, 5), (1, 1, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),  # one channel everywhere
@@ -66,7 +64,7 @@ def conv2d_samples() -> Iterator[Conv2dGeometry]:
 
 
 def winograd_samples() -> Iterator[Conv2dGeometry]:
-    """3x3 at stride 1: maps below, at and past whole tiles, any padding, more or fewer tiles than channels."""
+    """3x3 at stride 1: maps below, at and past whole tiles, any padding, few or many tiles."""
     for size, pads, (batch, C, K) in product(
         [(4, 4), (5, 13), (8, 9), (3, 30)],
         [(0, 0, 0, 0), (1, 1, 1, 1), (2, 1, 0, 2)],

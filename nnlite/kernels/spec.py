@@ -54,9 +54,7 @@ class KernelSpec:
     """Output's name, all operands and the float64 result -> the magnitude that its error is measured by:
     that of the result, unless the result is a small difference of large terms."""
 
-    def random_inputs(
-        self, geometry: Geometry, dtype: DType, rng: np.random.Generator
-    ) -> dict[str, Array]:
+    def random_inputs(self, geometry: Geometry, dtype: DType, rng: np.random.Generator) -> dict[str, Array]:
         """Random valid inputs of this kernel, C-ordered as NumPy makes them."""
         types = {n: t for n, t in self.types(geometry, dtype).items() if n in self.inputs}
         if self.make_inputs is not None:

@@ -133,7 +133,10 @@ class Hardsigmoid(_Activation):
 class Hardtanh(_Activation):
     """min(max(x, min_val), max_val)."""
 
-    _options = ("min_val", "max_val",)
+    _options = (
+        "min_val",
+        "max_val",
+    )
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
         self.min_val, self.max_val = min_val, max_val
@@ -146,7 +149,10 @@ class Hardtanh(_Activation):
 class Softplus(_Activation):
     """ln(1 + exp(beta · x)) / beta, x itself where beta · x > threshold."""
 
-    _options = ("beta", "threshold",)
+    _options = (
+        "beta",
+        "threshold",
+    )
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         self.beta, self.threshold = beta, threshold
@@ -209,7 +215,10 @@ class Softshrink(_Activation):
 class Threshold(_Activation):
     """x where x > threshold, else value."""
 
-    _options = ("threshold", "value",)
+    _options = (
+        "threshold",
+        "value",
+    )
 
     def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
         self.threshold, self.value = threshold, value

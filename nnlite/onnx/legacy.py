@@ -74,4 +74,3 @@ def _rank(view: NodeView, value: Value | None) -> Value:
 def _as_host(view: NodeView, value: Value) -> Any:
     array = view.array(value)
     return value if array is None else tuple(array.tolist())
-

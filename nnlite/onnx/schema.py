@@ -17,9 +17,7 @@ LISTS: dict[str, tuple[int, ...]] = {
 """Inputs that are lists of integers. Exporters write a list of one now and then as a number."""
 
 
-def check_node(
-    proto: onnx.NodeProto, opset: int, attributes: Mapping[str, onnx.AttributeProto]
-) -> None:
+def check_node(proto: onnx.NodeProto, opset: int, attributes: Mapping[str, onnx.AttributeProto]) -> None:
     """ModelError unless ``proto`` has the form that its operator's schema demands in ``opset``.
 
     ``attributes`` are the node's, references to a function's replaced. Those that the schema does not

@@ -42,7 +42,6 @@ def _number(w: OnnxWriter, node: Node, value: float) -> Any:
     return w.host(value, np.float32 if known is None else known.dtype)
 
 
-
 # ------------------------------------------------------------------------------ piecewise linear
 
 

@@ -121,9 +121,7 @@ def _make(
         assert ctx.saved is not None
         known = dict(zip(ctx.values["saved"], ctx.saved, strict=True))
         result: list[Array | None] = []
-        for derivative, need, (shape, dtype) in zip(
-            row.derivatives, needs, ctx.values["types"], strict=True
-        ):
+        for derivative, need, (shape, dtype) in zip(row.derivatives, needs, ctx.values["types"], strict=True):
             if not need:
                 result.append(None)
                 continue

@@ -302,9 +302,7 @@ register(
 # --------------------------------------------------------------------------- local_response_norm
 
 
-def lrn_shape(
-    x: ArrayType, size: int, alpha: float, beta: float, k: float
-) -> ArrayType:
+def lrn_shape(x: ArrayType, size: int, alpha: float, beta: float, k: float) -> ArrayType:
     if len(x.shape) < 2:
         raise ShapeError(f"local_response_norm: x has shape {list(x.shape)} but must be [N,C,...]")
     if size < 1:
@@ -325,9 +323,7 @@ def _window_sums(values: Array, before: int, size: int) -> Array:
     return total
 
 
-def lrn_forward(
-    ctx: Context, x: Array, size: int, alpha: float, beta: float, k: float
-) -> Array:
+def lrn_forward(ctx: Context, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
     base = k + (alpha / size) * _window_sums(np.square(x), size // 2, size)
     y = np.asarray(x * base**-beta)
     ctx.save(x, base, y)

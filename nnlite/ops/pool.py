@@ -159,9 +159,7 @@ register(
         samples=_samples,
         errors=_errors,
         reads={"MaxPool": read_max_pool},
-        writes=lambda w, node: w.add(
-            "MaxPool", node.inputs, **_window_attributes("max_pool2d", node.params)
-        ),
+        writes=lambda w, node: w.add("MaxPool", node.inputs, **_window_attributes("max_pool2d", node.params)),
         layout="channels_last",
         kernels=("max_pool2d_forward", "max_pool2d_backward"),
     )

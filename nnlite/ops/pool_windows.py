@@ -181,7 +181,8 @@ register(
         errors=lambda: [
             ErrorSample(error, match, shape, _PLACES, output_size=(3, 3), whole=False)
             for error, match, shape in [
-                (ShapeError, "of x's shape", (1, 1, 2, 2)), (OperandError, "outside 3 x 3", (1, 2, 2, 2)),
+                (ShapeError, "of x's shape", (1, 1, 2, 2)),
+                (OperandError, "outside 3 x 3", (1, 2, 2, 2)),
                 (ShapeError, "must be .N,C,H,W", (2, 2)),
             ]
         ],

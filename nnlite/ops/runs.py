@@ -76,8 +76,10 @@ def evaluate(function: Callable[..., Array], *operands: Array, **params: Any) ->
         return function(*operands, **params)
     dtype = np.result_type(*operands)
     shapes = {operand.shape for operand in operands}
-    if dtype.kind != "f" or dtype != largest.dtype or (
-        len(shapes) > 1 and np.broadcast_shapes(*shapes) != largest.shape
+    if (
+        dtype.kind != "f"
+        or dtype != largest.dtype
+        or (len(shapes) > 1 and np.broadcast_shapes(*shapes) != largest.shape)
     ):
         return function(*operands)
     return function(*operands, out=memory.empty_like(largest))

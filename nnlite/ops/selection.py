@@ -224,9 +224,7 @@ _argument("argmin", "ArgMin", np.argmin)
 # --------------------------------------------------------------------------------------- one_hot
 
 
-def one_hot_shape(
-    indices: ArrayType, depth: int, axis: int, on: float, off: float, dtype: str
-) -> ArrayType:
+def one_hot_shape(indices: ArrayType, depth: int, axis: int, on: float, off: float, dtype: str) -> ArrayType:
     if indices.dtype.kind not in "iu":
         raise DTypeError(f"one_hot: indices are {indices.dtype} but must be integers")
     if depth < 1:
@@ -248,9 +246,7 @@ def read_one_hot(n: OnnxNode) -> Any:
     if n.kind(0) in FLOATS:
         indices = n.emit("cast", indices, dtype="int64")
     if values is None:
-        hot = n.emit(
-            "one_hot", indices, depth=depth, axis=n.attribute("axis", -1), on=1, off=0, dtype="bool"
-        )
+        hot = n.emit("one_hot", indices, depth=depth, axis=n.attribute("axis", -1), on=1, off=0, dtype="bool")
         off_value, on_value = (n.emit("gather", n.inputs[2], n.leaf(np.asarray(i)), axis=0) for i in (0, 1))
         return n.emit("where", hot, on_value, off_value)
     off, on = values.tolist()

@@ -78,9 +78,7 @@ def _bounds(
     return at, start, start + int(sizes[index])
 
 
-def chunk_shape(
-    x: ArrayType, axis: int, index: int, parts: int, sizes: Sequence[int] | None
-) -> ArrayType:
+def chunk_shape(x: ArrayType, axis: int, index: int, parts: int, sizes: Sequence[int] | None) -> ArrayType:
     at, start, end = _bounds(x.shape, axis, index, parts, sizes)
     return ArrayType((*x.shape[:at], end - start, *x.shape[at + 1 :]), x.dtype)
 

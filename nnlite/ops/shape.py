@@ -249,9 +249,7 @@ def squeeze_forward(ctx: Context, x: Array, axes: Sequence[int] | None) -> Array
 def unsqueeze_shape(x: ArrayType, axes: Sequence[int]) -> ArrayType:
     new = normalise_axes("unsqueeze", tuple(axes), len(x.shape) + len(axes))
     sizes = iter(x.shape)
-    return ArrayType(
-        tuple(1 if i in new else next(sizes) for i in range(len(x.shape) + len(axes))), x.dtype
-    )
+    return ArrayType(tuple(1 if i in new else next(sizes) for i in range(len(x.shape) + len(axes))), x.dtype)
 
 
 def unsqueeze_forward(ctx: Context, x: Array, axes: Sequence[int]) -> Array:

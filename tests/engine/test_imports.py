@@ -104,7 +104,18 @@ def test_parts_do_not_import_each_other_in_circles():
     ["import nnlite", "import nnlite as nl; nl.nn, nl.optim, nl.functional, nl.metrics, nl.tensor"],
 )
 def test_importing_loads_no_third_party_package_but_numpy(statement):
-    heavy = {"onnx", "safetensors", "PIL", "numba", "cupy", "torch", "click", "tqdm", "sklearn", "onnxruntime"}
+    heavy = {
+        "onnx",
+        "safetensors",
+        "PIL",
+        "numba",
+        "cupy",
+        "torch",
+        "click",
+        "tqdm",
+        "sklearn",
+        "onnxruntime",
+    }
     program = f"import sys\n{statement}\nprint(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not heavy & {name.split(".")[0] for name in result.stdout.split()}

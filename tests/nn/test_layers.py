@@ -270,6 +270,4 @@ def test_every_layer_says_its_options():
         assert text.startswith(f"{name}(")
         assert text.endswith(")")
     text = repr(nn.Conv2d(4, 6, 3, 2, "valid", groups=2, bias=False))
-    assert text == (
-        "Conv2d(4, 6, kernel_size=(3, 3), stride=(2, 2), padding='valid', groups=2, bias=False)"
-    )
+    assert text == ("Conv2d(4, 6, kernel_size=(3, 3), stride=(2, 2), padding='valid', groups=2, bias=False)")

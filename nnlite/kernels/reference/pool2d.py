@@ -55,9 +55,7 @@ def max_forward(
         indices[...] = where
 
 
-def max_backward(
-    g: Pool2dGeometry, gy: Array, indices: Array, gx: Array, workspace: Array | None
-) -> None:
+def max_backward(g: Pool2dGeometry, gy: Array, indices: Array, gx: Array, workspace: Array | None) -> None:
     planes = np.arange(g.N * g.C).reshape(g.N, g.C, 1, 1) * (g.H * g.W)
     at = (planes + indices).ravel()
     # bincount adds in float64, whatever gy is
