@@ -7,7 +7,7 @@ from itertools import accumulate
 
 from nnlite.errors import OperandError, ShapeError
 from nnlite.ops import OPS
-from nnlite.ops.shape import END
+from nnlite.ops.slicing import END
 from nnlite.tensors import Tensor, apply
 
 PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}

@@ -6,6 +6,7 @@ from nnlite.ops import (
     activation,
     arithmetic,
     cast,
+    clamp,
     conv,
     counting,
     detection,
@@ -29,6 +30,7 @@ from nnlite.ops import (
     selection,
     sequence,
     shape,
+    slicing,
     window,
     window_transposed,
 )
@@ -45,6 +47,7 @@ __all__ = [
     "activation",
     "arithmetic",
     "cast",
+    "clamp",
     "conv",
     "counting",
     "detection",
@@ -69,6 +72,7 @@ __all__ = [
     "selection",
     "sequence",
     "shape",
+    "slicing",
     "window",
     "window_transposed",
 ]

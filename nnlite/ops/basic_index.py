@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import OperandError, ShapeError
-from nnlite.ops.shape import END
+from nnlite.ops.slicing import END
 
 
 def index_steps(shape: tuple[int, ...], index: tuple[Any, ...]) -> list[tuple[str, dict[str, Any]]]:
