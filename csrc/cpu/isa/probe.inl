@@ -9,6 +9,8 @@ constexpr int64_t probe_flops_per_round = 2 * probe_chains * VL;
 // Returns a value that depends on every operation, so that none can be left out.
 float fma_rounds(int64_t rounds) {
     vec sums[probe_chains];
+    // Every loop over the chains is unrolled: an array that is indexed by a variable lives in memory.
+#pragma GCC unroll 12
     for (int i = 0; i < probe_chains; ++i) sums[i] = splat(1.0f + static_cast<float>(i));
     vec a = splat(0.999999f), b = splat(1e-6f);
     for (int64_t round = 0; round < rounds; ++round) {
@@ -19,6 +21,7 @@ float fma_rounds(int64_t rounds) {
         for (int i = 0; i < probe_chains; ++i) sums[i] = fma(sums[i], factor, addend);
     }
     vec total = sums[0];
+#pragma GCC unroll 12
     for (int i = 1; i < probe_chains; ++i) total += sums[i];
     return total[0];
 }
