@@ -49,7 +49,7 @@ def test_sides_alternate_and_the_median_counts(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("nnlite.bench.timing.time.perf_counter", lambda: next(clock))
     monkeypatch.setattr("nnlite.bench.timing.time.sleep", lambda seconds: None)
     taken = alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
-    assert calls == ["a", "b"] * 5
+    assert calls == ["a", "a", "b", "b"] * 5  # each once untimed, then timed
     assert taken == {"a": 2, "b": 20}
 
 
