@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import functional as F
 from nnlite import autograd, kernels, nn, random, threads, zoo
+from nnlite import functional as F
 from nnlite.bench.cases import FLOAT32, INFERENCE_CASES, KERNEL_CASES, TRAINING_CASES, KernelCase
 from nnlite.bench.machine import Machine
 from nnlite.bench.timing import alternate
