@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
+from importlib import import_module
 from operator import attrgetter
 from typing import Any
 
@@ -29,7 +30,8 @@ def _load() -> tuple[Any, str | None]:
     if os.environ.get("NNLITE_NATIVE", "").strip().lower() in ("off", "0"):
         return None, "switched off by NNLITE_NATIVE=off"
     try:
-        from nnlite import _native
+        # By its full name: "from nnlite import" would ask the package's lazy attributes first.
+        _native = import_module("nnlite._native")
     except ModuleNotFoundError:
         return None, "the extension was not built; install a C++ compiler and reinstall"
     except ImportError as error:

@@ -96,7 +96,7 @@ def _decide(kernel: str, geometry: Geometry, dtype: DType, requested: str) -> De
     for backend in BACKENDS if requested == "auto" else (requested,):
         if reason := unavailable(backend):
             rejected.append((backend, reason))
-            if all(unavailable(better) for better in BACKENDS[: BACKENDS.index(backend)]):
+            if backend == BACKENDS[0]:
                 _announce(backend, reason)
             continue
         for variant in VARIANTS[kernel]:
