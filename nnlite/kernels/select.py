@@ -96,7 +96,9 @@ def _decide(kernel: str, geometry: Geometry, dtype: DType, requested: str) -> De
     for backend in BACKENDS if requested == "auto" else (requested,):
         if reason := unavailable(backend):
             rejected.append((backend, reason))
-            if backend == BACKENDS[0]:
+            # One line: about the best backend that nobody switched off.
+            better = BACKENDS[: BACKENDS.index(backend)]
+            if all("switched off" in (unavailable(name) or "") for name in better):
                 _announce(backend, reason)
             continue
         for variant in VARIANTS[kernel]:
