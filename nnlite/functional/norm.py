@@ -41,7 +41,7 @@ def batch_norm(
     tracing = tracer.get() is not None and (residual is not None or bounds is not None)
     if tracing or (residual is not None and isinstance(bounds, tuple)):
         # The op does not take a clamp with a residual. A traced graph gets the plain parts, which every
-        # reader of graphs knows; its own pass (fuse_activation) puts them together.
+        # reader of graphs knows; its own pass (fuse_epilogue) puts them together.
         y = batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
         y = y if residual is None else apply(OPS["add"], y, residual)
         if isinstance(bounds, tuple):

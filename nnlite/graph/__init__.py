@@ -6,7 +6,7 @@ from nnlite.graph.branch import branch_node
 from nnlite.graph.infer import infer_types, node_macs
 from nnlite.graph.ir import Graph, make_node, operands
 from nnlite.graph.module import GraphModule
-from nnlite.graph.passes import fold_batch_norm, fuse_activation, split_activation
+from nnlite.graph.passes import fold_batch_norm, fuse_epilogue, split_epilogue
 from nnlite.graph.trace import trace
 from nnlite.node import Node, Value
 
@@ -17,11 +17,11 @@ __all__ = [
     "Value",
     "branch_node",
     "fold_batch_norm",
-    "fuse_activation",
+    "fuse_epilogue",
     "infer_types",
     "make_node",
     "node_macs",
     "operands",
-    "split_activation",
+    "split_epilogue",
     "trace",
 ]

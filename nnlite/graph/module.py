@@ -13,7 +13,7 @@ from nnlite import functional as F
 from nnlite.errors import DTypeError, ModelError, NnliteError, ShapeError
 from nnlite.graph.branch import BRANCH, chosen
 from nnlite.graph.ir import Graph
-from nnlite.graph.passes.fuse_activation import fuse_activation
+from nnlite.graph.passes.fuse_epilogue import fuse_epilogue
 from nnlite.graph.trainable import parameter_leaves
 from nnlite.layout import Array
 from nnlite.memory import max_tensor_bytes
@@ -222,8 +222,8 @@ class GraphModule(Module):
         return self.part(self.graph.inputs, [value]), self.part([value], self.graph.outputs)
 
     def fused(self) -> GraphModule:
-        """The same model with fewer passes over memory (``fuse_activation``), sharing all parameters."""
-        graph = fuse_activation(self.graph)
+        """The same model with fewer passes over memory (``fuse_epilogue``), sharing all parameters."""
+        graph = fuse_epilogue(self.graph)
         leaves = {value: self._leaves[value] for value in graph.arrays}
         fused = GraphModule(graph, leaves=leaves, input_sizes=self.input_sizes)
         fused.training = self.training

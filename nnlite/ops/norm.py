@@ -14,6 +14,7 @@ from nnlite.geometry import CLAMP, NO_ACTIVATION, RELU, NormGeometry
 from nnlite.kernels import launch
 from nnlite.layout import Array, rows
 from nnlite.node import Node
+from nnlite.ops.epilogue import Act, activation_fields, check_epilogue, write_epilogue
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -42,28 +43,16 @@ def _check(op: str, x: ArrayType, **per_channel: ArrayType) -> None:
         raise DTypeError(f"{op}: operands are {listed}; all must have one floating-point type")
 
 
-Act = str | tuple[float, float] | None
-"""What follows the normalisation: None, "relu", or (low, high) for a clamp such as ReLU6."""
-
-
-def _check_act(op: str, x: ArrayType, residual: ArrayType | None, activation: Act) -> None:
-    if residual is not None and residual != x:
-        raise ShapeError(f"{op}: residual is {residual} but x is {x}; they must be alike")
-    bounds = isinstance(activation, tuple) and len(activation) == 2
-    if not (activation is None or activation == "relu" or bounds):
-        raise OperandError(f"{op}: activation={activation!r} must be None, 'relu' or (low, high)")
-    if bounds and residual is not None:
+def _check_epilogue(op: str, x: ArrayType, residual: ArrayType | None, activation: Act) -> None:
+    check_epilogue(op, x, residual, activation)
+    if isinstance(activation, tuple) and residual is not None:
         # Backward sees the activation from its output. At a bound itself that hides what a clamp decides by.
         raise OperandError(f"{op}: a residual goes with 'relu' or None; apply {activation} after it")
 
 
 def _geometry(x: Array, epsilon: float, activation: Act) -> NormGeometry:
     M = x.size // x.shape[1] if x.shape[1] else 0
-    if activation is None:
-        return NormGeometry(M, x.shape[1], epsilon)
-    if activation == "relu":
-        return NormGeometry(M, x.shape[1], epsilon, RELU, 0.0)
-    return NormGeometry(M, x.shape[1], epsilon, CLAMP, float(activation[0]), float(activation[1]))
+    return NormGeometry(M, x.shape[1], epsilon, **activation_fields(activation))
 
 
 def _new(geometry: NormGeometry, dtype: Any) -> Array:
@@ -102,7 +91,7 @@ def batch_norm_shape(
     activation: Act = None,
 ) -> ArrayType:
     _check("batch_norm", x, weight=weight, bias=bias, running_mean=mean, running_var=variance)
-    _check_act("batch_norm", x, residual, activation)
+    _check_epilogue("batch_norm", x, residual, activation)
     return x
 
 
@@ -189,18 +178,10 @@ def read_batch_norm(n: OnnxNode) -> Any:
 
 
 def write_batch_norm(w: OnnxWriter, node: Node) -> str:
-    momentum, activation = 1 - node.params.get("momentum", 0.1), node.params.get("activation")
-    options = dict(epsilon=node.params["epsilon"], momentum=momentum)
-    y: Any = w.add("BatchNormalization", node.inputs[:5], **options)
-    if len(node.inputs) > 5 and node.inputs[5] is not None:
-        y = w.add("Add", [y, node.inputs[5]])
-    if activation is None:
-        return str(y)
-    if activation == "relu":
-        return w.add("Relu", [y])
-    known = node.inputs[0].type if node.inputs[0] is not None else None
-    dtype = np.float32 if known is None else known.dtype
-    return w.add("Clip", [y, *(w.host(bound, dtype) for bound in activation)])
+    options = dict(epsilon=node.params["epsilon"], momentum=1 - node.params.get("momentum", 0.1))
+    y = w.add("BatchNormalization", node.inputs[:5], **options)
+    residual = node.inputs[5] if len(node.inputs) > 5 else None
+    return write_epilogue(w, y, residual, node.params.get("activation"), node.inputs[0])
 
 
 register(
@@ -244,7 +225,7 @@ def batch_norm_training_shape(
             f"batch_norm_training: x {list(x.shape)} has at most one value per channel, whose variance "
             "says nothing; use a larger batch, or eval()"
         )
-    _check_act("batch_norm_training", x, residual, activation)
+    _check_epilogue("batch_norm_training", x, residual, activation)
     channel = ArrayType((x.shape[1],), x.dtype)
     return x, channel, channel
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from nnlite.graph.passes.fold_batch_norm import fold_batch_norm
-from nnlite.graph.passes.fuse_activation import fuse_activation, split_activation
+from nnlite.graph.passes.fuse_epilogue import fuse_epilogue, split_epilogue
 
-__all__ = ["fold_batch_norm", "fuse_activation", "split_activation"]
+__all__ = ["fold_batch_norm", "fuse_epilogue", "split_epilogue"]

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from nnlite.graph.ir import Graph, make_node
-from nnlite.graph.passes.fuse_activation import split_activation
+from nnlite.graph.passes.fuse_epilogue import split_epilogue
 from nnlite.graph.passes.rewrite import rebuild
 from nnlite.layout import Array
 from nnlite.node import Node, Value
@@ -23,7 +23,7 @@ FOLDABLE = ("conv2d", "linear")
 
 def fold_batch_norm(graph: Graph) -> Graph:
     """``graph`` without the batch normalisations that a preceding layer can absorb."""
-    graph = split_activation(graph)
+    graph = split_epilogue(graph)
     users = graph.users()
     producers = {value: node for node in graph.nodes for value in node.outputs}
     arrays = dict(graph.arrays)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nnlite.graph.ir import Graph, make_node
+from nnlite.graph.ir import Graph, make_node, operands
 from nnlite.node import Node, Value
 
 
@@ -28,3 +28,12 @@ def rebuild(graph: Graph, replaced: Mapping[Node, Sequence[Node]]) -> Graph:
             renamed.update(zip(olds, results, strict=True))
     outputs = [renamed.get(value, value) for value in graph.outputs]
     return Graph(graph.inputs, tuple(outputs), tuple(nodes), graph.arrays).between(graph.inputs, outputs)
+
+
+def only_users(graph: Graph) -> dict[Value, Node]:
+    """The node that reads a value, for values that exactly one node reads and that are no outputs."""
+    return {
+        value: nodes[0]
+        for value, nodes in graph.users().items()
+        if len(nodes) == 1 and value not in graph.outputs and list(operands(nodes[0])).count(value) == 1
+    }

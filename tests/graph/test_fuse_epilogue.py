@@ -7,7 +7,7 @@ import pytest
 
 import nnlite as nl
 from nnlite import functional as F
-from nnlite.graph import GraphModule, fold_batch_norm, fuse_activation, split_activation, trace
+from nnlite.graph import GraphModule, fold_batch_norm, fuse_epilogue, split_epilogue, trace
 from nnlite.nn import BatchNorm2d, Conv2d, Module
 from nnlite.tensors import Tensor
 
@@ -53,7 +53,7 @@ def test_what_nobody_else_reads_is_fused():
     assert second.params["activation"] == "relu"
     assert second.inputs[5] is fused.graph.inputs[0]
     assert len(third.inputs) == 5 and "activation" not in third.params
-    assert operations(split_activation(fused.graph)) == operations(plain.graph)
+    assert operations(split_epilogue(fused.graph)) == operations(plain.graph)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -98,7 +98,7 @@ def test_a_sum_that_broadcasts_and_results_that_are_outputs_stay():
             return F.relu(self.norm(x) + self.shift), y, F.relu(y)
 
     graph, _ = trace(Two(), [Tensor(picture(2, 3, 4, 4))])
-    assert operations(fuse_activation(graph)) == operations(graph)
+    assert operations(fuse_epilogue(graph)) == operations(graph)
 
 
 @pytest.mark.parametrize("activation", ["relu", "relu6", (-0.5, 0.5)])

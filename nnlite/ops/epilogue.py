@@ -1,0 +1,96 @@
+"""What may follow a linear operation in the same pass over memory: a residual sum, an activation.
+
+    y = act(z + residual);  act is nothing, "relu", or (low, high) of a clamp such as ReLU6
+
+Backward sees the activation from y: the gradient passes where y > 0, or where low < y < high.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from nnlite.errors import OperandError, ShapeError
+from nnlite.geometry import CLAMP, NO_ACTIVATION, RELU
+from nnlite.kernels import launch
+from nnlite.layout import Array, runs
+from nnlite.node import Value
+from nnlite.ops.record import ArrayType, OnnxWriter
+from nnlite.ops.runs import Kernel
+
+Act = str | tuple[float, float] | None
+"""None, "relu", or (low, high) for a clamp."""
+
+
+def check_epilogue(op: str, y: ArrayType, residual: ArrayType | None, activation: Act) -> None:
+    """ShapeError unless the residual is like y, OperandError for an unknown activation."""
+    if residual is not None and residual != y:
+        raise ShapeError(f"{op}: residual is {residual} but the sum is {y}; they must be alike")
+    bounds = isinstance(activation, tuple) and len(activation) == 2
+    if not (activation is None or activation == "relu" or bounds):
+        raise OperandError(f"{op}: activation={activation!r} must be None, 'relu' or (low, high)")
+
+
+def activation_fields(activation: Act) -> dict[str, Any]:
+    """The activation as a geometry's fields."""
+    if activation is None:
+        return dict(activation=NO_ACTIVATION)
+    if activation == "relu":
+        return dict(activation=RELU, low=0.0)
+    return dict(activation=CLAMP, low=float(activation[0]), high=float(activation[1]))
+
+
+@lru_cache(maxsize=256)
+def _combine(activation: Act) -> Kernel:
+    return Kernel("combine", **activation_fields(activation))
+
+
+def apply_epilogue(y: Array, residual: Array | None, activation: Act) -> None:
+    """y = act(y + residual), in place; both channels-last."""
+    if residual is None and activation is None:
+        return
+    flat = runs(y) if residual is None else runs(y, residual)
+    assert flat is not None, "an epilogue needs arrays of one memory order"
+    other = None if residual is None else flat[1]
+    launch("combine", _combine(activation).geometry(y.size), flat[0], other, flat[0])
+
+
+@lru_cache(maxsize=256)
+def _gate(activation: Act, dtype: np.dtype[Any]) -> tuple[Kernel, float, float]:
+    if activation == "relu":
+        return (
+            Kernel("activation_backward", **activation_fields("relu")),
+            np.nextafter(dtype.type(0), 1),
+            np.inf,
+        )
+    assert isinstance(activation, tuple)
+    # The kernel's bounds belong to the interval; seen from y they must not, because y sits there when clamped.
+    low = float(np.nextafter(dtype.type(activation[0]), dtype.type(np.inf)))
+    high = float(np.nextafter(dtype.type(activation[1]), dtype.type(-np.inf)))
+    return Kernel("activation_backward", **activation_fields((low, high))), low, high
+
+
+def epilogue_gradient(gy: Array, y: Array | None, activation: Act) -> Array:
+    """gy where act passed its gradient, seen from the output y; else 0."""
+    if activation is None:
+        return gy
+    assert y is not None
+    kernel, low, high = _gate(activation, gy.dtype)
+    gradient = kernel(gy, y)
+    if gradient is None:
+        gradient = np.where((low <= y) & (y <= high), gy, gy.dtype.type(0))
+    return gradient
+
+
+def write_epilogue(w: OnnxWriter, y: str, residual: Value | None, activation: Act, x: Value | None) -> str:
+    """The nodes that follow ``y`` in a file: Add, then Relu or Clip of ``x``'s type."""
+    if residual is not None:
+        y = w.add("Add", [y, residual])
+    if activation is None:
+        return y
+    if activation == "relu":
+        return w.add("Relu", [y])
+    dtype = np.float32 if x is None or x.type is None else x.type.dtype
+    return w.add("Clip", [y, *(w.host(bound, dtype) for bound in activation)])
