@@ -58,17 +58,11 @@ def apply_epilogue(y: Array, residual: Array | None, activation: Act) -> None:
 
 
 @lru_cache(maxsize=256)
-def _gate(activation: Act, dtype: np.dtype[Any]) -> tuple[Kernel, float, float]:
-    if activation == "relu":
-        return (
-            Kernel("activation_backward", **activation_fields("relu")),
-            np.nextafter(dtype.type(0), 1),
-            np.inf,
-        )
-    assert isinstance(activation, tuple)
-    # The kernel's bounds belong to the interval; seen from y they must not, because y sits there when clamped.
-    low = float(np.nextafter(dtype.type(activation[0]), dtype.type(np.inf)))
-    high = float(np.nextafter(dtype.type(activation[1]), dtype.type(-np.inf)))
+def _gate(activation: Any, dtype: np.dtype[Any]) -> tuple[Kernel, float, float]:
+    low, high = (0.0, np.inf) if activation == "relu" else activation
+    # The kernel lets its bounds through; seen from y they must not pass: a clamped y sits there.
+    low = float(np.nextafter(dtype.type(low), dtype.type(np.inf)))
+    high = float(np.nextafter(dtype.type(high), dtype.type(-np.inf)))
     return Kernel("activation_backward", **activation_fields((low, high))), low, high
 
 
