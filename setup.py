@@ -76,6 +76,8 @@ class BuildNative(build_ext):
         """Build, or say in one line why not."""
         if os.environ.get("NNLITE_NATIVE", "").lower() in ("off", "0"):
             self._skip("NNLITE_NATIVE=off")
+        elif sys.platform == "win32":
+            self._skip("the native backend does not build on Windows")
         elif not self._has_compiler():
             self._skip("no C++ compiler was found")
         else:
