@@ -64,6 +64,14 @@ EVALUATOR_ERRS = {
     "nll_loss-6": "without class weights its mean counts ignored labels",
     "max_unpool2d-0": "it ignores output_shape while it places elements",
     "softsign-2": "it gives a number an axis",
+    **dict.fromkeys(
+        [
+            f"{cell}-{i}"
+            for cell, cases in (("rnn", (1, 2, 3, 5)), ("gru", range(1, 7)), ("lstm", (*range(1, 7), 8)))
+            for i in cases
+        ],
+        "it knows one direction, the default activations and no lengths",
+    ),
 }
 
 
