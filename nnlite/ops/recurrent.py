@@ -314,7 +314,8 @@ def _register(name: str, onnx: str, cell: Cell, formula: str, source: str, flag:
         Op(
             name=name,
             formula=f"{formula};  operands x [L,N,I], w [D,G·H,I], r [D,G·H,H], b [D,2G·H], "
-            f"sequence_lens [N], {states}; y [L,D,N,H], 0 behind the end of a sequence, and the last states [D,N,H]",
+            f"sequence_lens [N], {states}; "
+            "y [L,D,N,H], 0 behind the end of a sequence, and the last states [D,N,H]",
             gradient="back through time, step by step; the gates are computed anew from their saved sums",
             source=source,
             layout="C",
