@@ -7,7 +7,7 @@ from typing import Any
 
 from nnlite.errors import DTypeError, ShapeError
 from nnlite.graph.infer import infer_types
-from nnlite.graph.ir import Graph
+from nnlite.graph.ir import Graph, make_node
 from nnlite.layout import Array
 from nnlite.node import Node, Value
 from nnlite.ops import ArrayType, Context, ErrorSample, Op, Sample
@@ -70,10 +70,5 @@ def branch_node(
     name: str,
 ) -> Node:
     """A node that runs one of two graphs, both with the inputs ``captured``."""
-    node = Node(
-        BRANCH, (condition, *captured), {"then_branch": then_branch, "else_branch": else_branch}, name
-    )
-    node.outputs = tuple(outputs)
-    for index, value in enumerate(outputs):
-        value.node, value.index = node, index
-    return node
+    graphs = {"then_branch": then_branch, "else_branch": else_branch}
+    return make_node(BRANCH, (condition, *captured), graphs, outputs, name)

@@ -12,18 +12,18 @@ from typing import Any
 
 from nnlite.layout import Array
 from nnlite.node import Node, Value
-from nnlite.ops import OPS, ArrayType
+from nnlite.ops import OPS, ArrayType, Op
 
 
 def make_node(
-    op: str,
+    op: str | Op,
     inputs: Sequence[Value | None],
     params: Mapping[str, Any],
     outputs: Sequence[Value],
     name: str = "",
 ) -> Node:
-    """A node of a graph, with ``outputs`` bound to it."""
-    node = Node(OPS[op], tuple(inputs), dict(params), name)
+    """A node of a graph, with ``outputs`` bound to it; ``op`` is a record or the name of a registered one."""
+    node = Node(OPS[op] if isinstance(op, str) else op, tuple(inputs), dict(params), name)
     node.outputs = tuple(outputs)
     for index, value in enumerate(outputs):
         value.node, value.index = node, index

@@ -231,7 +231,7 @@ FOLDS = {
     "shared layers": (SharedLayer, ["conv2d", "conv2d"]),
     "two norms": (
         lambda: nn.Sequential(nn.Conv2d(3, 4, 1), normalised(4), normalised(4, 1)),
-        ["conv2d", "batch_norm"],
+        ["conv2d"],
     ),
     "after relu": (
         lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), normalised(4)),
@@ -239,10 +239,24 @@ FOLDS = {
     ),
     "transposed": (
         lambda: nn.Sequential(nn.ConvTranspose2d(3, 4, 3), normalised(4)),
-        ["conv_transpose2d", "batch_norm"],
+        ["conv_transpose2d"],
+    ),
+    "transposed groups": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(3, 6, 3, stride=2, groups=3), normalised(6)),
+        ["conv_transpose2d"],
     ),
     "another reader": (Branches, ["conv2d", "batch_norm", "add"]),
-    "first": (lambda: nn.Sequential(normalised(3), nn.Conv2d(3, 4, 1)), ["batch_norm", "conv2d"]),
+    "first": (lambda: nn.Sequential(normalised(3), nn.Conv2d(3, 4, 3)), ["conv2d"]),
+    "first, groups": (lambda: nn.Sequential(normalised(3), nn.Conv2d(3, 6, 3, groups=3)), ["conv2d"]),
+    # Padding comes after the normalisation's shift.
+    "first, padded": (
+        lambda: nn.Sequential(normalised(3), nn.Conv2d(3, 4, 3, padding=1)),
+        ["batch_norm", "conv2d"],
+    ),
+    "first, transposed": (
+        lambda: nn.Sequential(normalised(3), nn.ConvTranspose2d(3, 4, 3)),
+        ["batch_norm", "conv_transpose2d"],
+    ),
 }  # fmt: skip
 
 

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from nnlite.graph.passes.fold_batch_norm import fold_batch_norm
+from nnlite.graph.passes.fold_constants import fold_constants
+from nnlite.graph.passes.fold_pad import fold_pad
 from nnlite.graph.passes.fuse_epilogue import fuse_epilogue, split_epilogue
+from nnlite.graph.passes.remove_identity import remove_identity
 
-__all__ = ["fold_batch_norm", "fuse_epilogue", "split_epilogue"]
+__all__ = [
+    "fold_batch_norm",
+    "fold_constants",
+    "fold_pad",
+    "fuse_epilogue",
+    "remove_identity",
+    "split_epilogue",
+]

@@ -1,0 +1,154 @@
+"""Passes of the compiler: each changes the nodes as it says and nothing about the results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nnlite.onnx as nx
+from nnlite.graph import GraphModule
+from nnlite.graph.passes import fold_batch_norm, fold_constants, fold_pad, remove_identity
+
+RNG = np.random.default_rng(0)
+F32 = np.float32
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape).astype(F32)
+
+
+def check(onnx_model, nodes, x, expected, passes, arrays=None, tolerance=0.0, output="y"):
+    """Read the nodes as a file, apply the passes, compare operations and results; returns the graph."""
+    module = nx.load(onnx_model(nodes, {"x": list(x.shape)}, [output], arrays or {}))
+    before = module.run([x])[0]
+    graph = module.current_graph()
+    for one in passes:
+        graph = one(graph)
+    assert [node.op.name for node in graph.nodes] == expected
+    after = GraphModule(graph).run([x])[0]
+    np.testing.assert_allclose(after, before, rtol=0, atol=tolerance * float(np.abs(before).max()))
+    np.testing.assert_array_equal(module.run([x])[0], before)  # the graph it came from is as it was
+    return graph
+
+
+# --------------------------------------------------------------------------------------- identity
+
+
+def test_nodes_that_do_nothing_go(onnx_model):
+    nodes = [
+        ("Identity", ["x"], ["a"], {}),
+        ("Dropout", ["a"], ["b"], {}),
+        ("Transpose", ["b"], ["c"], {"perm": [0, 1, 2]}),
+        ("Pad", ["c", "zeros"], ["d"], {}),
+        ("Relu", ["d"], ["e"], {}),
+        ("Identity", ["e"], ["f"], {}),
+        ("Neg", ["f"], ["y"], {}),
+    ]
+    arrays = {"zeros": np.zeros(6, np.int64)}
+    check(onnx_model, nodes, normal(2, 3, 4), ["relu", "neg"], [remove_identity], arrays)
+
+
+def test_an_output_keeps_its_name_and_a_real_transpose_stays(onnx_model):
+    nodes = [("Transpose", ["x"], ["a"], {"perm": [0, 2, 1]}), ("Identity", ["a"], ["y"], {})]
+    graph = check(onnx_model, nodes, normal(2, 3, 4), ["transpose", "identity"], [remove_identity])
+    assert [value.name for value in graph.outputs] == ["y"]
+
+
+# -------------------------------------------------------------------------------------- constants
+
+
+def test_what_depends_on_constants_is_computed_once(onnx_model):
+    nodes = [
+        ("Transpose", ["w"], ["wt"], {"perm": [1, 0]}),
+        ("Mul", ["wt", "two"], ["w2"], {}),
+        ("MatMul", ["x", "w2"], ["y"], {}),
+    ]
+    arrays = {"w": normal(5, 4), "two": F32(2)}
+    graph = check(onnx_model, nodes, normal(3, 4), ["matmul"], [fold_constants], arrays)
+    (weight,) = graph.arrays.values()
+    np.testing.assert_array_equal(weight, arrays["w"].T * F32(2))
+
+
+def test_a_small_constant_does_not_become_a_large_one(onnx_model):
+    nodes = [("Expand", ["one", "shape"], ["a"], {}), ("Add", ["x", "a"], ["y"], {})]
+    arrays = {"one": F32([1]), "shape": np.int64([300, 300])}
+    check(onnx_model, nodes, normal(300, 300), ["expand", "add"], [fold_constants], arrays)
+
+
+# -------------------------------------------------------------------------------------------- pad
+
+
+@pytest.mark.parametrize(
+    ("pads", "mode", "expected"),
+    [
+        ([0, 0, 1, 0, 0, 0, 2, 3], "constant", ["conv2d"]),
+        ([0, 1, 1, 0, 0, 0, 2, 3], "constant", ["pad", "conv2d"]),  # channels
+        ([0, 0, -1, 0, 0, 0, 2, 3], "constant", ["pad", "conv2d"]),  # a crop
+        ([0, 0, 1, 1, 0, 0, 1, 1], "reflect", ["pad", "conv2d"]),
+    ],
+)
+def test_zeros_around_a_picture_become_the_convolutions_padding(onnx_model, pads, mode, expected):
+    channels = 3 + pads[1] + pads[5]
+    nodes = [
+        ("Pad", ["x", "pads"], ["a"], {"mode": mode}),
+        ("Conv", ["a", "w"], ["y"], {"pads": [1, 0, 0, 1], "strides": [2, 1]}),
+    ]
+    arrays = {"pads": np.int64(pads), "w": normal(4, channels, 3, 3)}
+    check(onnx_model, nodes, normal(2, 3, 7, 6), expected, [fold_pad], arrays, 1e-6)
+
+
+def test_padding_with_a_number_other_than_zero_stays(onnx_model):
+    nodes = [("Pad", ["x", "pads", "one"], ["a"], {}), ("Conv", ["a", "w"], ["y"], {})]
+    arrays = {"pads": np.int64([0, 0, 1, 1, 0, 0, 1, 1]), "one": F32(1), "w": normal(4, 3, 3, 3)}
+    check(onnx_model, nodes, normal(1, 3, 5, 5), ["pad", "conv2d"], [fold_pad], arrays)
+
+
+def test_padding_that_something_else_reads_stays(onnx_model):
+    nodes = [
+        ("Pad", ["x", "pads"], ["a"], {}),
+        ("Conv", ["a", "w"], ["b"], {}),
+        ("GlobalAveragePool", ["a"], ["c"], {}),
+        ("Add", ["b", "c"], ["y"], {}),
+    ]
+    arrays = {"pads": np.int64([0, 0, 1, 1, 0, 0, 1, 1]), "w": normal(3, 3, 3, 3)}
+    expected = ["pad", "conv2d", "adaptive_avg_pool2d", "add"]
+    check(onnx_model, nodes, normal(1, 3, 5, 5), expected, [fold_pad], arrays)
+
+
+# ------------------------------------------------------------------- scales and shifts per channel
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 4, 1, 1), (), (1,)])
+@pytest.mark.parametrize(
+    ("op", "left"), [("Add", True), ("Sub", True), ("Sub", False), ("Mul", True), ("Div", True)]
+)
+def test_arithmetic_per_channel_goes_into_the_weights(onnx_model, op, left, shape):
+    nodes = [("Conv", ["x", "w"], ["a"], {}), (op, ["a", "c"] if left else ["c", "a"], ["y"], {})]
+    arrays = {"w": normal(4, 3, 3, 3), "c": np.asarray(normal(*shape) + 2, F32)}
+    check(onnx_model, nodes, normal(2, 3, 5, 5), ["conv2d"], [fold_batch_norm], arrays, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("op", "shape"), [("Add", (4, 1)), ("Mul", (2, 1, 1, 1)), ("Add", (1, 1, 4)), ("Div", (4, 1, 1))]
+)
+def test_what_differs_by_pixel_or_picture_stays(onnx_model, op, shape):
+    order = ["c", "a"] if op == "Div" else ["a", "c"]  # a number divided by x is no scale of x
+    nodes = [("Conv", ["x", "w"], ["a"], {}), (op, order, ["y"], {})]
+    arrays = {"w": normal(4, 3, 2, 2), "c": normal(*shape)}
+    expected = ["conv2d", op.lower()]
+    check(onnx_model, nodes, normal(2, 3, 5, 5), expected, [fold_batch_norm], arrays)
+
+
+def test_a_chain_of_scales_and_shifts_goes_into_one_layer(onnx_model):
+    nodes = [
+        ("Sub", ["x", "mean"], ["a"], {}),
+        ("Div", ["a", "deviation"], ["b"], {}),
+        ("Conv", ["b", "w"], ["c"], {}),
+        ("Mul", ["c", "scale"], ["d"], {}),
+        ("Add", ["d", "shift"], ["y"], {}),
+    ]
+    arrays = {
+        "mean": normal(1, 3, 1, 1), "deviation": normal(3, 1, 1) + F32(3), "w": normal(4, 3, 3, 3),
+        "scale": normal(4, 1, 1), "shift": normal(1, 4, 1, 1),
+    }  # fmt: skip
+    check(onnx_model, nodes, normal(2, 3, 5, 5), ["conv2d"], [fold_batch_norm], arrays, 2e-6)
