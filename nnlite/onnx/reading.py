@@ -21,6 +21,7 @@ from nnlite.graph.module import Sizes
 from nnlite.layout import Array
 from nnlite.node import Node, Value
 from nnlite.onnx import control
+from nnlite.onnx.definitions import definition, schema_defaults
 from nnlite.onnx.files import Source
 from nnlite.onnx.fold import folded
 from nnlite.onnx.functions import DOMAINS, Functions
@@ -211,9 +212,8 @@ class Reading:
         if proto.op_type == "Constant":
             return self._checked(proto, attributes, None, index)
         if proto.op_type not in READERS:
-            if (defined := self._definition(proto)) is not None:
-                body, defaults = defined
-                return self._call(proto, body, defaults | attributes)
+            if (body := self._definition(proto, attributes)) is not None:
+                return self._call(proto, body, schema_defaults(proto.op_type, version) | attributes)
             raise ModelError(f"not supported (operator set {version})")
         return self._checked(proto, attributes, READERS[proto.op_type][1], index)
 
@@ -362,17 +362,17 @@ class Reading:
             return [self.value(output) for output, _ in zip(function.output, proto.output, strict=False)]
 
     def _definition(
-        self, proto: onnx.NodeProto
-    ) -> tuple[onnx.FunctionProto, dict[str, onnx.AttributeProto]] | None:
-        """ONNX's own definition of an operator by simpler ones, where there is one, and its defaults."""
-        try:
-            schema = onnx.defs.get_schema(proto.op_type, self.scope.version, "")
-        except onnx.defs.SchemaError:
-            return None
-        if not getattr(schema, "has_function", False):
-            return None
-        defaults = {name: formal.default_value for name, formal in schema.attributes.items()}
-        return schema.function_body, {name: value for name, value in defaults.items() if value.type}
+        self, proto: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]
+    ) -> onnx.FunctionProto | None:
+        """ONNX's own definition of an operator by simpler ones, where there is one."""
+        values = [self.value(name) for name in proto.input]
+        kinds = [None if value is None else self.kinds.get(value) for value in values]
+        version = self.scope.version
+        body = definition(proto, version, attributes, kinds)
+        if body is not None:
+            check_node(proto, version, attributes)
+            check_kinds(proto.op_type, version, list(proto.input), kinds)
+        return body
 
     def copy_kind(self, value: Value, other: Value) -> None:
         """Say of ``other`` that it has the element type of ``value``."""

@@ -1,0 +1,57 @@
+"""ONNX's own definitions of operators by simpler ones, for operators that have no record.
+
+Some are the same for every node. Others depend on what the node looks like (which optional inputs it has,
+its attributes, element types): ONNX builds those for one node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx
+
+from nnlite.errors import ModelError
+
+
+def definition(
+    proto: onnx.NodeProto,
+    version: int,
+    attributes: Mapping[str, onnx.AttributeProto],
+    kinds: Sequence[int | None],
+) -> onnx.FunctionProto | None:
+    """The function that says what ``proto`` computes in operator set ``version``; None when there is none.
+
+    ``attributes`` are the node's, references to a function's replaced; ``kinds`` the inputs' element types.
+    """
+    try:
+        schema = onnx.defs.get_schema(proto.op_type, version, "")
+    except onnx.defs.SchemaError:
+        return None
+    if getattr(schema, "has_function", False):
+        return schema.function_body
+    if not getattr(schema, "has_context_dependent_function", False):
+        return None
+    for name, kind in zip(proto.input, kinds, strict=True):
+        if name and kind is None:
+            raise ModelError(f"the element type of its input {name} is not known")
+    plain = onnx.NodeProto()
+    plain.CopyFrom(proto)
+    del plain.attribute[:]
+    plain.attribute.extend(attributes.values())
+    types = [
+        onnx.TypeProto() if kind is None else onnx.helper.make_tensor_type_proto(kind, None) for kind in kinds
+    ]
+    try:
+        body = schema.get_context_dependent_function(
+            plain.SerializeToString(), [entry.SerializeToString() for entry in types]
+        )
+    except RuntimeError as error:
+        raise ModelError(f"ONNX does not define it for these inputs: {error}") from None
+    return onnx.FunctionProto.FromString(body)
+
+
+def schema_defaults(op_type: str, version: int) -> dict[str, onnx.AttributeProto]:
+    """What attributes are that a node does not give."""
+    schema = onnx.defs.get_schema(op_type, version, "")
+    defaults = {name: formal.default_value for name, formal in schema.attributes.items()}
+    return {name: value for name, value in defaults.items() if value.type}
