@@ -7,6 +7,7 @@ its attributes, element types): ONNX builds those for one node.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx
 
@@ -24,11 +25,13 @@ def definition(
     ``attributes`` are the node's, references to a function's replaced; ``kinds`` the inputs' element types.
     """
     try:
-        schema = onnx.defs.get_schema(proto.op_type, version, "")
+        schema: Any = onnx.defs.get_schema(proto.op_type, version, "")
     except onnx.defs.SchemaError:
         return None
+    function = onnx.FunctionProto()
     if getattr(schema, "has_function", False):
-        return schema.function_body
+        function.CopyFrom(schema.function_body)
+        return function
     if not getattr(schema, "has_context_dependent_function", False):
         return None
     for name, kind in zip(proto.input, kinds, strict=True):
@@ -47,7 +50,8 @@ def definition(
         )
     except RuntimeError as error:
         raise ModelError(f"ONNX does not define it for these inputs: {error}") from None
-    return onnx.FunctionProto.FromString(body)
+    function.ParseFromString(body)
+    return function
 
 
 def schema_defaults(op_type: str, version: int) -> dict[str, onnx.AttributeProto]:

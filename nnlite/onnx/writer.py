@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,8 @@ class _Writing:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.names: dict[Value, str] = {}
+        self.op = ""
+        """The op that is being written."""
         self.taken: set[str] = set()
         """Names of inputs and parameters."""
         self._count = 0
@@ -240,6 +243,11 @@ class _Writing:
     def add_many(
         self, op_type: str, inputs: Sequence[Value | Array | str | None], outputs: int, **attributes: Any
     ) -> list[str]:
+        since = _first_version(op_type)
+        if since > self.version:
+            raise ModelError(
+                f"{self.op}: ONNX has {op_type} from operator set {since} on; export with opset={since}"
+            )
         names = [self._name(item) for item in inputs]
         while names and not names[-1]:
             names.pop()
@@ -250,6 +258,13 @@ class _Writing:
 
     def host(self, value: Any, dtype: Any = np.int64) -> Value | Array:
         return value if isinstance(value, Value) else np.asarray(value, dtype)
+
+
+@lru_cache(maxsize=512)
+def _first_version(op_type: str) -> int:
+    """The operator set that an operator came with."""
+    newest = onnx.defs.onnx_opset_version()
+    return next(v for v in range(1, newest + 1) if onnx.defs.has(op_type, v, ""))
 
 
 def _attribute(value: Any) -> Any:
@@ -302,6 +317,7 @@ def _with_own_outputs(graph: Graph) -> Graph:
 def _write_node(w: _Writing, node: Node) -> None:
     if node.op.writes is None:
         raise ModelError(f"{node.op.name} is a training-time operation and has no place in an ONNX file")
+    w.op = node.op.name
     names = node.op.writes(w, node)
     for value, name in zip(node.outputs, [names] if isinstance(names, str) else names, strict=True):
         w.names[value] = name

@@ -51,23 +51,23 @@ def _pads_for_size(
     output_padding: Pair,
     dilation: Pair,
     output_size: Pair | None,
-) -> str | tuple[int, ...]:
-    """Pads for an output of ``output_size`` (size · stride where None); the odd one after or before."""
+) -> tuple[str | tuple[int, ...], Pair]:
+    """Pads and output padding for an output of ``output_size`` (size · stride where None).
+
+    An odd pad lies after or before. What no window reaches lies behind: it is output padding.
+    """
     if padding not in ("same_upper", "same_lower"):
-        return padding
-    small, large = [], []
+        return padding, output_padding
+    small, large, beyond = [], [], []
     for i in (0, 1):
         wanted = x_shape[2 + i] * stride[i] if output_size is None else output_size[i]
         full = (x_shape[2 + i] - 1) * stride[i] + output_padding[i] + (w_shape[2 + i] - 1) * dilation[i] + 1
-        if full < wanted:
-            raise ShapeError(
-                f"conv_transpose2d: an output of {wanted} is larger than the {full} that x {list(x_shape)}, "
-                f"w {list(w_shape)} and stride {stride} give; use output_padding"
-            )
-        small.append((full - wanted) // 2)
-        large.append(full - wanted - (full - wanted) // 2)
+        surplus = max(full - wanted, 0)
+        small.append(surplus // 2)
+        large.append(surplus - surplus // 2)
+        beyond.append(output_padding[i] + max(wanted - full, 0))
     first, last = (small, large) if padding == "same_upper" else (large, small)
-    return (*first, *last)
+    return (*first, *last), (beyond[0], beyond[1])
 
 
 def conv_transpose2d_geometry_of(
@@ -84,7 +84,8 @@ def conv_transpose2d_geometry_of(
     stride, dilation = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
     output_padding = pair(op, "output_padding", output_padding, 0)
     if isinstance(padding, str) and len(x_shape) == len(w_shape) == 4:
-        padding = _pads_for_size(x_shape, w_shape, stride, padding, output_padding, dilation, output_size)
+        resolved = _pads_for_size(x_shape, w_shape, stride, padding, output_padding, dilation, output_size)
+        padding, output_padding = resolved
     if isinstance(padding, str):
         raise ShapeError(f"{op}: padding={padding!r} must be integers, 'same_upper' or 'same_lower'")
     pads = resolve_pads(op, padding, (1, 1), (1, 1), stride, dilation)
@@ -159,7 +160,7 @@ def conv_transpose2d_errors() -> Iterator[ErrorSample]:
         (dict(output_padding=(1, 1)), "output_padding.*smaller"),
         (dict(padding=(4, 4)), "leaves no output"),
         (dict(padding="same"), "must be integers"),
-        (dict(padding="same_upper", stride=(4, 4)), "larger than the 15"),
+        (dict(padding="same_upper", stride=(2, 2), output_size=(12, 9)), "output_padding.*smaller"),
     ]
     for params, match in cases:
         yield ErrorSample(ShapeError, match, x, w, None, **_TRANSPOSED | params)
@@ -195,6 +196,10 @@ def write_conv_transpose(w: OnnxWriter, node: Node) -> str:
         geometry = conv_transpose2d_geometry_of(x.shape, weight.shape, **params)
         pads = (geometry.pad_top, geometry.pad_left, geometry.pad_bottom, geometry.pad_right)
         params = dict(params, padding=pads)
+        least = conv_transpose2d_geometry_of(
+            x.shape, weight.shape, **dict(params, output_size=None, output_padding=(0, 0))
+        )
+        output_padding = (geometry.H - least.H, geometry.W - least.W)
     attributes = window_attributes("conv_transpose2d", params, kernel_size_of(node))
     return w.add(
         "ConvTranspose", node.inputs, group=params["groups"], output_padding=output_padding, **attributes

@@ -16,6 +16,7 @@ from nnlite.ops.record import (
     Context,
     ErrorSample,
     Needs,
+    OnnxNode,
     OnnxWriter,
     Op,
     Sample,
@@ -23,6 +24,8 @@ from nnlite.ops.record import (
 )
 
 BOOL = np.dtype(np.bool_)
+DOUBLE = 11
+"""ONNX's code of double precision."""
 
 
 def _rule(name: str, kinds: str, operands: int) -> Callable[..., ArrayType]:
@@ -48,8 +51,19 @@ def _logic_samples() -> Iterator[Sample]:
     yield Sample(a, np.array([True]))
 
 
+def read_isinf(n: OnnxNode) -> Any:
+    """Infinite, of both signs or of one."""
+    x, either = n.inputs[0], n.emit("isinf", n.inputs[0])
+    dtype = "float64" if n.kind(0) == DOUBLE else "float32"
+    for sign, comparison in (("detect_negative", "greater_equal"), ("detect_positive", "less")):
+        if not n.attribute(sign, 1):
+            side = n.emit(comparison, x, n.emit("full", shape=(), value=0, dtype=dtype))
+            either = n.emit("logical_and", either, side)
+    return either
+
+
 def _register(name: str, symbol: str, function: Callable[..., Array], onnx: str, source: str) -> None:
-    unary, logic = name in ("logical_not", "isnan"), name.startswith("logical")
+    unary, logic = name in ("logical_not", "isnan", "isinf"), name.startswith("logical")
     kinds = "b" if logic else "f" if unary else "fiub" if name in ("equal", "not_equal") else "fiu"
     operand = np.array([[True, False]]) if logic else np.array([[1.0, np.nan, -np.inf]])
     samples = (lambda: [Sample(operand)]) if unary else _logic_samples if logic else _comparison_samples
@@ -60,6 +74,9 @@ def _register(name: str, symbol: str, function: Callable[..., Array], onnx: str,
         if not unary:
             operands = [np.ones(n, BOOL if logic else np.float64) for n in (3, 4)]
             yield ErrorSample(ShapeError, "do not broadcast", *operands)
+
+    def read(n: OnnxNode) -> Any:
+        return n.emit(name, *n.inputs)
 
     def write(w: OnnxWriter, node: Node) -> str:
         if name == "not_equal":
@@ -77,7 +94,7 @@ def _register(name: str, symbol: str, function: Callable[..., Array], onnx: str,
             backward=None,
             samples=samples,
             errors=errors,
-            reads={} if name == "not_equal" else {onnx: lambda n: n.emit(name, *n.inputs)},
+            reads={} if name == "not_equal" else {onnx: read_isinf if name == "isinf" else read},
             writes=write,
         )
     )
@@ -91,6 +108,7 @@ for _name, _symbol, _function, _onnx, _version in (
     ("logical_and", "a and b", np.logical_and, "And", 7), ("logical_or", "a or b", np.logical_or, "Or", 7),
     ("logical_xor", "either a or b", np.logical_xor, "Xor", 7),
     ("logical_not", "not x", np.logical_not, "Not", 1), ("isnan", "x is not a number", np.isnan, "IsNaN", 20),
+    ("isinf", "x is infinite", np.isinf, "IsInf", 20),
 ):  # fmt: skip
     _register(_name, _symbol, _function, _onnx, f"ONNX {_onnx}-{_version}; torch.{_name}")
 

@@ -110,15 +110,13 @@ def write_cross_entropy(w: OnnxWriter, node: Node) -> str:
 
 
 def read_cross_entropy(n: OnnxNode) -> Any:
-    if n.outputs > 1:
-        raise n.refuse("the log_prob output is not supported")
     reduction, ignored = n.attribute("reduction", "mean"), n.attribute("ignore_index")
-    if len(n.inputs) > 2 or ignored is not None:
-        weight = n.inputs[2] if len(n.inputs) > 2 else None
-        logs = n.emit("log_softmax", n.inputs[0], axis=1)
-        index = -100 if ignored is None else ignored
-        return n.emit("nll_loss", logs, n.inputs[1], weight, ignore_index=index, reduction=reduction)
-    return n.emit("cross_entropy", *n.inputs, reduction=reduction, label_smoothing=0.0)
+    weight = n.inputs[2] if len(n.inputs) > 2 else None
+    if weight is None and ignored is None and n.outputs < 2 and n.rank(0) == 2:
+        return n.emit("cross_entropy", *n.inputs[:2], reduction=reduction, label_smoothing=0.0)
+    logs = n.emit("log_softmax", n.inputs[0], axis=1)
+    index = -100 if ignored is None else ignored
+    return n.emit("nll_loss", logs, n.inputs[1], weight, ignore_index=index, reduction=reduction), logs
 
 
 register(
@@ -167,10 +165,10 @@ def dropout_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | 
 def read_dropout(n: OnnxNode) -> Any:
     if n.version < 7 and not n.attribute("is_test", 0):
         raise n.refuse("it is in training mode; export the model in evaluation mode")
-    if len(n.inputs) > 2 and n.inputs[2] is not None and n.host(2) is not False:
-        raise n.refuse("it is (or may be) in training mode; export the model in evaluation mode")
-    n.attribute("seed")
-    ratio = n.attribute("ratio", 0.5) if n.version < 12 else n.host(1, 0.5)
+    seed = n.attribute("seed")
+    ratio = n.attribute("ratio", 0.5) if n.version < 12 else n.scalar(1, 0.5)
+    if (training := n.scalar(2, False) if n.version >= 12 else False) is not False:
+        return _read_training_dropout(n, ratio, training, seed)
     if isinstance(ratio, float):
         y = n.emit("dropout", n.inputs[0], p=ratio, seed=None)
     else:  # computed at run time: the file asks for no training, and nothing could be trained with it
@@ -179,6 +177,15 @@ def read_dropout(n: OnnxNode) -> Any:
         return y
     kept = "bool" if n.version >= 10 else "float32"
     return y, n.emit("full", shape=n.emit("shape_of", n.inputs[0]), value=1, dtype=kept)
+
+
+def _read_training_dropout(n: OnnxNode, ratio: Any, training: Any, seed: int | None) -> Any:
+    """A node that is, or may be, in training mode: it drops the same elements whenever it runs."""
+    if training is True and seed is None and ratio != 0:
+        raise n.refuse("it is in training mode without a seed; export the model in evaluation mode")
+    shape = n.emit("shape_of", n.inputs[0])
+    kept, scale = n.emit("keep_mask", outputs=2, shape=shape, p=ratio, training=training, seed=seed)
+    return n.emit("mul", n.inputs[0], scale), kept
 
 
 def write_dropout(w: OnnxWriter, node: Node) -> str:

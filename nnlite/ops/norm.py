@@ -13,8 +13,12 @@ from nnlite.errors import DTypeError, OperandError, ShapeError
 from nnlite.geometry import CLAMP, NO_ACTIVATION, RELU, NormGeometry
 from nnlite.kernels import launch
 from nnlite.layout import Array, rows
+<<<<<<< HEAD
 from nnlite.node import Node
 from nnlite.ops.epilogue import Act, activation_fields, check_epilogue, write_epilogue
+=======
+from nnlite.node import Node, Value
+>>>>>>> d5c7a5d (ONNX: resize by policy, crop and any axes; training modes; bits, triangles, running products; einsum's ellipsis and diagonals)
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -168,13 +172,28 @@ def batch_norm_errors() -> Iterator[ErrorSample]:
 
 
 def read_batch_norm(n: OnnxNode) -> Any:
-    if n.attribute("training_mode", 0) or (n.version < 7 and not n.attribute("is_test", 0)):
+    if n.version < 7 and not n.attribute("is_test", 0):
         raise n.refuse("it is in training mode; export the model in evaluation mode")
-    if n.attribute("spatial", 1) != 1:
-        raise n.refuse("spatial=0 (statistics per pixel) is not supported")
+    x, *per_channel = n.inputs[:5]
+    kept, epsilon = n.attribute("momentum", 0.9), n.attribute("epsilon", 1e-5)
+    if n.attribute("training_mode", 0):  # the file asks for the batch's own statistics
+        y, *measured = n.emit("batch_norm_training", x, *per_channel[:2], outputs=3, epsilon=epsilon)
+        return (y, *(_moved(n, old, new, kept) for old, new in zip(per_channel[2:], measured, strict=True)))
     # ONNX keeps `momentum` of the old running value, PyTorch and nnlite keep `1 - momentum` of it.
-    momentum = 1 - n.attribute("momentum", 0.9)
-    return n.emit("batch_norm", *n.inputs[:5], epsilon=n.attribute("epsilon", 1e-5), momentum=momentum)
+    options = dict(epsilon=epsilon, momentum=1 - kept)
+    if n.attribute("spatial", 1) == 1:
+        return n.emit("batch_norm", x, *per_channel, **options)
+    # Statistics per element of a picture: each is a channel of its own.
+    flat = [n.emit("reshape", operand, shape=(-1,)) for operand in per_channel]
+    y = n.emit("batch_norm", n.emit("flatten", x, start=1, end=-1), *flat, **options)
+    return n.emit("reshape", y, shape=n.emit("shape_of", x))
+
+
+def _moved(n: OnnxNode, old: Value | None, new: Value, kept: float) -> Any:
+    """The running value after this batch."""
+    parts = [n.emit("mul", value, n.leaf(np.asarray(share, np.float32)))
+             for value, share in ((old, kept), (new, 1 - kept))]  # fmt: skip
+    return n.emit("add", *parts)
 
 
 def write_batch_norm(w: OnnxWriter, node: Node) -> str:

@@ -13,7 +13,7 @@ from nnlite.errors import DTypeError, ShapeError
 from nnlite.geometry import Padding, Pair, Pool2dGeometry, pair, pool2d_geometry, resolve_pads
 from nnlite.kernels import launch
 from nnlite.layout import Array
-from nnlite.node import Node
+from nnlite.node import Node, Value
 from nnlite.ops.conv import window_attributes
 from nnlite.ops.onnx_window import FLOATS, emit_pool
 from nnlite.ops.record import (
@@ -110,7 +110,8 @@ def max_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array
     return (gx,)
 
 
-def _onnx_window(n: OnnxNode) -> dict[str, Any]:
+def onnx_window(n: OnnxNode) -> dict[str, Any]:
+    """The window of an ONNX pooling node, as params."""
     kernel = n.attribute("kernel_shape") or ()
     if not kernel:
         raise n.refuse("malformed: kernel_shape is empty")
@@ -126,22 +127,35 @@ def _onnx_window(n: OnnxNode) -> dict[str, Any]:
     )
 
 
-def _window_attributes(op: str, params: Any) -> dict[str, Any]:
+def pool_attributes(op: str, params: Any) -> dict[str, Any]:
+    """The window of a pooling as ONNX's attributes."""
     kernel = pair(op, "kernel_size", params["kernel_size"], 1)
     window = window_attributes(op, params, kernel)
     return dict(kernel_shape=kernel, ceil_mode=int(params["ceil_mode"]), **window)
 
 
 def read_max_pool(n: OnnxNode) -> Any:
-    window, by_columns = _onnx_window(n), n.attribute("storage_order", 0)
+    window, by_columns = onnx_window(n), n.attribute("storage_order", 0)
     y = emit_pool(n, "max_pool2d", "max_pool_nd", window)
     if n.outputs < 2:
         return y
     if len(window["kernel_size"]) != 2 or n.kind(0) not in (None, *FLOATS):
         raise n.refuse("the Indices output is supported for floats along two axes only")
-    if by_columns:
-        raise n.refuse("storage_order=1 (indices that count down the columns) is not supported")
-    return y, n.emit("max_pool2d_indices", n.inputs[0], **window, whole=True)
+    places = n.emit("max_pool2d_indices", n.inputs[0], **window, whole=True)
+    return y, _down_columns(n, places) if by_columns else places
+
+
+def _down_columns(n: OnnxNode, places: Value) -> Any:
+    """Places [N,C,P,Q] that count through pictures row by row, as ones that count down the columns."""
+    shape = n.emit("shape_of", n.inputs[0])
+    height, width = (
+        n.emit("slice", shape, starts=(i,), ends=(i + 1,), axes=(0,), steps=(1,)) for i in (2, 3)
+    )
+    pixels = n.emit("mul", height, width)
+    picture, pixel = n.emit("div", places, pixels), n.emit("remainder", places, pixels)
+    row, column = n.emit("div", pixel, width), n.emit("remainder", pixel, width)
+    within = n.emit("add", n.emit("mul", column, height), row)
+    return n.emit("add", n.emit("mul", picture, pixels), within)
 
 
 register(
@@ -159,7 +173,7 @@ register(
         samples=_samples,
         errors=_errors,
         reads={"MaxPool": read_max_pool},
-        writes=lambda w, node: w.add("MaxPool", node.inputs, **_window_attributes("max_pool2d", node.params)),
+        writes=lambda w, node: w.add("MaxPool", node.inputs, **pool_attributes("max_pool2d", node.params)),
         layout="channels_last",
         kernels=("max_pool2d_forward", "max_pool2d_backward"),
     )
@@ -195,11 +209,11 @@ def avg_pool2d_samples() -> Iterator[Sample]:
 
 def read_average_pool(n: OnnxNode) -> Any:
     include = bool(n.attribute("count_include_pad", 0))
-    return emit_pool(n, "avg_pool2d", "avg_pool_nd", _onnx_window(n), count_include_pad=include)
+    return emit_pool(n, "avg_pool2d", "avg_pool_nd", onnx_window(n), count_include_pad=include)
 
 
 def write_average_pool(w: OnnxWriter, node: Node) -> str:
-    attributes = _window_attributes("avg_pool2d", node.params)
+    attributes = pool_attributes("avg_pool2d", node.params)
     if w.version < 19:
         if tuple(attributes["dilations"]) != (1, 1):
             raise ShapeError("avg_pool2d: ONNX knows dilation from operator set 19 on; export with opset=19")

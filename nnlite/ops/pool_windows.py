@@ -13,7 +13,8 @@ from nnlite.geometry import Pair, Pool2dGeometry, pair
 from nnlite.kernels import launch
 from nnlite.layout import Array
 from nnlite.node import Node
-from nnlite.ops.pool import pool2d_geometry_of
+from nnlite.ops.onnx_window import emit_pool
+from nnlite.ops.pool import onnx_window, pool2d_geometry_of, pool_attributes
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -140,16 +141,17 @@ def max_unpool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Arr
 
 
 def read_max_unpool(n: OnnxNode) -> Any:
-    kernel, pads = n.attribute("kernel_shape"), n.attribute("pads") or (0, 0, 0, 0)
-    strides = n.attribute("strides") or (1, 1)
+    kernel = n.attribute("kernel_shape")
+    if len(kernel) != 2:
+        raise n.refuse("only windows along two axes are supported")
+    pads, strides = n.attribute("pads") or (0, 0, 0, 0), n.attribute("strides") or (1, 1)
     size = n.host(2)
     if size is None:
-        known = n.known(n.inputs[0])
-        if len(kernel) != 2 or known is None:
-            raise n.refuse("without an output_shape it needs a fixed input size and two dimensions")
-        size = tuple(
-            (known.shape[2 + i] - 1) * strides[i] - pads[i] - pads[2 + i] + kernel[i] for i in (0, 1)
-        )
+        pixels = n.emit("shape_of", n.inputs[0], start=2)
+        # (pixels - 1) · stride - pads + kernel
+        offset = [k - s - a - b for k, s, a, b in zip(kernel, strides, pads[:2], pads[2:], strict=True)]
+        size = n.emit("mul", pixels, n.leaf(np.asarray(strides, INT64)))
+        size = n.emit("add", size, n.leaf(np.asarray(offset, INT64)))
     return n.emit("max_unpool2d", *n.inputs[:2], output_size=size, whole=True)
 
 
@@ -323,18 +325,22 @@ def lp_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array 
 
 
 def read_lp_pool(n: OnnxNode) -> Any:
-    kernel = tuple(n.attribute("kernel_shape"))
-    if len(kernel) != 2 or n.attribute("auto_pad", "NOTSET") not in ("NOTSET", "", "VALID"):
-        raise n.refuse("only two dimensions with explicit pads are supported")
+    p, window = n.attribute("p", 2), onnx_window(n)
+    if len(window["kernel_size"]) <= 2:
+        return emit_pool(n, "lp_pool2d", "", window, p=float(p))
+    if window["ceil_mode"]:
+        raise n.refuse("ceil_mode is supported for one and two axes")
+    exponent = n.leaf(np.asarray(p, np.float32))
+    powers = n.emit("pow", n.emit("abs", n.inputs[0]), exponent)
+    mean = n.emit("avg_pool_nd", powers, **window, count_include_pad=True)
+    count = np.prod(window["kernel_size"], dtype=np.float32)
     return n.emit(
-        "lp_pool2d", n.inputs[0], p=float(n.attribute("p", 2)), kernel_size=kernel,
-        stride=tuple(n.attribute("strides") or (1, 1)), padding=tuple(n.attribute("pads") or (0, 0, 0, 0)),
-        dilation=tuple(n.attribute("dilations") or (1, 1)), ceil_mode=bool(n.attribute("ceil_mode", 0)),
-    )  # fmt: skip
+        "pow", n.emit("mul", mean, n.leaf(np.asarray(count))), n.leaf(np.asarray(1 / p, np.float32))
+    )
 
 
 def write_lp_pool(w: OnnxWriter, node: Node) -> str:
-    p, attributes = node.params["p"], window_attributes(node.params)
+    p, attributes = node.params["p"], pool_attributes("lp_pool2d", node.params)
     if p != int(p):
         raise OperandError(f"lp_pool2d: ONNX wants a whole p, not {p}")
     if w.version < 18:

@@ -40,7 +40,16 @@ def normalise_axes(op: str, axes: Axes, ndim: int) -> tuple[int, ...]:
     return result
 
 
-UNDEFINED_WITHOUT_ELEMENTS = ("mean", "max", "min")
+UNDEFINED_WITHOUT_ELEMENTS = ("mean",)
+
+
+def extreme(dtype: np.dtype[Any], lowest: bool) -> Any:
+    """The lowest or the highest number of a type: what the maximum or the minimum of nothing is."""
+    if dtype.kind == "f":
+        return -np.inf if lowest else np.inf
+    if dtype.kind == "b":
+        return not lowest
+    return np.iinfo(dtype).min if lowest else np.iinfo(dtype).max
 
 
 def _meant(axes: Axes, empty_is_all: bool) -> Axes:
@@ -100,7 +109,7 @@ def mean_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | Non
 
 def max_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
     reduced = remember_axes(ctx, "max", x, axes)
-    largest = x.max(reduced, keepdims=True)
+    largest = x.max(reduced, keepdims=True, initial=extreme(x.dtype, lowest=True))
     if ctx.recording:
         hits = x == largest
         ctx.save(hits / hits.sum(reduced, keepdims=True))
@@ -116,6 +125,11 @@ def _samples() -> Iterator[Sample]:
     for axes in [None, (1,), (2, 3), (-1, 0)]:
         for keepdims in (False, True):
             yield Sample((2, 3, 4, 5), axes=axes, keepdims=keepdims)
+
+
+def extreme_samples() -> Iterator[Sample]:
+    yield from _samples()
+    yield Sample((2, 0, 3), axes=(1,), keepdims=True, gradcheck=False)
 
 
 def _errors() -> Iterator[ErrorSample]:
@@ -206,8 +220,9 @@ register_reduction(
     mean_forward, mean_backward, "ReduceMean", 18,
 )  # fmt: skip
 register_reduction(
-    "max", "maximum", "gx = gy at the maximum, shared equally among ties", "fiub",
-    max_forward, max_backward, "ReduceMax", 18,
+    "max", "maximum (of no elements: the lowest number)",
+    "gx = gy at the maximum, shared equally among ties", "fiub", max_forward, max_backward,
+    "ReduceMax", 18, samples=extreme_samples, source="ONNX ReduceMax-20; torch.amax",
 )  # fmt: skip
 
 # -------------------------------------------------------------------------------------- softmax

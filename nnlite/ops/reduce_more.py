@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from nnlite.layout import Array
-from nnlite.ops.record import Context, Needs, Sample
-from nnlite.ops.reduce import Axes, register_reduction, remember_axes, spread
+from nnlite.ops.record import Context, Needs, OnnxNode, Sample
+from nnlite.ops.reduce import Axes, extreme, extreme_samples, register_reduction, remember_axes, spread
 
 
 def min_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
     reduced = remember_axes(ctx, "min", x, axes)
-    smallest = x.min(reduced, keepdims=True)
+    smallest = x.min(reduced, keepdims=True, initial=extreme(x.dtype, lowest=False))
     if ctx.recording:
         hits = x == smallest
         ctx.save(hits / hits.sum(reduced, keepdims=True))
@@ -91,8 +92,9 @@ def _prod_samples() -> Iterator[Sample]:
 
 
 register_reduction(
-    "min", "minimum", "gx = gy at the minimum, shared equally among ties", "fiub",
-    min_forward, min_backward, "ReduceMin", 18, source="ONNX ReduceMin-20; torch.amin",
+    "min", "minimum (of no elements: the highest number)",
+    "gx = gy at the minimum, shared equally among ties", "fiub", min_forward, min_backward,
+    "ReduceMin", 18, samples=extreme_samples, source="ONNX ReduceMin-20; torch.amin",
 )  # fmt: skip
 register_reduction(
     "prod", "Π", "gx = gy · the product of all other elements", "fiu",
@@ -101,10 +103,24 @@ register_reduction(
         "Size": lambda n: n.emit("prod", n.emit("shape_of", n.inputs[0]), axes=None, keepdims=False)
     },
 )  # fmt: skip
+
+
+def read_lp_normalization(n: OnnxNode) -> Any:
+    """x divided by its norm along an axis; 0 where that is 0."""
+    x, along = n.inputs[0], dict[str, Any](axes=(n.attribute("axis", -1),), keepdims=True)
+    if n.attribute("p", 2) == 2:
+        length = n.emit("norm", x, **along)
+    else:
+        length = n.emit("sum", n.emit("abs", x), **along)
+    empty = n.emit("cast", n.emit("logical_not", n.emit("cast", length, dtype="bool")), dtype="float32")
+    return n.emit("div", x, n.emit("add", length, empty))
+
+
 register_reduction(
     "norm", "√Σ x² (the Euclidean norm)", "gx = gy · x / y, 0 where y = 0", "f",
     norm_forward, norm_backward, "ReduceL2", 18,
     source="ONNX ReduceL2-18; torch.linalg.vector_norm", samples=_samples,
+    reads={"LpNormalization": read_lp_normalization},
 )  # fmt: skip
 register_reduction(
     "logsumexp", "ln Σ eˣ", "gx = gy · e^(x - y)", "f",

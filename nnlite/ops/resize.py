@@ -42,9 +42,25 @@ class Rule(NamedTuple):
     exclude_outside: bool = False
 
 
-def _at(rule: Rule, i: Array, size: int, out: int, scale: float) -> Array:
+class Along(NamedTuple):
+    """What happens along one axis."""
+
+    axis: int
+    size: int
+    out: int
+    scale: float
+    crop: tuple[float, float] | None = None
+    """Which part of the axis is resized, as fractions of its length."""
+
+
+def _at(rule: Rule, i: Array, along: Along) -> Array:
     """Coordinates in the input of the result's pixels ``i``, as ONNX Resize defines them."""
-    name = rule.coordinates
+    name, (_, size, out, scale, crop) = rule.coordinates, along
+    if crop is not None:
+        start, end = crop
+        if out == 1:
+            return i * 0 + 0.5 * (start + end) * (size - 1)
+        return start * (size - 1) + i * (end - start) * (size - 1) / (out - 1)
     if name == "align_corners":
         return i * ((size - 1) / (out - 1)) if out > 1 else i * 0
     if name == "asymmetric":
@@ -61,8 +77,9 @@ def _at(rule: Rule, i: Array, size: int, out: int, scale: float) -> Array:
 
 COORDINATES = (
     "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric",
-    "tf_half_pixel_for_nn",
+    "tf_half_pixel_for_nn", "tf_crop_and_resize",
 )  # fmt: skip
+POLICIES = ("stretch", "not_larger", "not_smaller")
 ROUNDINGS: dict[str, Callable[[Array, bool], Array]] = {
     "floor": lambda x, smaller: np.floor(x),
     "ceil": lambda x, smaller: np.ceil(x),
@@ -83,79 +100,122 @@ def _cubic(distance: Array, a: float) -> Array:
     return np.asarray(np.where(d <= 1, near, np.where(d < 2, far, 0)))
 
 
+def _outside(rule: Rule, along: Along) -> Array:
+    """[out]: which pixels of the result lie beyond the ends of the input; only a crop has such."""
+    x = _at(rule, np.arange(along.out, dtype=np.float64), along)
+    return np.asarray((x < 0) | (x > along.size - 1) if along.crop else np.zeros(along.out, bool))
+
+
 @lru_cache(maxsize=256)
-def resize_matrix(size: int, out: int, scale: float, rule: Rule) -> Array:
+def resize_matrix(rule: Rule, along: Along) -> Array:
     """[out, size] in float64: row p weighs the pixels that the result's pixel p is made of."""
-    x = _at(rule, np.arange(out, dtype=np.float64), size, out, scale)
+    _, size, out, scale, _ = along
+    x = _at(rule, np.arange(out, dtype=np.float64), along)
     matrix = np.zeros((out, size))
     if rule.mode == "nearest":
         chosen = np.clip(ROUNDINGS[rule.nearest](x, scale < 1), 0, size - 1).astype(int)
         matrix[np.arange(out), chosen] = 1
-        return matrix
-    shrink = min(scale, 1.0) if rule.antialias else 1.0  # antialiasing widens the filter by 1 / scale
-    reach = floor((1 if rule.mode == "linear" else 2) / shrink) + 1
-    first = np.floor(x).astype(int)
-    for offset in range(-reach + 1, reach + 1):
-        taps = first + offset
-        distance = (taps - x) * shrink
-        weights = _triangle(distance) if rule.mode == "linear" else _cubic(distance, rule.cubic_a)
-        if rule.exclude_outside:
-            weights = np.where((taps >= 0) & (taps < size), weights, 0)
-        np.add.at(matrix, (np.arange(out), np.clip(taps, 0, size - 1)), weights)
-    if rule.exclude_outside or rule.antialias:
-        matrix /= matrix.sum(1, keepdims=True)
+    else:
+        shrink = min(scale, 1.0) if rule.antialias else 1.0  # antialiasing widens the filter by 1 / scale
+        reach = floor((1 if rule.mode == "linear" else 2) / shrink) + 1
+        first = np.floor(x).astype(int)
+        for offset in range(-reach + 1, reach + 1):
+            taps = first + offset
+            distance = (taps - x) * shrink
+            weights = _triangle(distance) if rule.mode == "linear" else _cubic(distance, rule.cubic_a)
+            if rule.exclude_outside:
+                weights = np.where((taps >= 0) & (taps < size), weights, 0)
+            np.add.at(matrix, (np.arange(out), np.clip(taps, 0, size - 1)), weights)
+        if rule.exclude_outside or rule.antialias:
+            matrix /= matrix.sum(1, keepdims=True)
+    matrix[_outside(rule, along)] = 0
     return matrix
 
 
-def _spatial(
-    name: str, given: Sequence[float], shape: tuple[int, ...], fixed: Sequence[float]
-) -> list[float]:
-    """The part of ``given`` for the axes after N and C; for all axes, N and C must stay as they are."""
-    listed = list(given)
-    if len(listed) == len(shape) and len(shape) > 2:
-        if listed[:2] != list(fixed):
-            raise ShapeError(f"resize: {name}={listed} must leave N and C of x {list(shape)} alone")
-        return listed[2:]
-    if len(listed) != len(shape) - 2 or not listed:
-        raise ShapeError(f"resize: {name}={listed} must have one entry per axis of x {list(shape)} after C")
-    return listed
+class Target(NamedTuple):
+    """What a picture is resized to: sizes or scales of some axes, and which part of them."""
+
+    sizes: Sequence[int] | None
+    scales: Sequence[float] | None
+    axes: tuple[int, ...] | None = None
+    policy: str = "stretch"
+    roi: Sequence[float] | None = None
 
 
-def _plan(
-    shape: tuple[int, ...], sizes: Sequence[int] | None, scales: Sequence[float] | None
-) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Sizes of the result after C, and the scale along each axis."""
+def _axes(target: Target, rank: int, count: int) -> tuple[int, ...]:
+    """The axes that are resized: those named, or those after N and C, or all."""
+    if target.axes is not None:
+        if not all(-rank <= axis < rank for axis in target.axes):
+            raise ShapeError(f"resize: axes={target.axes} are out of range for {rank} axes")
+        axes = tuple(axis % rank for axis in target.axes)
+    else:
+        axes = tuple(range(rank)) if count == rank else tuple(range(2, rank))
+    if len(axes) != count or not axes:
+        raise ShapeError(
+            f"resize: {count} sizes or scales are given for axes {list(axes)} of {rank}; give one for each "
+            "axis after N and C, or one for every axis"
+        )
+    return axes
+
+
+def _plan(shape: tuple[int, ...], target: Target) -> list[Along]:
+    """What happens along each axis."""
+    sizes, scales = target.sizes, target.scales
     if (sizes is None) == (scales is None):
         raise OperandError("resize: give either sizes or scales")
-    if sizes is not None:
-        outs = [int(n) for n in _spatial("sizes", sizes, shape, shape[:2])]
-        ratios = [out / max(size, 1) for out, size in zip(outs, shape[2:], strict=True)]
-    else:
-        assert scales is not None
-        ratios = [float(s) for s in _spatial("scales", scales, shape, (1, 1))]
+    given: Sequence[float] = sizes if sizes is not None else scales  # type: ignore[assignment]
+    axes = _axes(target, len(shape), len(given))
+    before = [shape[axis] for axis in axes]
+    if sizes is None:
+        ratios = [float(s) for s in given]
         if not min(ratios) > 0:
             raise OperandError(f"resize: scales={ratios} must be above 0")
-        outs = [floor(size * ratio) for size, ratio in zip(shape[2:], ratios, strict=True)]
-    if min(outs) < 1 or 0 in shape[2:]:
+        outs = [floor(size * ratio) for size, ratio in zip(before, ratios, strict=True)]
+    else:
+        outs = [int(n) for n in given]
+        ratios = [out / max(size, 1) for out, size in zip(outs, before, strict=True)]
+        if target.policy != "stretch":
+            chosen = min(ratios) if target.policy == "not_larger" else max(ratios)
+            ratios = [chosen] * len(axes)
+            outs = [floor(size * chosen + 0.5) for size in before]
+    if min(outs) < 1 or 0 in before:
         raise ShapeError(f"resize: x {list(shape)} to sizes {outs} leaves nothing; sizes must be at least 1")
-    return tuple(outs), tuple(ratios)
+    crops: list[Any] = [None] * len(axes)
+    if target.roi is not None:
+        if len(target.roi) != 2 * len(axes):
+            raise ShapeError(f"resize: roi={list(target.roi)} must be {len(axes)} starts and as many ends")
+        bounds = [float(bound) for bound in target.roi]
+        crops = list(zip(bounds[: len(axes)], bounds[len(axes) :], strict=True))
+    return [Along(*step) for step in zip(axes, before, outs, ratios, crops, strict=True)]
 
 
 def resize_shape(
-    x: ArrayType, sizes: Sequence[int] | None, scales: Sequence[float] | None, **rule: Any
+    x: ArrayType,
+    sizes: Sequence[int] | None,
+    scales: Sequence[float] | None,
+    axes: tuple[int, ...] | None = None,
+    policy: str = "stretch",
+    roi: Sequence[float] | None = None,
+    outside: float = 0.0,
+    **rule: Any,
 ) -> ArrayType:
-    if x.dtype.kind != "f":
-        raise DTypeError(f"resize: x is {x.dtype} but must be floating-point; convert with astype")
     named = Rule(**rule)
     for value, known in (
-        (named.mode, MODES), (named.coordinates, COORDINATES), (named.nearest, tuple(ROUNDINGS))
+        (named.mode, MODES), (named.coordinates, COORDINATES), (named.nearest, tuple(ROUNDINGS)),
+        (policy, POLICIES),
     ):  # fmt: skip
         if value not in known:
             raise OperandError(f"resize: {value!r} must be one of {', '.join(known)}")
+    if x.dtype.kind not in ("fiu" if named.mode == "nearest" else "f"):
+        raise DTypeError(f"resize: x is {x.dtype} but must be floating-point; convert with astype")
     if named.antialias and named.mode == "nearest":
         raise OperandError("resize: antialias needs mode linear or cubic")
-    outs, _ = _plan(x.shape, sizes, scales)
-    return ArrayType((*x.shape[:2], *outs), x.dtype)
+    if (named.coordinates == "tf_crop_and_resize") != (roi is not None):
+        raise OperandError("resize: a roi goes with the coordinates tf_crop_and_resize, and they with a roi")
+    shape = list(x.shape)
+    for along in _plan(x.shape, Target(sizes, scales, axes, policy, roi)):
+        shape[along.axis] = along.out
+    return ArrayType(tuple(shape), x.dtype)
 
 
 def _along(matrix: Array, x: Array, axis: int) -> Array:
@@ -163,17 +223,31 @@ def _along(matrix: Array, x: Array, axis: int) -> Array:
 
 
 def resize_forward(
-    ctx: Context, x: Array, sizes: Sequence[int] | None, scales: Sequence[float] | None, **rule: Any
+    ctx: Context,
+    x: Array,
+    sizes: Sequence[int] | None,
+    scales: Sequence[float] | None,
+    axes: tuple[int, ...] | None = None,
+    policy: str = "stretch",
+    roi: Sequence[float] | None = None,
+    outside: float = 0.0,
+    **rule: Any,
 ) -> Array:
     named = Rule(**rule)
     steps = []
-    for i, (out, scale) in enumerate(zip(*_plan(x.shape, sizes, scales), strict=True)):
-        size, axis = x.shape[2 + i], 2 + i
-        if out == size and scale == 1 and named.coordinates != "tf_half_pixel_for_nn":
+    beyond: list[tuple[Any, ...]] = []
+    for along in _plan(x.shape, Target(sizes, scales, axes, policy, roi)):
+        moved = along.crop is not None or named.coordinates == "tf_half_pixel_for_nn"
+        if along.out == along.size and along.scale == 1 and not moved:
             continue
-        matrix = resize_matrix(size, out, scale, named)
+        matrix, axis = resize_matrix(named, along), along.axis
         steps.append((matrix, axis))
         x = x.take(matrix.argmax(1), axis) if named.mode == "nearest" else _along(matrix, x, axis)
+        beyond.append((*[slice(None)] * axis, np.flatnonzero(_outside(named, along))))
+    if roi is not None:
+        x = np.array(x)
+        for where in beyond:
+            x[where] = outside
     ctx.values["steps"] = steps
     return x
 
@@ -197,6 +271,13 @@ def resize_samples() -> Iterator[Sample]:
     yield Sample((1, 2, 4, 5), sizes=(8, 3), scales=None, mode="cubic")
     yield Sample((1, 2, 9, 8), sizes=(4, 9), scales=None, mode="cubic", exclude_outside=True, cubic_a=-0.5)
     yield Sample((1, 2, 6), sizes=(9,), scales=None, mode="linear", onnx=False)
+    yield Sample((1, 4, 3, 2), sizes=(5, 7), scales=None, axes=(2, 1), mode="linear")
+    yield Sample((2, 3, 4), sizes=None, scales=(1.0, 2.0, 0.5), mode="nearest", coordinates="asymmetric")
+    for policy in ("not_larger", "not_smaller"):
+        yield Sample((1, 2, 4, 6), sizes=(7, 8), scales=None, policy=policy, mode="linear")
+    crop = dict[str, Any](coordinates="tf_crop_and_resize", roi=(0.3, -0.2, 0.9, 0.7), outside=3.0)
+    yield Sample((1, 2, 5, 4), sizes=(3, 6), scales=None, mode="linear", **crop)
+    yield Sample((1, 2, 5, 4), sizes=(1, 6), scales=None, mode="nearest", **crop)
 
 
 def resize_errors() -> Iterator[ErrorSample]:
@@ -206,8 +287,12 @@ def resize_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(OperandError, "above 0", x, sizes=None, scales=(0.0, 1.0))
     yield ErrorSample(ShapeError, "leaves nothing", x, sizes=None, scales=(0.1, 1.0))
     yield ErrorSample(ShapeError, "leaves nothing", x, sizes=(0, 3), scales=None)
-    yield ErrorSample(ShapeError, "one entry per axis", x, sizes=(3,), scales=None)
-    yield ErrorSample(ShapeError, "leave N and C", x, sizes=(1, 3, 4, 4), scales=None)
+    yield ErrorSample(ShapeError, "one for each axis", x, sizes=(3,), scales=None)
+    yield ErrorSample(ShapeError, "out of range", x, sizes=(3,), scales=None, axes=(4,))
+    yield ErrorSample(OperandError, "'larger' must be one of", x, sizes=(3, 3), scales=None, policy="larger")
+    yield ErrorSample(OperandError, "a roi goes with", x, sizes=(3, 3), scales=None, roi=(0.0, 0.0, 1.0, 1.0))
+    crop = dict[str, Any](sizes=(3, 3), scales=None, coordinates="tf_crop_and_resize")
+    yield ErrorSample(ShapeError, "2 starts and as many ends", x, **crop, roi=(0.0, 1.0))
     smooth = dict[str, Any](sizes=(2, 2), scales=None, mode="nearest", antialias=True)
     yield ErrorSample(OperandError, "antialias needs", x, **smooth)
     yield ErrorSample(DTypeError, "floating-point", np.ones((1, 1, 2, 2), int), sizes=(1, 1), scales=None)
@@ -223,21 +308,17 @@ def read_resize(n: OnnxNode) -> Any:
     mode = n.attribute("mode", "nearest")
     if n.version < 11:
         return read_upsample(n)
-    if (policy := n.attribute("keep_aspect_ratio_policy", "stretch")) != "stretch":
-        raise n.refuse(f"keep_aspect_ratio_policy {policy!r} is not supported, only 'stretch'")
     coordinates = n.attribute("coordinate_transformation_mode", "half_pixel")
-    if coordinates not in COORDINATES:
-        raise n.refuse(f"coordinate_transformation_mode {coordinates!r} is not supported")
-    n.attribute("extrapolation_value")  # of tf_crop_and_resize only
     axes, sizes = n.attribute("axes"), _given(n, 3)
-    scales = _given(n, 2) if sizes is None else None
-    if axes is not None and tuple(axes) != tuple(range(2, 2 + len(axes))):
-        raise n.refuse(f"axes {list(axes)} must be those after N and C, in order")
+    outside = n.attribute("extrapolation_value", 0.0)
+    crop = dict(roi=n.host(1), outside=outside) if coordinates == "tf_crop_and_resize" else {}
     return n.emit(
-        "resize", n.inputs[0], sizes=sizes, scales=scales, mode=mode, coordinates=coordinates,
+        "resize", n.inputs[0], sizes=sizes, scales=_given(n, 2) if sizes is None else None, mode=mode,
+        axes=None if axes is None else tuple(axes), coordinates=coordinates,
+        policy=n.attribute("keep_aspect_ratio_policy", "stretch"),
         nearest=n.attribute("nearest_mode", "round_prefer_floor"),
         antialias=bool(n.attribute("antialias", 0)), cubic_a=n.attribute("cubic_coeff_a", -0.75),
-        exclude_outside=bool(n.attribute("exclude_outside", 0)),
+        exclude_outside=bool(n.attribute("exclude_outside", 0)), **crop,
     )  # fmt: skip
 
 
@@ -253,7 +334,12 @@ def read_upsample(n: OnnxNode) -> Any:
 
 def write_resize(w: OnnxWriter, node: Node) -> str:
     (x,), params = node.inputs, dict(node.params)
-    sizes, scales = params.pop("sizes"), params.pop("scales")
+    target = Target(*(params.pop(name, None) for name in ("sizes", "scales", "axes")))
+    policy, roi, outside = (
+        params.pop("policy", "stretch"),
+        params.pop("roi", None),
+        params.pop("outside", 0.0),
+    )
     rule = Rule(**params)
     attributes: dict[str, Any] = {"mode": rule.mode, "coordinate_transformation_mode": rule.coordinates}
     if rule.mode == "nearest":
@@ -264,22 +350,35 @@ def write_resize(w: OnnxWriter, node: Node) -> str:
         attributes["cubic_coeff_a"] = float(rule.cubic_a)
     if rule.exclude_outside:
         attributes["exclude_outside"] = 1
-    if rule.antialias:
-        if w.version < 18:
-            raise OperandError("resize: ONNX has antialias from operator set 18 on; export with opset=18")
-        attributes["antialias"] = 1
-    if scales is not None:
-        all_scales = (1.0, 1.0, *scales) if x is not None and len(scales) < 3 else scales
-        return w.add("Resize", [x, None, w.host(all_scales, np.float32)], **attributes)
+    newer = {
+        "antialias": int(rule.antialias),
+        "keep_aspect_ratio_policy": None if policy == "stretch" else policy,
+    }
+    newer["axes"] = target.axes
+    for name, value in newer.items():
+        if value:
+            if w.version < 18:
+                raise OperandError(f"resize: ONNX has {name} from operator set 18 on; export with opset=18")
+            attributes[name] = value
+    if roi is not None:
+        attributes["extrapolation_value"] = float(outside)
     known = x.type if x is not None else None
-    if known is None or len(sizes) == len(known.shape):
-        return w.add("Resize", [x, None, None, w.host(sizes)], **attributes)
-    if w.version >= 18:
-        axes = tuple(range(2, 2 + len(sizes)))
-        return w.add("Resize", [x, None, None, w.host(sizes)], axes=axes, **attributes)
-    batch = w.add("Slice", [w.add("Shape", [x]), w.host((0,)), w.host((2,))])
-    whole = w.add("Concat", [batch, w.host(sizes)], axis=0)
-    return w.add("Resize", [x, None, None, whole], **attributes)
+    given = target.sizes if target.sizes is not None else target.scales
+    partial = target.axes is None and known is not None and len(given or ()) != len(known.shape)
+    if partial and target.sizes is not None and w.version >= 18:
+        partial, attributes["axes"] = False, tuple(range(2, 2 + len(target.sizes)))
+    if partial and roi is not None:
+        starts, ends = roi[: len(roi) // 2], roi[len(roi) // 2 :]
+        roi = (0.0, 0.0, *starts, 1.0, 1.0, *ends)
+    region = None if roi is None else w.host(roi, np.float32)
+    if target.scales is not None:
+        scales = (1.0, 1.0, *target.scales) if partial else target.scales
+        return w.add("Resize", [x, region, w.host(scales, np.float32)], **attributes)
+    sizes: Any = w.host(target.sizes)
+    if partial:
+        batch = w.add("Slice", [w.add("Shape", [x]), w.host((0,)), w.host((2,))])
+        sizes = w.add("Concat", [batch, sizes], axis=0)
+    return w.add("Resize", [x, region, None, sizes], **attributes)
 
 
 register(
@@ -287,7 +386,7 @@ register(
         name="resize",
         formula="y = A x Bᵀ per picture, A and B the matrices that weigh the pixels around the place, in x, "
         "of each pixel of y;  x [N,C,H,W], y [N,C,P,Q] with (P, Q) = sizes or ⌊scales · (H, W)⌋; any number "
-        "of axes after C",
+        "of axes after C, or those named; roi: the part that is resized, ``outside`` beyond the picture",
         gradient="gx = Aᵀ gy B",
         source="ONNX Resize-19; torch.nn.functional.interpolate; cubic: Keys 1981",
         shape=resize_shape,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import string
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -201,64 +202,106 @@ register(
 # ---------------------------------------------------------------------------------------- einsum
 
 
-def _parsed(equation: str, count: int) -> tuple[list[str], str]:
-    """Letters of each operand and of the result."""
-    text = equation.replace(" ", "")
-    if "." in text:
-        raise OperandError(f"einsum: {equation!r}: an ellipsis is not supported; name the axes")
-    left, arrow, right = text.partition("->")
+def _parsed(equation: str, ranks: Sequence[int]) -> tuple[list[str], str, str]:
+    """Letters of each operand and of the result, and those that stand for the ellipsis."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
     inputs = left.split(",")
-    if not arrow:  # as in NumPy: letters that appear once, in alphabetical order
-        letters = "".join(inputs)
-        right = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
-    if len(inputs) != count or any(len(set(part)) != len(part) for part in [*inputs, right]):
+    named = [part.replace("...", "", 1) for part in inputs]
+    if len(inputs) != len(ranks) or not all(map(str.isalpha, filter(None, named))):
         raise OperandError(
-            f"einsum: {equation!r} must name {count} operands, no letter twice in one of them or the result"
+            f"einsum: {equation!r} must name {len(ranks)} operands by letters, as in 'ij,jk->ik'"
         )
-    return inputs, right
+    dots = [rank - len(part) if "..." in given else 0
+            for rank, part, given in zip(ranks, named, inputs, strict=True)]  # fmt: skip
+    unused = [c for c in string.ascii_letters if c not in equation]
+    ellipsis = "".join(unused[: max(*dots, 0)])
+    if not arrow:  # as in NumPy: the ellipsis, then letters that appear once, in alphabetical order
+        letters = "".join(named)
+        once = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+        right = ("..." if "..." in left else "") + once
+    if "..." in left and "..." not in right and ellipsis:
+        raise OperandError(f"einsum: {equation!r}: the result must have the ellipsis, too")
+    if len(set(right.replace("...", "", 1))) != len(right.replace("...", "", 1)):
+        raise OperandError(f"einsum: {equation!r} names a letter twice in the result")
+    parts = [
+        part.replace("...", ellipsis[len(ellipsis) - count :] if count > 0 else "", 1)
+        for part, count in zip(inputs, dots, strict=True)
+    ]
+    return parts, right.replace("...", ellipsis, 1), ellipsis
+
+
+def _sizes(equation: str, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+    """How long each letter is; axes of size 1 are stretched where the ellipsis stands."""
+    inputs, output, ellipsis = _parsed(equation, [len(shape) for shape in shapes])
+    sizes: dict[str, int] = {}
+    for letters, shape in zip(inputs, shapes, strict=True):
+        if len(letters) != len(shape):
+            raise ShapeError(f"einsum: {equation!r}: {letters!r} does not fit {list(shape)}")
+        for letter, size in zip(letters, shape, strict=True):
+            known = sizes.setdefault(letter, size)
+            if letter in ellipsis and 1 in (known, size):
+                sizes[letter] = known * size
+            elif known != size:
+                raise ShapeError(f"einsum: {equation!r}: {letter!r} is both {known} and {size}")
+    if missing := set(output) - set(sizes):
+        raise OperandError(f"einsum: {equation!r}: {''.join(sorted(missing))!r} is nowhere at the left")
+    return sizes
 
 
 def einsum_shape(*operands: ArrayType, equation: str) -> ArrayType:
-    inputs, output = _parsed(equation, len(operands))
-    sizes: dict[str, int] = {}
-    for letters, operand in zip(inputs, operands, strict=True):
-        if len(letters) != len(operand.shape):
-            raise ShapeError(f"einsum: {equation!r}: {letters!r} does not fit {list(operand.shape)}")
-        for letter, size in zip(letters, operand.shape, strict=True):
-            if sizes.setdefault(letter, size) != size:
-                raise ShapeError(f"einsum: {equation!r}: {letter!r} is both {sizes[letter]} and {size}")
-    if missing := set(output) - set(sizes):
-        raise OperandError(f"einsum: {equation!r}: {''.join(sorted(missing))!r} is nowhere at the left")
+    shapes = [operand.shape for operand in operands]
+    sizes = _sizes(equation, shapes)
     dtypes = {operand.dtype for operand in operands}
     if len(dtypes) != 1 or operands[0].dtype.kind not in "fiu":
         listed = ", ".join(sorted(map(str, dtypes)))
         raise DTypeError(f"einsum: operands are {listed} but must be of one number type")
+    output = _parsed(equation, [len(shape) for shape in shapes])[1]
     return ArrayType(tuple(sizes[letter] for letter in output), operands[0].dtype)
 
 
+def _unstretched(letters: str, operand: Array, sizes: Mapping[str, int]) -> tuple[str, Array]:
+    """The operand without the axes along which it is stretched."""
+    kept = [n == sizes[c] for c, n in zip(letters, operand.shape, strict=True)]
+    shape = [n for n, keep in zip(operand.shape, kept, strict=True) if keep]
+    return "".join(c for c, keep in zip(letters, kept, strict=True) if keep), operand.reshape(shape)
+
+
+def _terms(equation: str, operands: Sequence[Array]) -> tuple[list[tuple[str, Array]], str]:
+    shapes = [operand.shape for operand in operands]
+    sizes = _sizes(equation, shapes)
+    inputs, output, _ = _parsed(equation, [len(shape) for shape in shapes])
+    return [_unstretched(part, a, sizes) for part, a in zip(inputs, operands, strict=True)], output
+
+
 def einsum_forward(ctx: Context, *operands: Array, equation: str) -> Array:
-    inputs, output = _parsed(equation, len(operands))
+    terms, output = _terms(equation, operands)
     ctx.save(*operands)
-    return np.asarray(np.einsum(f"{','.join(inputs)}->{output}", *operands, optimize=True))
+    left = ",".join(letters for letters, _ in terms)
+    return np.array(np.einsum(f"{left}->{output}", *(a for _, a in terms), optimize=True))
 
 
 def einsum_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     assert ctx.saved is not None
     operands = [a for a in ctx.saved if a is not None]
-    inputs, output = _parsed(ctx.params["equation"], len(operands))
+    terms, output = _terms(ctx.params["equation"], operands)
     result: list[Array | None] = []
-    for i, (letters, operand, need) in enumerate(zip(inputs, operands, needs, strict=True)):
+    for i, ((letters, term), operand, need) in enumerate(zip(terms, operands, needs, strict=True)):
         if not need:
             result.append(None)
             continue
-        others = [(p, a) for j, (p, a) in enumerate(zip(inputs, operands, strict=True)) if j != i]
+        others = [term for j, term in enumerate(terms) if j != i]
         known = set(output).union(*(p for p, _ in others))
-        kept = "".join(c for c in letters if c in known)  # the others were summed over alone
+        once = "".join(dict.fromkeys(letters))
+        kept = "".join(c for c in once if c in known)  # the others were summed over alone
         equation = ",".join([output, *(p for p, _ in others)]) + "->" + kept
         gradient = np.einsum(equation, gy, *(a for _, a in others), optimize=True)
-        sizes = [n if c in known else 1 for c, n in zip(letters, operand.shape, strict=True)]
-        spread = gradient.reshape(sizes)
-        result.append(np.array(np.broadcast_to(spread, operand.shape)))
+        whole = np.zeros(term.shape, gradient.dtype)
+        # A letter that an operand names twice is its diagonal, of which einsum gives a view.
+        diagonal = np.einsum(f"{letters}->{once}", whole)
+        diagonal[...] = gradient.reshape(
+            [n if c in known else 1 for c, n in zip(once, diagonal.shape, strict=True)]
+        )
+        result.append(whole.reshape(operand.shape))
     return result
 
 
@@ -268,12 +311,17 @@ def einsum_samples() -> Iterator[Sample]:
     yield Sample((2, 3), equation="ij->j")
     yield Sample((2, 3), (4, 3), (3,), equation="ij,kj,j->ki")
     yield Sample((3,), (4,), equation="i,j")
+    yield Sample((2, 3, 4), (2, 4, 3), equation="...ij,...jk->...ik")
+    yield Sample((2, 1, 3, 4), (5, 4, 3), equation="...ij,...jk->...ik", onnx=False)
+    yield Sample((2, 3, 3), equation="...ii->...i")
+    yield Sample((3, 3), (3,), equation="ii,i")
 
 
 def einsum_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(OperandError, "must name 2 operands", (2, 3), (3, 2), equation="ij->ij")
-    yield ErrorSample(OperandError, "no letter twice", (2, 2), equation="ii->i")
-    yield ErrorSample(OperandError, "ellipsis", (2, 2), equation="...i->i")
+    yield ErrorSample(OperandError, "a letter twice", (2, 2), equation="ij->ii")
+    yield ErrorSample(OperandError, "by letters", (2, 2), equation="i1->i")
+    yield ErrorSample(OperandError, "have the ellipsis", (2, 2), equation="...i->i")
     yield ErrorSample(OperandError, "nowhere", (2, 2), equation="ij->k")
     yield ErrorSample(ShapeError, "does not fit", (2, 3, 4), equation="ij->j")
     yield ErrorSample(ShapeError, "is both 3 and 4", (2, 3), (4, 2), equation="ij,jk->ik")

@@ -43,7 +43,10 @@ NOT_IN_OLD_OPSETS = {
     "grid_sample": (16, lambda params: True),
     "scatter_nd": REDUCING,
     "scatter_elements": REDUCING,
-    "resize": (18, lambda params: params.get("antialias")),
+    "resize": (18, lambda params: any(map(params.get, ("antialias", "axes", "policy")))),
+    **dict.fromkeys(("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not"), (18, lambda params: True)),
+    "trilu": (14, lambda params: True),
+    "cumprod": (26, lambda params: True),
     "cross_entropy": (99, lambda params: params["label_smoothing"]),
 }
 
