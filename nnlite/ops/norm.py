@@ -13,12 +13,8 @@ from nnlite.errors import DTypeError, OperandError, ShapeError
 from nnlite.geometry import CLAMP, NO_ACTIVATION, RELU, NormGeometry
 from nnlite.kernels import launch
 from nnlite.layout import Array, rows
-<<<<<<< HEAD
-from nnlite.node import Node
-from nnlite.ops.epilogue import Act, activation_fields, check_epilogue, write_epilogue
-=======
 from nnlite.node import Node, Value
->>>>>>> d5c7a5d (ONNX: resize by policy, crop and any axes; training modes; bits, triangles, running products; einsum's ellipsis and diagonals)
+from nnlite.ops.epilogue import Act, activation_fields, check_epilogue, write_epilogue
 from nnlite.ops.record import (
     ArrayType,
     Context,
