@@ -137,7 +137,7 @@ void add_products(const Conv2d& g, const Panels& panels, int64_t panel, int64_t 
     const int64_t tiles = (K + k.tile_rows - 1) / k.tile_rows;
     const float* a[max_tile_rows];
     float* out[max_tile_rows];
-    GemmTile t;
+    GemmTile t = {};
     t.taps = 1, t.depth = pixels;
     t.a = a, t.a_offset = 0, t.a_step = g.K;
     t.b = packed, t.bias = nullptr;

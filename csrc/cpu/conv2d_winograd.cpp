@@ -142,7 +142,7 @@ void multiply(const Winograd& plan, int64_t panel, int64_t count, const float* d
         out[i] = products + i * plan.panels.width;
     }
     const int64_t vectors = plan.panels.vectors_of(panel), rows = plan.k.tile_rows;
-    GemmTile t;
+    GemmTile t = {};
     t.taps = 1, t.depth = end - begin;
     t.a_step = 1, t.bias = nullptr;
     t.columns = vectors * plan.panels.vector;

@@ -109,7 +109,7 @@ void multiply(const WinogradGrad& plan, const Conv2d& g, int64_t panel, int64_t 
     const int64_t width = plan.panels.width, channels = plan.panels.columns_of(panel);
     const float* a[max_tile_rows];
     float* out[max_tile_rows];
-    GemmTile t;
+    GemmTile t = {};
     t.taps = 1, t.a = a, t.a_offset = 0, t.a_step = plan.rows;
     t.bias = nullptr, t.out = out, t.out_offset = 0, t.columns = channels;
     for (int64_t point = begin; point < end; ++point)

@@ -95,13 +95,11 @@ void locate(const Gather& g, int64_t tile_rows, int64_t begin, int64_t end, int6
     }
 }
 
-// Asks for the source rows of the next tile, of which `left` output rows are there, through its last tap:
-// going down an image, that tap is the first to reach a source row, so that each is asked for about once.
-// Twelve rows in twelve places are too many streams for the hardware to foresee (a third faster for 1x1).
-void prefetch(const float* const* rows, int64_t tile_rows, int64_t left, const GemmTile& t) {
-    const int64_t count = left < tile_rows ? left : tile_rows;
-    for (int64_t i = 0; i < count; ++i)
-        for (int64_t d = 0; d < t.depth; d += 16) __builtin_prefetch(rows[i] + t.a_offset + d);
+// The source rows that the next tile will read through its last tap, for the microkernel to ask for, or null where
+// no whole tile is left. Going down an image, the last tap is the first to reach a source row, so that each is
+// asked for about once. Twelve rows in twelve places are too many streams for the hardware to foresee.
+const float* const* rows_after(const GemmTile& t, int64_t tile_rows, int64_t left) {
+    return left >= tile_rows && t.taps > 0 ? t.a + (2 * t.taps - 1) * tile_rows : nullptr;
 }
 
 // How the output is cut: by geometry and tile shape alone.
@@ -168,8 +166,7 @@ void gather_gemm(const Kernels& k, const Gather& gather, const Panels& panels, c
                         const int64_t left = row_end - row < k.tile_rows ? row_end - row : k.tile_rows;
                         t.a = block.rows + (row - row_begin) * t.taps;
                         t.out = block.out + (row - row_begin);
-                        if (panel == panel_begin && left == k.tile_rows && t.taps > 0)
-                            prefetch(t.a + (2 * t.taps - 1) * k.tile_rows, k.tile_rows, row_end - row - left, t);
+                        t.next = panel == panel_begin ? rows_after(t, k.tile_rows, row_end - row - left) : nullptr;
                         k.gemm_tile[vectors - 1][left - 1](t);
                     }
                 }

@@ -23,9 +23,10 @@ struct GemmTile {
     const float* const* a;  // [taps][tile_rows] row pointers
     int64_t a_offset;       // added to every row pointer: the channel offset of a group
     int64_t a_step;
-    const float* b;     // packed panel [taps·depth][width]
-    const float* bias;  // [columns] or null
-    float* const* out;  // [rows]
+    const float* const* next;  // [tile_rows] rows of `depth` that a later call will read, or null
+    const float* b;            // packed panel [taps·depth][width]
+    const float* bias;         // [columns] or null
+    float* const* out;         // [rows]
     int64_t out_offset;
     int64_t columns;  // columns that exist, at most the panel's width
     bool accumulate;  // add to out instead of replacing it

@@ -1,6 +1,9 @@
 // The matrix product in registers: M rows x NV vectors of the output stay in accumulators while the
 // reduction runs; per step one row of the packed panel is loaded and one element per row broadcast.
 // 12 x 2 accumulators with 32 registers, 6 x 2 with 16: one more row or vector and they spill.
+//
+// On the way it asks for the rows of a tile to come, one cache line of each in 16 steps: asked for all at once they
+// would fill the processor's list of outstanding misses, and the loads of this tile would wait behind them.
 
 namespace nnlite {
 namespace {
@@ -24,6 +27,25 @@ NNLITE_INLINE void load_no_further_ahead() {}
 NNLITE_INLINE void leave_registers(const void*) {}
 #endif
 
+// The products of steps [d, end) of one tap: b moves on with them.
+template <int M, int NV>
+NNLITE_INLINE void gemm_steps(const float* const* a, int64_t step, int64_t d, int64_t end, const float*& b,
+                              vec (*acc)[NV]) {
+    int64_t at = d * step;
+    for (; d < end; ++d, at += step, b += NV * VL) {
+        vec row[NV];
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) row[v] = load(b + v * VL);
+#pragma GCC unroll 16
+        for (int i = 0; i < M; ++i) {
+            const vec element = splat(a[i][at]);
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; ++v) acc[i][v] = fma(element, row[v], acc[i][v]);
+            if (i % 4 == 3) load_no_further_ahead();
+        }
+    }
+}
+
 template <int M, int NV>
 void gemm_tile(const GemmTile& t) {
     vec acc[M][NV];
@@ -33,24 +55,19 @@ void gemm_tile(const GemmTile& t) {
         for (int v = 0; v < NV; ++v) acc[i][v] = vec{};
 
     const float* b = t.b;
-    const int64_t depth = t.depth, step = t.a_step;
     for (int64_t tap = 0; tap < t.taps; ++tap) {
         const float* a[M];
 #pragma GCC unroll 16
         for (int i = 0; i < M; ++i) a[i] = t.a[tap * tile_rows + i] + t.a_offset;
-        int64_t at = 0;
-        for (int64_t d = 0; d < depth; ++d, at += step, b += NV * VL) {
-            vec row[NV];
-#pragma GCC unroll 2
-            for (int v = 0; v < NV; ++v) row[v] = load(b + v * VL);
-#pragma GCC unroll 16
-            for (int i = 0; i < M; ++i) {
-                const vec element = splat(a[i][at]);
-#pragma GCC unroll 2
-                for (int v = 0; v < NV; ++v) acc[i][v] = fma(element, row[v], acc[i][v]);
-                if (i % 4 == 3) load_no_further_ahead();
+        int64_t d = 0;
+        if (M == tile_rows && tap == 0 && t.next)
+            while (d < t.depth) {
+                const int64_t begin = d;
+                d = d + 16 < t.depth ? d + 16 : t.depth;
+                for (int i = 0; i < M; ++i) __builtin_prefetch(t.next[i] + t.a_offset + begin);
+                gemm_steps<M, NV>(a, t.a_step, begin, d, b, acc);
             }
-        }
+        gemm_steps<M, NV>(a, t.a_step, d, t.depth, b, acc);
     }
 
     vec sums[M][NV];
