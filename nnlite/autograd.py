@@ -7,7 +7,6 @@ first order.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import layout
-from nnlite.errors import DTypeError, GradientError, ShapeError
+from nnlite import layout, memory
+from nnlite.errors import DTypeError, GradientError
 from nnlite.layout import Array
 from nnlite.node import Node, Value
 from nnlite.ops.record import ArrayType, Context, Op, Params
@@ -50,19 +49,6 @@ def byte_budget(limit: int | None) -> Iterator[None]:
         yield
     finally:
         _mode.budget = before
-
-
-def _check_budget(op: Op, types: Sequence[ArrayType]) -> None:
-    limit: int | None = getattr(_mode, "budget", None)
-    if limit is None:
-        return
-    for shape, dtype in types:
-        # An axis of size 0 does not excuse the others: NumPy counts them when it makes the array.
-        if dtype.itemsize * math.prod(max(size, 1) for size in shape) > limit:
-            raise ShapeError(
-                f"{op.name}: a result of shape {list(shape)} and type {dtype} is beyond the budget of "
-                f"{limit} bytes; raise NNLITE_MAX_TENSOR_BYTES if you trust the file"
-            )
 
 
 def no_grad() -> Any:
@@ -113,7 +99,7 @@ def apply(
     """
     types = [None if a is None else ArrayType(a.shape, a.dtype) for a in arrays]
     output_types = op.output_types(types, params)
-    _check_budget(op, output_types)
+    memory.check_budget(op.name, output_types, getattr(_mode, "budget", None))
     recording = grad_enabled() and op.backward is not None
     needs = tuple(recording and value is not None and value.requires_grad for value in values)
     context = Context(params, needs)

@@ -11,10 +11,11 @@ default a quarter of the machine's memory), those of the size classes that were 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nnlite.errors import ConfigError, NnliteError
+from nnlite.errors import ConfigError, NnliteError, ShapeError
 from nnlite.layout import Array
 
 ALIGNMENT = 64
@@ -33,6 +34,19 @@ MAX_BYTES = 1 << 46  # what an address space can hold; larger requests are arith
 def max_tensor_bytes() -> int:
     """Largest array that a model file may hold or compute (``NNLITE_MAX_TENSOR_BYTES``, 2 GiB by default)."""
     return int(os.environ.get("NNLITE_MAX_TENSOR_BYTES", 1 << 31))
+
+
+def check_budget(what: str, types: Iterable[tuple[Sequence[int], np.dtype[Any]]], limit: int | None) -> None:
+    """ShapeError where an array of one of ``types`` (shape, element type) would exceed ``limit`` bytes."""
+    if limit is None:
+        return
+    for shape, dtype in types:
+        # An axis of size 0 does not excuse the others: NumPy counts them when it makes the array.
+        if dtype.itemsize * math.prod(max(size, 1) for size in shape) > limit:
+            raise ShapeError(
+                f"{what}: a result of shape {list(shape)} and type {dtype} is beyond the budget of "
+                f"{limit} bytes; raise NNLITE_MAX_TENSOR_BYTES if you trust the file"
+            )
 
 
 @dataclass(frozen=True)

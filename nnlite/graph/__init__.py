@@ -7,6 +7,7 @@ from nnlite.graph.infer import infer_types, node_macs
 from nnlite.graph.ir import Graph, make_node, operands
 from nnlite.graph.module import GraphModule
 from nnlite.graph.passes import fold_batch_norm, fuse_epilogue, split_epilogue
+from nnlite.graph.plan import Plan, compile
 from nnlite.graph.trace import trace
 from nnlite.node import Node, Value
 
@@ -14,8 +15,10 @@ __all__ = [
     "Graph",
     "GraphModule",
     "Node",
+    "Plan",
     "Value",
     "branch_node",
+    "compile",
     "fold_batch_norm",
     "fuse_epilogue",
     "infer_types",

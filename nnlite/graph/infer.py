@@ -38,6 +38,11 @@ def infer_types(graph: Graph, inputs: Mapping[Value, ArrayType]) -> Types:
 
     Raises NotImplementedError where a shape depends on data.
     """
+    return infer(graph, inputs)[0]
+
+
+def infer(graph: Graph, inputs: Mapping[Value, ArrayType]) -> tuple[Types, dict[Value, Array]]:
+    """What :func:`infer_types` says, and the constants: the graph's, and what follows from the shapes."""
     types: Types = dict(inputs)
     known: dict[Value, Array] = {}
     for value, array in graph.arrays.items():
@@ -54,7 +59,7 @@ def infer_types(graph: Graph, inputs: Mapping[Value, ArrayType]) -> Types:
             raise NotImplementedError(f"{node.name}: how much comes out depends on data")
         types.update(zip(node.outputs, outputs, strict=True))
         known.update(_computed(node, params, types, known))
-    return types
+    return types, known
 
 
 def _computed(

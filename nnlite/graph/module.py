@@ -14,6 +14,7 @@ from nnlite.errors import DTypeError, ModelError, NnliteError, ShapeError
 from nnlite.graph.branch import BRANCH, chosen
 from nnlite.graph.ir import Graph
 from nnlite.graph.passes.fuse_epilogue import fuse_epilogue
+from nnlite.graph.plan import Plan
 from nnlite.graph.trainable import parameter_leaves
 from nnlite.layout import Array
 from nnlite.memory import max_tensor_bytes
@@ -228,6 +229,10 @@ class GraphModule(Module):
         fused = GraphModule(graph, leaves=leaves, input_sizes=self.input_sizes)
         fused.training = self.training
         return fused
+
+    def compile(self) -> Plan:
+        """A plan of the model with its weights as they are now: inference only, folded, fused, placed."""
+        return Plan(self)
 
     def current_graph(self) -> Graph:
         """The graph with the parameters as they are now, for passes that compute with them."""

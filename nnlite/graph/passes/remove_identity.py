@@ -22,11 +22,15 @@ def _is_zero(pads: Any) -> bool:
     return not isinstance(pads, Value) and not any(pads)
 
 
+def _in_order(axes: Any) -> bool:
+    return axes is not None and tuple(axes) == tuple(range(len(axes)))  # None reverses them
+
+
 IDENTITIES: Mapping[str, Callable[[Params], bool]] = {
     "identity": lambda params: True,
     "dropout": lambda params: True,
     "clamp": lambda params: params["minimum"] is None and params["maximum"] is None,
-    "transpose": lambda params: tuple(params["axes"]) == tuple(range(len(params["axes"]))),
+    "transpose": lambda params: _in_order(params["axes"]),
     "pad": lambda params: _is_zero(params["pads"]),
 }
 """Op -> whether it does nothing, by its params."""

@@ -1,0 +1,7 @@
+"""Compiled graphs: passes, variants, weights and memory decided once, then only arithmetic."""
+
+from __future__ import annotations
+
+from nnlite.graph.plan.plan import PASSES, Plan, compile
+
+__all__ = ["PASSES", "Plan", "compile"]

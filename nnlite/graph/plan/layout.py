@@ -1,0 +1,190 @@
+"""Where the values of a program live: constants, places in one block of memory, or arrays of the pool.
+
+Every value has a *slot*, a number. A planned value has a place: a buffer whose lifetime is known, and the
+strides by which it is seen there. Two values share a buffer where one is another view of the other, or
+where an elementwise step may overwrite what nobody reads again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+
+from nnlite.graph.infer import resolve
+from nnlite.graph.ir import Graph, Types, operands
+from nnlite.graph.plan.arena import Lifetime
+from nnlite.layout import Array, channels_last, contiguous
+from nnlite.node import Node, Value
+from nnlite.ops import ArrayType
+
+Order = Literal["channels_last", "C"]
+ORDERS: tuple[Order, ...] = ("C", "channels_last")
+FOREVER = 1 << 40
+Prepared = dict[tuple[Value, Order], Array]
+"""Constants in the memory order that kernels want."""
+BYTE = np.dtype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A view of a buffer: dense, row-major or channels-last."""
+
+    buffer: int
+    type: ArrayType
+    strides: tuple[int, ...]
+
+
+@dataclass
+class Buffer:
+    """Bytes that are written by step ``begin`` and last read by step ``end``."""
+
+    size: int
+    begin: int
+    end: int
+    owned: bool = True
+    """False for what a caller gives or gets: it lies outside the block."""
+
+
+def strides_of(known: ArrayType, order: Order) -> tuple[int, ...]:
+    """Strides in bytes of a dense array."""
+    rank = len(known.shape)
+    axes = (0, *range(2, rank), 1) if order == "channels_last" and rank > 2 else tuple(range(rank))
+    strides, step = [0] * rank, known.dtype.itemsize
+    for axis in reversed(axes):
+        strides[axis] = step
+        step *= known.shape[axis]
+    return tuple(strides)
+
+
+def _same_bytes(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> bool:
+    return all(size == 1 or x == y for size, x, y in zip(shape, a, b, strict=True))
+
+
+class Layout:
+    """Gives out slots and places while the steps are built, node by node."""
+
+    def __init__(self, graph: Graph, types: Types, known: Mapping[Value, Array], prepared: Prepared) -> None:
+        self.types = types
+        self.known = known
+        self._prepared = prepared
+        self.buffers: list[Buffer] = []
+        self.places: dict[int, Place] = {}
+        self.constants: dict[int, Array] = {}
+        self.frees: dict[int, list[int]] = {}
+        """Slots of pool arrays by the step after which nothing reads them."""
+        self.step = 0
+        self._slots: dict[Value, int] = {}
+        self._count = 0
+        self._last_use: dict[Value, int] = {}
+        for index, node in enumerate(graph.nodes):
+            for value in operands(node):
+                self._last_use[value] = index
+        self._last_use |= dict.fromkeys(graph.outputs, FOREVER)
+
+    @property
+    def slot_count(self) -> int:
+        """How many slots there are."""
+        return self._count
+
+    def _new_slot(self) -> int:
+        self._count += 1
+        return self._count - 1
+
+    # ---------------------------------------------------------------------------- what builders ask
+
+    def constant(self, value: Value | None) -> Array | None:
+        """The array behind a value that does not depend on the program's inputs."""
+        return None if value is None else self.known.get(value)
+
+    def weight(self, value: Value | None, order: Order) -> Array | None:
+        """A constant in the memory order that a kernel wants, converted once for all programs."""
+        array = self.constant(value)
+        if value is None or array is None:
+            return None
+        key = (value, order)
+        if key not in self._prepared:
+            self._prepared[key] = channels_last(array) if order == "channels_last" else contiguous(array)
+        return self._prepared[key]
+
+    def params(self, node: Node) -> dict[str, Any]:
+        """The node's params, with what shapes determine as numbers."""
+        return resolve(node.params, self.known)
+
+    def slot(self, value: Value) -> int:
+        """The slot of a value that is known by now."""
+        if value not in self._slots:
+            self._slots[value] = self._new_slot()
+            self.constants[self._slots[value]] = self.known[value]
+        return self._slots[value]
+
+    def is_planned(self, value: Value) -> bool:
+        """Whether the value lies in a buffer of the program."""
+        return self._slots.get(value) in self.places
+
+    # ------------------------------------------------------------------------------- giving places
+
+    def _put(self, value: Value, buffer: int, strides: tuple[int, ...]) -> int:
+        slot = self._slots[value] = self._new_slot()
+        self.places[slot] = Place(buffer, self.types[value], strides)
+        # What nobody reads is written all the same.
+        self.buffers[buffer].end = max(self.buffers[buffer].end, self._last_use.get(value, self.step))
+        return slot
+
+    def new(self, value: Value, order: Order = "channels_last") -> int:
+        """A slot with a buffer of its own."""
+        known = self.types[value]
+        self.buffers.append(Buffer(known.dtype.itemsize * prod(known.shape), self.step, self.step))
+        return self._put(value, len(self.buffers) - 1, strides_of(known, order))
+
+    def in_place(self, value: Value, source: Value, node: Node) -> int:
+        """A slot over ``source``'s bytes where ``node`` is the last to read them, else one like it."""
+        place = self.places[self._slots[source]] if self.is_planned(source) else None
+        if place is None or self.types[value] != place.type:
+            return self.new(value)
+        buffer = self.buffers[place.buffer]
+        if buffer.owned and buffer.end == self.step:
+            return self._put(value, place.buffer, place.strides)
+        slot = self.new(value)
+        self.places[slot] = Place(len(self.buffers) - 1, place.type, place.strides)
+        return slot
+
+    def alias(self, value: Value, source: Value, axes: tuple[int, ...] | None) -> bool:
+        """Let ``value`` be a view of ``source``: transposed by ``axes``, or reshaped where None.
+
+        False where the view would be neither row-major nor channels-last, or not be a view at all.
+        """
+        place, known = self.places[self._slots[source]], self.types[value]
+        if axes is None:
+            if not _same_bytes(place.type.shape, place.strides, strides_of(place.type, "C")):
+                return False
+            self._put(value, place.buffer, strides_of(known, "C"))
+            return True
+        strides = tuple(place.strides[axis] for axis in axes)
+        for order in ORDERS:
+            if _same_bytes(known.shape, strides, strides_of(known, order)):
+                self._put(value, place.buffer, strides)
+                return True
+        return False
+
+    def loose(self, value: Value) -> int:
+        """A slot for an array that an op allocates itself."""
+        slot = self._slots[value] = self._new_slot()
+        last = self._last_use.get(value, self.step)
+        if last != FOREVER:
+            self.frees.setdefault(last, []).append(slot)
+        return slot
+
+    def scratch(self, size: int) -> int:
+        """A slot with ``size`` bytes that only this step needs."""
+        slot = self._new_slot()
+        self.buffers.append(Buffer(size, self.step, self.step))
+        self.places[slot] = Place(len(self.buffers) - 1, ArrayType((size,), BYTE), (1,))
+        return slot
+
+    def lifetimes(self) -> list[Lifetime]:
+        """The buffers of the program's block."""
+        return [Lifetime(b.size, b.begin, b.end) for b in self.buffers if b.owned]

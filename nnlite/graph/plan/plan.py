@@ -1,0 +1,172 @@
+"""Plan: a frozen network as it is now, compiled for inference."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nnlite import memory, threads
+from nnlite.errors import ModelError, ShapeError
+from nnlite.graph.infer import infer_types
+from nnlite.graph.interpret import interpret
+from nnlite.graph.ir import Graph
+from nnlite.graph.passes import (
+    annotate,
+    fold_batch_norm,
+    fold_constants,
+    fold_pad,
+    fuse_epilogue,
+    remove_identity,
+)
+from nnlite.graph.plan.layout import Prepared
+from nnlite.graph.plan.program import Program
+from nnlite.graph.plan.steps import Slots
+from nnlite.kernels import requested_backend
+from nnlite.layout import Array
+from nnlite.ops import ArrayType
+
+if TYPE_CHECKING:
+    from nnlite.graph.module import GraphModule
+
+Pass = Callable[[Graph], Graph]
+
+PASSES: tuple[Pass, ...] = (remove_identity, fold_constants, fold_pad, fold_batch_norm, fuse_epilogue)
+"""What is done to a frozen graph, in this order."""
+
+PROGRAMS = 8
+"""Programs that a plan keeps: those for the shapes that were used last."""
+
+
+def simplify(graph: Graph) -> Graph:
+    """``graph`` after all passes."""
+    for one in PASSES:
+        graph = one(graph)
+    return graph
+
+
+class Plan:
+    """A module's graph with its weights as they are now, compiled when first called.
+
+    Passes and weights are done once, variants and memory once for each set of input shapes; a call then
+    computes and allocates nothing but its results. Calls from several threads do not disturb one another:
+    each has a block of its own.
+    """
+
+    def __init__(self, module: GraphModule) -> None:
+        self._source: Graph | None = module.current_graph()
+        self._graph: Graph | None = None
+        states = (*module.named_parameters(), *module.named_buffers())
+        self._versions = [(name, state, state.version) for name, state in states]
+        self._most = memory.max_tensor_bytes() if module.from_file else None
+        self._prepared: Prepared = {}
+        self._programs: OrderedDict[Any, Program | None] = OrderedDict()
+        self._blocks: list[tuple[Array, dict[Program, Slots]]] = []
+        self._lock = threading.Lock()
+
+    # ----------------------------------------------------------------------------------- compiling
+
+    def graph(self, types: Sequence[ArrayType]) -> Graph:
+        """The graph after all passes; ``types`` of the inputs tell it more where it is made now."""
+        if self._graph is None:
+            assert self._source is not None
+            source = self._source
+            try:
+                inputs = dict(zip(source.inputs, types, strict=True))
+                source = annotate(source, infer_types(source, inputs))
+            except NotImplementedError:  # shapes depend on data: the passes do with what is known
+                pass
+            self._graph, self._source = simplify(source), None
+        return self._graph
+
+    def program(self, types: Sequence[ArrayType]) -> Program | None:
+        """The program for inputs of ``types``; None where shapes depend on data."""
+        key = (tuple(types), requested_backend(), threads.get_num_threads())
+        with self._lock:
+            if key in self._programs:
+                self._programs.move_to_end(key)
+                return self._programs[key]
+            graph = self.graph(types)
+            try:
+                program = Program(
+                    graph, dict(zip(graph.inputs, types, strict=True)), self._prepared, self._most
+                )
+            except NotImplementedError:
+                program = None
+            self._programs[key] = program
+            if len(self._programs) > PROGRAMS:
+                _, old = self._programs.popitem(last=False)
+                for _, bound in self._blocks:
+                    if old is not None:
+                        bound.pop(old, None)
+            return program
+
+    def _check(self, arrays: Sequence[Array]) -> None:
+        for name, leaf, version in self._versions:
+            if leaf.version != version:
+                raise ModelError(f"{name} was changed after the plan was made; compile the module again")
+        inputs = (self._graph or self._source).inputs  # type: ignore[union-attr]
+        if len(arrays) != len(inputs):
+            raise ShapeError(f"the plan has inputs {[v.name for v in inputs]} but {len(arrays)} were given")
+
+    # ------------------------------------------------------------------------------------- running
+
+    def run(self, *arrays: Array) -> list[Array]:
+        """All outputs, in order.
+
+        Raises ModelError when the module's weights have changed since, ShapeError for other shapes than
+        the model takes.
+        """
+        self._check(arrays)
+        types = [ArrayType(array.shape, array.dtype) for array in arrays]
+        program = self.program(types)
+        if program is None:
+            return interpret(self.graph(types), arrays, self._most)
+        block, bound = self._take(program)
+        try:
+            return program.run(bound[program], arrays)
+        finally:
+            self._give(block, bound)
+
+    def __call__(self, *arrays: Array) -> Array:
+        """The first output."""
+        return self.run(*arrays)[0]
+
+    def _take(self, program: Program) -> tuple[Array, dict[Program, Slots]]:
+        """A block that no other call uses, with the slots of ``program`` bound to it."""
+        with self._lock:
+            block, bound = self._blocks.pop() if self._blocks else (None, {})
+        if block is None or block.nbytes < program.block_size:
+            block, bound = memory.workspace(max(program.block_size, 1)), {}
+        if program not in bound:
+            bound[program] = program.bind(block)
+        return block, bound
+
+    def _give(self, block: Array, bound: dict[Program, Slots]) -> None:
+        with self._lock:
+            self._blocks.append((block, bound))
+
+    # ----------------------------------------------------------------------------------- reporting
+
+    def profile(self, *arrays: Array, repeats: int = 5) -> list[dict[str, Any]]:
+        """What every step is, and the least of ``repeats`` measurements of the seconds that it takes.
+
+        Raises ModelError where shapes depend on data and there are no steps.
+        """
+        self.run(*arrays)
+        types = [ArrayType(array.shape, array.dtype) for array in arrays]
+        program = self.program(types)
+        if program is None:
+            raise ModelError("shapes depend on data here, so the graph runs node by node without a plan")
+        block, bound = self._take(program)
+        try:
+            runs = [program.timed(bound[program], arrays) for _ in range(repeats)]
+        finally:
+            self._give(block, bound)
+        return program.rows([min(times) for times in zip(*runs, strict=True)])
+
+
+def compile(module: GraphModule) -> Plan:
+    """A plan of ``module`` with its weights as they are now."""
+    return Plan(module)

@@ -1,0 +1,166 @@
+"""A program: the steps of a graph for inputs of given shapes, and the block of memory that they need."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnlite import memory
+from nnlite.graph.infer import infer, node_macs
+from nnlite.graph.ir import Graph
+from nnlite.graph.plan.arena import Placement, peak, place
+from nnlite.graph.plan.layout import Layout, Place, Prepared
+from nnlite.graph.plan.steps import BUILDERS, Slots, Step, any_op
+from nnlite.layout import Array
+from nnlite.node import Value
+from nnlite.ops import ArrayType
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """Bytes of a program's intermediate arrays and scratch memory."""
+
+    planned: int
+    """Length of the one block that holds them all."""
+    peak: int
+    """What lives at the worst moment: no plan can do with less."""
+    unplanned: int
+    """The sum of them all, if each had memory of its own."""
+    constants: int
+    """Weights and other constants, beside the block."""
+
+
+class Program:
+    """Runs a graph on arrays of fixed shapes, step by step, within one block of memory."""
+
+    def __init__(
+        self, graph: Graph, inputs: Mapping[Value, ArrayType], prepared: Prepared, most: int | None = None
+    ) -> None:
+        """Choose variants and places for ``inputs``.
+
+        ``prepared`` holds what programs of one graph share; ``most`` bytes are allowed for each result.
+        Raises NotImplementedError where a shape depends on data, ShapeError where shapes do not fit or a
+        result is beyond ``most``.
+        """
+        self.types, known = infer(graph, inputs)
+        for node in graph.nodes:
+            memory.check_budget(node.op.name, (self.types[value] for value in node.outputs), most)
+        layout = Layout(graph, self.types, known, prepared)
+        self._inputs = [layout.new(value) for value in graph.inputs]
+        self.steps: list[Step] = []
+        frees: list[tuple[int, ...]] = []
+        for index, node in enumerate(graph.nodes):
+            layout.step = index
+            if all(value in known for value in node.outputs):
+                # Follows from the shapes; what only this read is not needed since the step before.
+                if frees:
+                    frees[-1] += tuple(layout.frees.pop(index, ()))
+                continue
+            builder = BUILDERS.get(node.op.name)
+            step = builder(layout, node) if builder is not None else None
+            self.steps.append(any_op(layout, node) if step is None else step)
+            frees.append(tuple(layout.frees.pop(index, ())))
+        self._frees = frees
+        self._outputs = [layout.slot(value) for value in graph.outputs]
+        self._shared = {slot for slot in self._outputs if slot in layout.constants}
+        self._constants = [layout.constants.get(slot) for slot in range(layout.slot_count)]
+        self._plan_memory(layout, known)
+
+    def _plan_memory(self, layout: Layout, known: Mapping[Value, Array]) -> None:
+        places = layout.places
+        for slot in self._outputs:  # results belong to the caller
+            if slot in places:
+                layout.buffers[places[slot].buffer].owned = False
+        lifetimes = layout.lifetimes()
+        self._placement: Placement = place(lifetimes)
+        owned = iter(self._placement.offsets)
+        offsets = [next(owned) if buffer.owned else -1 for buffer in layout.buffers]
+        self._in_block: dict[int, tuple[Place, int]] = {}
+        self._outside: dict[int, list[tuple[int, Place]]] = {}
+        for slot, at in places.items():
+            if offsets[at.buffer] >= 0:
+                self._in_block[slot] = (at, offsets[at.buffer])
+            else:
+                self._outside.setdefault(at.buffer, []).append((slot, at))
+        self._outside_sizes = {index: layout.buffers[index].size for index in self._outside}
+        self.memory = MemoryReport(
+            planned=self._placement.total,
+            peak=peak(lifetimes),
+            unplanned=sum(lifetime.size for lifetime in lifetimes),
+            constants=sum(array.nbytes for array in known.values()),
+        )
+
+    @property
+    def block_size(self) -> int:
+        """Bytes of the block that :meth:`run` wants."""
+        return self._placement.total
+
+    def bind(self, block: Array) -> Slots:
+        """The slots with the constants and the views into ``block`` that every run over it shares."""
+        slots: Slots = list(self._constants)
+        for slot, (at, offset) in self._in_block.items():
+            slots[slot] = np.ndarray(at.type.shape, at.type.dtype, block, offset, at.strides)
+        return slots
+
+    def run(self, bound: Slots, inputs: Sequence[Array]) -> list[Array]:
+        """The outputs for ``inputs``; ``bound`` belongs to this run until it ends."""
+        slots = self._start(bound, inputs)
+        for step, done in zip(self.steps, self._frees, strict=True):
+            step.run(slots)
+            for slot in done:
+                slots[slot] = None
+        return [slots[slot].copy() if slot in self._shared else slots[slot] for slot in self._outputs]
+
+    def _start(self, bound: Slots, inputs: Sequence[Array]) -> Slots:
+        slots = bound.copy()
+        for index, seen in self._outside.items():
+            block = memory.workspace(max(self._outside_sizes[index], 1))
+            for slot, at in seen:
+                slots[slot] = np.ndarray(at.type.shape, at.type.dtype, block, 0, at.strides)
+        for slot, array in zip(self._inputs, inputs, strict=True):
+            np.copyto(slots[slot], array)
+        return slots
+
+    def timed(self, bound: Slots, inputs: Sequence[Array]) -> list[float]:
+        """Seconds of each step of one run."""
+        slots = self._start(bound, inputs)
+        seconds = []
+        for step, done in zip(self.steps, self._frees, strict=True):
+            begin = time.perf_counter()
+            step.run(slots)
+            seconds.append(time.perf_counter() - begin)
+            for slot in done:
+                slots[slot] = None
+        return seconds
+
+    def rows(self, seconds: Sequence[float] | None = None) -> list[dict[str, Any]]:
+        """A line per step: name, op, variant, shape and bytes of the result, MACs, time if measured."""
+        result = []
+        for index, step in enumerate(self.steps):
+            node, known = step.node, self.types[step.node.outputs[0]]
+            macs = node_macs(node, self.types)
+            row: dict[str, Any] = {
+                "name": node.name,
+                "op": _described(node.op.name, node.params),
+                "variant": step.variant,
+                "shape": list(known.shape),
+                "bytes": known.dtype.itemsize * int(np.prod(known.shape)),
+                "macs": macs,
+            }
+            if seconds is not None:
+                row["seconds"] = seconds[index]
+                row["gflops"] = 2 * macs / seconds[index] / 1e9 if macs and seconds[index] else None
+            result.append(row)
+        return result
+
+
+def _described(op: str, params: Mapping[str, Any]) -> str:
+    """The op with what was fused into it: ``conv2d+relu``."""
+    activation = params.get("activation")
+    if activation is None:
+        return op
+    return f"{op}+{activation}" if isinstance(activation, str) else f"{op}+clamp"

@@ -1,0 +1,351 @@
+"""The steps of a compiled program: what each node does with the arrays in its slots.
+
+A builder prepares everything that shapes and weights decide (geometry, variant, weights in the kernel's
+memory order) and returns a function that only computes. Ops without a builder run as they do anywhere,
+and their results come from the pool instead of the program's block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import inf, prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnlite.geometry import CLAMP, RELU, EltwiseGeometry, Geometry, NormGeometry, pair
+from nnlite.kernels import select
+from nnlite.layout import Array, channels_last, contiguous, rows
+from nnlite.node import Node, Value
+from nnlite.ops import ArrayType, Context
+from nnlite.ops.conv import conv2d_geometry_of
+from nnlite.ops.conv_transpose import conv_transpose2d_geometry_of
+from nnlite.ops.epilogue import Act, activation_fields
+from nnlite.ops.pool import pool2d_geometry_of
+
+if TYPE_CHECKING:
+    from nnlite.graph.plan.layout import Layout
+
+Slots = list[Any]
+"""Arrays by number while a program runs."""
+
+Run = Callable[[Slots], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node of a program."""
+
+    node: Node
+    run: Run
+    variant: str = "numpy"
+    """The kernel variant that serves it."""
+    workspace: int | None = None
+    """Slot of its scratch memory."""
+
+
+def launcher(
+    kernel: str, geometry: Geometry, dtype: Any, layout: Layout
+) -> tuple[Callable[..., None], str, int | None]:
+    """A kernel with its variant chosen now: function(slots, *operands), the variant, the scratch slot."""
+    decision = select(kernel, geometry, dtype)
+    size = decision.variant.workspace(geometry)
+    scratch = layout.scratch(size) if size else None
+    run = decision.variant.run
+
+    def launch(slots: Slots, *operands: Array | None) -> None:
+        run(geometry, *operands, None if scratch is None else slots[scratch])
+
+    return launch, str(decision.variant), scratch
+
+
+def flat(array: Array) -> Array:
+    """A dense array as a run of numbers, whatever the order of its axes."""
+    if array.flags.c_contiguous:
+        return array.reshape(-1)
+    numbers: Array = array.transpose(0, *range(2, array.ndim), 1).reshape(-1)
+    return numbers
+
+
+def finisher(y: ArrayType, residual: int | None, activation: Act) -> Callable[[Slots, Array], None] | None:
+    """y = act(y + residual) in place, or None where there is nothing to do."""
+    if residual is None and activation is None:
+        return None
+    geometry = EltwiseGeometry(prod(y.shape), **activation_fields(activation))
+    run = select("combine", geometry, y.dtype).variant.run
+
+    def finish(slots: Slots, y: Array) -> None:
+        numbers = flat(y)
+        other = None if residual is None else flat(channels_last(slots[residual]))
+        run(geometry, numbers, other, numbers, None)
+
+    return finish
+
+
+# ----------------------------------------------------------------------------- layers with weights
+
+
+def conv2d(layout: Layout, node: Node) -> Step | None:
+    """Convolution with constant weights; residual and activation follow in place."""
+    params = dict(node.params)
+    activation = params.pop("activation", None)
+    x, w, bias, residual = (*node.inputs, None, None)[:4]
+    weight, bias_array = layout.weight(w, "channels_last"), layout.constant(bias)
+    if weight is None or x is None or (bias is not None and bias_array is None):
+        return None
+    geometry = conv2d_geometry_of(layout.types[x].shape, weight.shape, **params)
+    launch, variant, scratch = launcher("conv2d_forward", geometry, weight.dtype, layout)
+    source, other = layout.slot(x), None if residual is None else layout.slot(residual)
+    target = layout.new(node.outputs[0])
+    finish = finisher(layout.types[node.outputs[0]], other, activation)
+
+    def run(slots: Slots) -> None:
+        y = slots[target]
+        launch(slots, channels_last(slots[source]), weight, bias_array, y)
+        if finish is not None:
+            finish(slots, y)
+
+    return Step(node, run, variant, scratch)
+
+
+def conv_transpose2d(layout: Layout, node: Node) -> Step | None:
+    """Transposed convolution with constant weights: the input gradient of a convolution."""
+    x, bias = node.inputs[0], layout.constant(node.inputs[2])
+    weight = layout.weight(node.inputs[1], "channels_last")
+    if weight is None or x is None or (node.inputs[2] is not None and bias is None):
+        return None
+    geometry = conv_transpose2d_geometry_of(layout.types[x].shape, weight.shape, **node.params)
+    launch, variant, scratch = launcher("conv2d_grad_input", geometry, weight.dtype, layout)
+    source, target = layout.slot(x), layout.new(node.outputs[0])
+    per_channel = None if bias is None else bias[:, None, None]
+
+    def run(slots: Slots) -> None:
+        y = slots[target]
+        launch(slots, channels_last(slots[source]), weight, y)
+        if per_channel is not None:
+            y += per_channel
+
+    return Step(node, run, variant, scratch)
+
+
+def linear(layout: Layout, node: Node) -> Step | None:
+    """A linear layer with constant weights, as a 1x1 convolution of pictures of one pixel."""
+    x, bias = node.inputs[0], layout.constant(node.inputs[2])
+    weight = layout.weight(node.inputs[1], "C")
+    if weight is None or x is None or (node.inputs[2] is not None and bias is None):
+        return None
+    shape = layout.types[x].shape
+    by_pixel = weight.reshape(*weight.shape, 1, 1)
+    geometry = conv2d_geometry_of((prod(shape[:-1]), shape[-1], 1, 1), by_pixel.shape, (1, 1), 0, (1, 1), 1)
+    launch, variant, scratch = launcher("conv2d_forward", geometry, weight.dtype, layout)
+    source, target = layout.slot(x), layout.new(node.outputs[0], order="C")
+
+    def run(slots: Slots) -> None:
+        pictures = contiguous(slots[source]).reshape(geometry.x_shape)
+        launch(slots, pictures, by_pixel, bias, slots[target].reshape(geometry.y_shape))
+
+    return Step(node, run, variant, scratch)
+
+
+def batch_norm(layout: Layout, node: Node) -> Step | None:
+    """Batch normalisation that no layer could absorb: one scale and one shift per channel, made now."""
+    constants = [layout.constant(value) for value in node.inputs[1:5]]
+    x = node.inputs[0]
+    if x is None or any(array is None for array in constants):
+        return None
+    weight, bias, mean, variance = (array.astype(np.float64) for array in constants if array is not None)
+    inv_std = 1 / np.sqrt(variance + node.params["epsilon"])
+    known = layout.types[x]
+    scale, shift = (
+        (weight * inv_std).astype(known.dtype),
+        (bias - mean * weight * inv_std).astype(known.dtype),
+    )
+    residual = layout.slot(node.inputs[5]) if len(node.inputs) > 5 and node.inputs[5] is not None else None
+    act = activation_fields(node.params.get("activation"))
+    geometry = NormGeometry(
+        prod(known.shape) // known.shape[1], known.shape[1], node.params["epsilon"], **act
+    )
+    launch, variant, scratch = launcher("batch_norm_inference_forward", geometry, known.dtype, layout)
+    source = layout.slot(x)
+    target = layout.in_place(node.outputs[0], x, node) if residual is None else layout.new(node.outputs[0])
+
+    def run(slots: Slots) -> None:
+        other = None if residual is None else rows(channels_last(slots[residual]))
+        launch(slots, rows(channels_last(slots[source])), scale, shift, other, rows(slots[target]))
+
+    return Step(node, run, variant, scratch)
+
+
+# ---------------------------------------------------------------------------------------- pooling
+
+
+def pool2d(kernel: str, absent: int) -> Callable[[Layout, Node], Step | None]:
+    """Builder of a pooling; ``absent`` outputs are not wanted."""
+
+    def build(layout: Layout, node: Node) -> Step | None:
+        x = node.inputs[0]
+        if x is None:
+            return None
+        known = layout.types[x]
+        params = dict(node.params)
+        if node.op.name == "adaptive_avg_pool2d":
+            size = pair(node.op.name, "output_size", params["output_size"], 1)
+            if known.shape[2] % size[0] or known.shape[3] % size[1]:
+                return None  # windows of unequal sizes
+            window = (known.shape[2] // size[0], known.shape[3] // size[1])
+            params = dict(kernel_size=window, stride=window, padding=0, dilation=1, ceil_mode=False)
+        geometry = pool2d_geometry_of(node.op.name, known.shape, **params)
+        launch, variant, scratch = launcher(kernel, geometry, known.dtype, layout)
+        source, target = layout.slot(x), layout.new(node.outputs[0])
+        rest = (None,) * absent
+
+        def run(slots: Slots) -> None:
+            launch(slots, channels_last(slots[source]), slots[target], *rest)
+
+        return Step(node, run, variant, scratch)
+
+    return build
+
+
+# ------------------------------------------------------------------------------------ elementwise
+
+
+def _bounds(node: Node) -> dict[str, Any] | None:
+    if node.op.name == "relu":
+        return dict(activation=RELU, low=0.0)
+    low, high = (node.params[name] for name in ("minimum", "maximum"))
+    if isinstance(low, Value) or isinstance(high, Value):
+        return None
+    low, high = (-inf if low is None else float(low)), (inf if high is None else float(high))
+    return dict(activation=CLAMP, low=low, high=high)
+
+
+def activation(layout: Layout, node: Node) -> Step | None:
+    """ReLU or a clamp on its own, in place where nobody else reads the operand."""
+    x, fields = node.inputs[0], _bounds(node)
+    if x is None or fields is None or layout.types[x].dtype.kind != "f" or not layout.is_planned(x):
+        return None
+    geometry = EltwiseGeometry(prod(layout.types[x].shape), **fields)
+    launch, variant, _ = launcher("combine", geometry, layout.types[x].dtype, layout)
+    source, target = layout.slot(x), layout.in_place(node.outputs[0], x, node)
+
+    def run(slots: Slots) -> None:
+        launch(slots, flat(slots[source]), None, flat(slots[target]))
+
+    return Step(node, run, variant)
+
+
+UFUNCS: Mapping[str, np.ufunc] = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide,
+    "maximum": np.maximum, "minimum": np.minimum,
+    "neg": np.negative, "abs": np.abs, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "tanh": np.tanh,
+}  # fmt: skip
+
+
+def ufunc(layout: Layout, node: Node) -> Step | None:
+    """Arithmetic that NumPy does in one pass, in place where it can."""
+    function, y = UFUNCS[node.op.name], node.outputs[0]
+    known = layout.types[y]
+    if known.dtype.kind != "f" or any(v is None or layout.types[v].dtype != known.dtype for v in node.inputs):
+        return None
+    alike = [v for v in node.inputs if v is not None and layout.types[v] == known and layout.is_planned(v)]
+    sources = [layout.slot(v) for v in node.inputs if v is not None]
+    # A value read twice by this node must stay until both are read.
+    target = layout.in_place(y, alike[0], node) if alike else layout.new(y)
+
+    def run(slots: Slots) -> None:
+        function(*(slots[source] for source in sources), out=slots[target])
+
+    return Step(node, run, f"numpy.{function.__name__}")
+
+
+def concat(layout: Layout, node: Node) -> Step | None:
+    """Concatenation into a place of its own."""
+    if any(v is None or layout.types[v].dtype != layout.types[node.outputs[0]].dtype for v in node.inputs):
+        return None
+    sources = [layout.slot(v) for v in node.inputs if v is not None]
+    target, axis = layout.new(node.outputs[0]), node.params["axis"]
+
+    def run(slots: Slots) -> None:
+        np.concatenate([slots[source] for source in sources], axis=axis, out=slots[target])
+
+    return Step(node, run, "numpy.concatenate")
+
+
+# --------------------------------------------------------------------------- the same numbers again
+
+
+def view(layout: Layout, node: Node) -> Step | None:
+    """Reshape and its kin: no step at all where the bytes need not move."""
+    x, y = node.inputs[0], node.outputs[0]
+    if x is None or not layout.is_planned(x):
+        return None
+    if layout.alias(y, x, None):
+        return Step(node, _nothing, "no copy")
+    source, target, shape = layout.slot(x), layout.new(y, order="C"), layout.types[x].shape
+
+    def run(slots: Slots) -> None:
+        np.copyto(slots[target].reshape(shape), slots[source])
+
+    return Step(node, run, "numpy.copyto")
+
+
+def transpose(layout: Layout, node: Node) -> Step | None:
+    """Transposition: another view where kernels can read it, else a copy."""
+    x, y = node.inputs[0], node.outputs[0]
+    if x is None or not layout.is_planned(x):
+        return None
+    rank = len(layout.types[x].shape)
+    axes = tuple(range(rank))[::-1] if node.params["axes"] is None else node.params["axes"]
+    axes = tuple(axis % rank for axis in axes)
+    if layout.alias(y, x, axes):
+        return Step(node, _nothing, "no copy")
+    source, target = layout.slot(x), layout.new(y)
+
+    def run(slots: Slots) -> None:
+        np.copyto(slots[target], slots[source].transpose(axes))
+
+    return Step(node, run, "numpy.copyto")
+
+
+def _nothing(slots: Slots) -> None:
+    pass
+
+
+BUILDERS: Mapping[str, Callable[[Layout, Node], Step | None]] = {
+    "conv2d": conv2d,
+    "conv_transpose2d": conv_transpose2d,
+    "linear": linear,
+    "batch_norm": batch_norm,
+    "max_pool2d": pool2d("max_pool2d_forward", 1),
+    "avg_pool2d": pool2d("avg_pool2d_forward", 0),
+    "adaptive_avg_pool2d": pool2d("avg_pool2d_forward", 0),
+    "relu": activation,
+    "clamp": activation,
+    **dict.fromkeys(UFUNCS, ufunc),
+    "concat": concat,
+    **dict.fromkeys(("reshape", "flatten", "squeeze", "unsqueeze"), view),
+    "transpose": transpose,
+}
+
+
+def any_op(layout: Layout, node: Node) -> Step:
+    """A node as it runs anywhere; its results come from the pool."""
+    order = {"channels_last": channels_last, "C": contiguous}.get(node.op.layout)
+    sources = [None if value is None else layout.slot(value) for value in node.inputs]
+    targets = [layout.loose(value) for value in node.outputs]
+    params = layout.params(node)
+    nothing = (False,) * len(sources)
+    op = node.op
+
+    def run(slots: Slots) -> None:
+        operands = [None if source is None else slots[source] for source in sources]
+        if order is not None:
+            operands = [None if array is None else order(array) for array in operands]
+        result = op.forward(Context(params, nothing), *operands, **params)
+        results = result if isinstance(result, tuple) else (result,)
+        for target, array in zip(targets, results, strict=True):
+            slots[target] = np.asarray(array)
+
+    return Step(node, run)
