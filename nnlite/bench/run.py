@@ -279,12 +279,11 @@ def _inference(
 
 
 def _own_inference(graph: Any, x: Array, backend: str) -> Callable[[], object]:
-    module = GraphModule(fold_batch_norm(graph))
-    module.freeze().eval()
+    plan = GraphModule(graph).freeze().eval().compile()
 
     def call() -> object:
         with kernels.use_backend(backend):
-            return module.run([x])
+            return plan(x)
 
     return call
 

@@ -160,13 +160,23 @@ def predict(
 
 @nnlite.command()
 @click.argument("model", metavar="MODEL")
+@click.option("--plan", is_flag=True, help="The compiled steps instead: kernels, times, memory.")
+@click.option("--batch", type=click.IntRange(1), help="Pictures that the plan is made for.  [default: 1]")
 @SIZE
 @JSON
-def inspect(as_json: bool, model: str, size: int | None) -> None:
+def inspect(as_json: bool, model: str, plan: bool, batch: int | None, size: int | None) -> None:
     """What MODEL holds: operators, parameters, arithmetic, cut points, and what is not supported."""
-    from nnlite.cli.console import inspect_table
+    from nnlite.cli.console import inspect_table, plan_table
     from nnlite.onnx.inspect import inspect as run
+    from nnlite.onnx.inspect import inspect_plan
 
+    if plan:
+        compiled = inspect_plan(model, size=size, batch=batch)
+        if as_json:
+            _print_json(compiled)
+        else:
+            click.echo(plan_table(compiled))
+        return
     report = run(model, size=size)
     if as_json:
         _print_json(report)

@@ -138,6 +138,30 @@ def inspect_table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def plan_table(report: dict[str, Any]) -> str:
+    """The steps of a compiled model."""
+    rows = [["step", "op", "kernel", "result", "KB", "ms", "GFLOP/s"]]
+    for step in report["steps"]:
+        shape = "x".join(map(str, step["shape"]))
+        rate = "" if step["gflops"] is None else f"{step['gflops']:.0f}"
+        kilobytes, milliseconds = f"{step['bytes'] / 1024:.0f}", f"{1e3 * step['seconds']:.3f}"
+        rows.append([step["name"], step["op"], step["variant"], shape, kilobytes, milliseconds, rate])
+    memory, total = report["memory"], sum(step["seconds"] for step in report["steps"])
+    head = f"{report['nodes']} nodes, {len(report['steps'])} steps for inputs {report['at']}"
+    megabytes = {key: f"{value / 2**20:.1f} MB" for key, value in memory.items()}
+    return "\n".join(
+        [
+            f"{report['file']}: {head}",
+            "", table(rows, right=(4, 5, 6)), "",
+            f"{1e3 * total:.1f} ms, the least of several runs for each step",
+            f"memory {megabytes['planned']} in one block, {megabytes['unplanned']} without planning, "
+            f"{megabytes['peak']} at the worst moment; weights {megabytes['constants']}",
+            f"largest difference from the unfused network {report['largest_relative_difference']:.1e} of "
+            "the largest output",
+        ]
+    )  # fmt: skip
+
+
 def backends_table(report: dict[str, Any]) -> str:
     """Backends in order of preference."""
     rows = [["backend", "available", ""]]

@@ -123,12 +123,17 @@ def select(kernel: str, geometry: Geometry, dtype: Any = np.float32) -> Decision
     return _decide(kernel, geometry, np.dtype(dtype), requested_backend())
 
 
+def record(*decisions: Decision) -> None:
+    """Tell ``explain``, where it listens, what serves the calls that follow."""
+    if (listener := _recorder.get()) is not None:
+        listener.extend(decisions)
+
+
 def launch(kernel: str, geometry: Geometry, *operands: Array | None) -> None:
     """Select a variant and run it on ``operands``, inputs first, then outputs."""
     dtype = next(a.dtype for a in operands if a is not None and a.dtype.kind == "f")
     decision = select(kernel, geometry, dtype)
-    if (decisions := _recorder.get()) is not None:
-        decisions.append(decision)
+    record(decision)
     size = decision.variant.workspace(geometry)
     decision.variant.run(geometry, *operands, memory.workspace(size) if size else None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from nnlite.errors import NnliteError
 from nnlite.graph import GraphModule, infer_types, node_macs
 from nnlite.graph.ir import Types
 from nnlite.nn import Parameter
-from nnlite.onnx.reader import MALFORMED, declared_sizes, read
+from nnlite.onnx.reader import MALFORMED, declared_sizes, load, read
 from nnlite.ops import ArrayType
 
 DEFAULT_SIDE = 224
@@ -55,6 +56,38 @@ def inspect(path: str | Path, size: int | None = None) -> dict[str, Any]:
         report["buffers"] = sum(b.size for b in module.buffers())
         _add_costs(report, module, size or DEFAULT_SIDE)
     return report
+
+
+def inspect_plan(path: str | Path, size: int | None = None, batch: int | None = None) -> dict[str, Any]:
+    """The compiled plan of a model: every step with variant, time and rate, memory, and how exact it is.
+
+    Open sizes are ``batch`` (1) and ``size`` (224) pixels; pictures are random. Raises ModelError where the
+    model cannot be read, or has no plan because shapes depend on data.
+    """
+    module = load(path).freeze().eval()
+    rng = np.random.default_rng(0)
+    inputs = []
+    for value, sizes in zip(module.graph.inputs, module.input_sizes or (), strict=True):
+        shape = concrete_sizes(sizes, size or DEFAULT_SIDE)
+        if batch is not None and sizes and sizes[0] is None:
+            shape = (batch, *shape[1:])
+        dtype = value.type.dtype if value.type else np.dtype(np.float32)
+        inputs.append(rng.standard_normal(shape).astype(dtype))
+    plan = module.compile()
+    steps = plan.profile(*inputs)
+    differences = [
+        float(np.abs(a - b).max(initial=0)) / max(float(np.abs(a).max(initial=0)), 1e-30)
+        for a, b in zip(module.run(inputs), plan.run(*inputs), strict=True)
+        if a.dtype.kind == "f"
+    ]
+    return {
+        "file": str(path),
+        "at": [list(array.shape) for array in inputs],
+        "nodes": len(module.graph.nodes),
+        "steps": steps,
+        "memory": asdict(plan.memory(*inputs)),
+        "largest_relative_difference": max(differences, default=0.0),
+    }
 
 
 def _entry(entry: onnx.ValueInfoProto) -> dict[str, Any]:

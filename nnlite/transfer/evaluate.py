@@ -12,9 +12,10 @@ import numpy as np
 from nnlite import metrics
 from nnlite.data import ImageFolder, Loader, Preprocessing, decode
 from nnlite.errors import DataError, ModelError
+from nnlite.graph import Plan
 from nnlite.layout import Array
 from nnlite.onnx import load
-from nnlite.transfer.inference import Frozen, Progress, run_over, silent, softmax
+from nnlite.transfer.inference import Progress, run_over, silent, softmax
 from nnlite.transfer.metadata import choose_preprocessing, classes_of
 
 RESHAPING = {"reshape", "flatten", "squeeze", "identity", "dropout"}
@@ -26,7 +27,7 @@ class Classifier:
     """A model ready to classify pictures: compiled, with its preprocessing and the names of its classes."""
 
     path: str
-    run: Frozen
+    run: Plan
     preprocessing: Preprocessing
     preprocessing_reason: str
     classes: tuple[str, ...] | None
@@ -51,7 +52,7 @@ class Classifier:
             last = last.inputs[0].node
         ends_in_softmax = last is not None and last.op.name == "softmax"
         return cls(
-            str(path), Frozen(module), chosen.preprocessing, chosen.reason,
+            str(path), module.compile(), chosen.preprocessing, chosen.reason,
             None if names is None else tuple(names), ends_in_softmax,
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ import numpy as np
 from nnlite import metrics, onnx, random
 from nnlite.data import ImageFolder, Loader
 from nnlite.errors import ModelError, TrainingError
-from nnlite.graph import GraphModule
+from nnlite.graph import GraphModule, Plan
 from nnlite.layout import Array
 from nnlite.node import Value
 from nnlite.optim import AdamW
@@ -21,7 +21,7 @@ from nnlite.transfer import baselines
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.evaluate import Classifier
 from nnlite.transfer.head import Head, replace_head
-from nnlite.transfer.inference import Frozen, Progress, run_over, silent, softmax
+from nnlite.transfer.inference import Progress, run_over, silent, softmax
 from nnlite.transfer.metadata import Chosen, choose_preprocessing, to_metadata
 from nnlite.transfer.run_folder import RunFolder, check_writable
 from nnlite.transfer.stages import choose_cut, freeze_below, types_for
@@ -157,7 +157,7 @@ def _train_head(job: _Job) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     Returns features and labels of the unaugmented training and held-out pictures.
     """
     config, head = job.config, job.head
-    backbone = Frozen(job.module.part(job.module.graph.inputs, [head.features]))
+    backbone = job.module.part(job.module.graph.inputs, [head.features]).compile()
     plain, held_out = job.loader(job.folder.train, False), job.loader(job.folder.validation, False)
     train = run_over(backbone, plain, 0, "features", job.progress)
     held = run_over(backbone, held_out, 0, "features (held out)", job.progress)
@@ -188,7 +188,7 @@ def _train_head(job: _Job) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     )  # fmt: skip
     phase = Phase(
         "head", layer, optimizer, config.head_epochs, steps, batches,
-        lambda: _loss_and_accuracy(Frozen(layer)(held_features), held_labels), config.label_smoothing,
+        lambda: _loss_and_accuracy(layer.compile()(held_features), held_labels), config.label_smoothing,
     )  # fmt: skip
     job.say(f"training the head on frozen features {list(train[0].shape[1:])}, {config.head_epochs} epochs")
     _guarded(job, lambda: phase.run(job.record))
@@ -201,7 +201,7 @@ def _train_stages(job: _Job) -> None:
     trained, total = freeze_below(module, cut)
     say_cut = "everything" if cut.node is None else f"what follows {cut.name!r}"
     job.say(f"training {say_cut}: {trained:,} of {total:,} parameters, {config.epochs} epochs")
-    prefix = None if cut.node is None else Frozen(module.part(module.graph.inputs, [cut]))
+    prefix = None if cut.node is None else module.part(module.graph.inputs, [cut]).compile()
     suffix = module.part([cut], module.graph.outputs)
     loader = job.loader(job.folder.train, True, shuffle=True, batch=config.batch_size)
     held_features, held_labels = _held_out_at(job, prefix)
@@ -214,7 +214,7 @@ def _train_stages(job: _Job) -> None:
             yield batch.images if prefix is None else prefix(batch.images), batch.labels
 
     def validate() -> tuple[float, float]:
-        run = Frozen(suffix)
+        run = suffix.compile()
         logits = [
             run(held_features[i : i + EVALUATION_BATCH]) for i in range(0, len(held_labels), EVALUATION_BATCH)
         ]
@@ -229,7 +229,7 @@ def _train_stages(job: _Job) -> None:
     job.note_skipped(loader)
 
 
-def _held_out_at(job: _Job, prefix: Frozen | None) -> tuple[Array, Array]:
+def _held_out_at(job: _Job, prefix: Plan | None) -> tuple[Array, Array]:
     """Held-out pictures as they enter the unfrozen part; the frozen part needs to see them only once."""
     loader = job.loader(job.folder.validation, False)
     run = (lambda images: images) if prefix is None else prefix

@@ -1,4 +1,4 @@
-"""Running frozen parts and whole classifiers over pictures, folded, without recording anything."""
+"""Running plans over pictures."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from nnlite import autograd
 from nnlite.data import Batch, Loader
-from nnlite.graph import GraphModule, fold_batch_norm
 from nnlite.layout import Array
-from nnlite.tensors import Tensor
 
 Progress = Callable[[Iterable[Batch], str, int], Iterable[Batch]]
 """(batches, what is done, how many) -> the same batches, shown as they pass."""
@@ -19,20 +16,6 @@ Progress = Callable[[Iterable[Batch], str, int], Iterable[Batch]]
 def silent(batches: Iterable[Batch], what: str, count: int) -> Iterable[Batch]:
     """Progress that shows nothing."""
     return batches
-
-
-class Frozen:
-    """A module as it is now, compiled for inference: batch normalisation folded, nothing recorded."""
-
-    def __init__(self, module: GraphModule) -> None:
-        self._module = GraphModule(fold_batch_norm(module.current_graph()))
-        self._module.freeze().eval()
-
-    def __call__(self, images: Array) -> Array:
-        """The output for a batch."""
-        with autograd.no_grad():
-            output: Tensor = self._module(Tensor(images))
-        return output.numpy()
 
 
 def run_over(

@@ -147,6 +147,18 @@ def test_inspect(run, mobilenet_path):
     assert last["macs_before"] + last["macs_after"] == report["macs"]
 
 
+def test_inspect_shows_the_compiled_plan(run, mobilenet_path):
+    status, out, _ = run("inspect", mobilenet_path, "--plan", "--size", "64", "--batch", "2")
+    assert status == 0
+    assert "152 nodes, 55 steps for inputs [[2, 3, 64, 64]]" in out
+    assert "conv2d+clamp" in out and "in one block" in out and "of the largest output" in out
+    status, out, _ = run("inspect", mobilenet_path, "--plan", "--size", "64", "--json")
+    report = json.loads(out)
+    assert status == 0 and len(report["steps"]) == 55
+    assert 0 < report["largest_relative_difference"] < 1e-5
+    assert report["memory"]["peak"] <= report["memory"]["planned"] < report["memory"]["unplanned"]
+
+
 def test_inspect_lists_what_is_unsupported_and_succeeds(run, onnx_model, tmp_path):
     path = tmp_path / "odd.onnx"
     onnx.save(onnx_model([("Unique", ["x"], ["a"]), ("Det", ["a"], ["y"])], {"x": [2, 2]}, ["y"]), path)

@@ -21,7 +21,7 @@ from nnlite.graph.passes import (
     remove_identity,
 )
 from nnlite.graph.plan.layout import Prepared
-from nnlite.graph.plan.program import Program
+from nnlite.graph.plan.program import MemoryReport, Program
 from nnlite.graph.plan.steps import Slots
 from nnlite.kernels import requested_backend
 from nnlite.layout import Array
@@ -149,16 +149,26 @@ class Plan:
 
     # ----------------------------------------------------------------------------------- reporting
 
+    def _known_program(self, arrays: Sequence[Array]) -> Program:
+        self._check(arrays)
+        program = self.program([ArrayType(array.shape, array.dtype) for array in arrays])
+        if program is None:
+            raise ModelError("shapes depend on data here: the graph runs node by node, without a plan")
+        return program
+
+    def memory(self, *arrays: Array) -> MemoryReport:
+        """Bytes of the program for inputs like ``arrays``, with planning and without.
+
+        Raises ModelError where shapes depend on data.
+        """
+        return self._known_program(arrays).memory
+
     def profile(self, *arrays: Array, repeats: int = 5) -> list[dict[str, Any]]:
         """What every step is, and the least of ``repeats`` measurements of the seconds that it takes.
 
-        Raises ModelError where shapes depend on data and there are no steps.
+        Raises ModelError where shapes depend on data.
         """
-        self.run(*arrays)
-        types = [ArrayType(array.shape, array.dtype) for array in arrays]
-        program = self.program(types)
-        if program is None:
-            raise ModelError("shapes depend on data here, so the graph runs node by node without a plan")
+        program = self._known_program(arrays)
         block, bound = self._take(program)
         try:
             runs = [program.timed(bound[program], arrays) for _ in range(repeats)]

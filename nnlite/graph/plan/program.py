@@ -15,6 +15,7 @@ from nnlite.graph.ir import Graph
 from nnlite.graph.plan.arena import Placement, peak, place
 from nnlite.graph.plan.layout import Layout, Place, Prepared
 from nnlite.graph.plan.steps import BUILDERS, Slots, Step, any_op
+from nnlite.kernels import Decision, record
 from nnlite.layout import Array
 from nnlite.node import Value
 from nnlite.ops import ArrayType
@@ -65,6 +66,7 @@ class Program:
             self.steps.append(any_op(layout, node) if step is None else step)
             frees.append(tuple(layout.frees.pop(index, ())))
         self._frees = frees
+        self._decisions = [step.how for step in self.steps if isinstance(step.how, Decision)]
         self._outputs = [layout.slot(value) for value in graph.outputs]
         self._shared = {slot for slot in self._outputs if slot in layout.constants}
         self._constants = [layout.constants.get(slot) for slot in range(layout.slot_count)]
@@ -108,6 +110,7 @@ class Program:
 
     def run(self, bound: Slots, inputs: Sequence[Array]) -> list[Array]:
         """The outputs for ``inputs``; ``bound`` belongs to this run until it ends."""
+        record(*self._decisions)
         slots = self._start(bound, inputs)
         for step, done in zip(self.steps, self._frees, strict=True):
             step.run(slots)

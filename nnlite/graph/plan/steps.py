@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnlite.geometry import CLAMP, RELU, EltwiseGeometry, Geometry, NormGeometry, pair
-from nnlite.kernels import select
+from nnlite.kernels import Decision, select
 from nnlite.layout import Array, channels_last, contiguous, rows
 from nnlite.node import Node, Value
 from nnlite.ops import ArrayType, Context
@@ -39,16 +39,19 @@ class Step:
 
     node: Node
     run: Run
-    variant: str = "numpy"
-    """The kernel variant that serves it."""
-    workspace: int | None = None
-    """Slot of its scratch memory."""
+    how: Decision | str = "numpy"
+    """Which kernel variant serves it and why, or what else does."""
+
+    @property
+    def variant(self) -> str:
+        """The kernel variant that serves it, or what else does."""
+        return self.how if isinstance(self.how, str) else str(self.how.variant)
 
 
 def launcher(
     kernel: str, geometry: Geometry, dtype: Any, layout: Layout
-) -> tuple[Callable[..., None], str, int | None]:
-    """A kernel with its variant chosen now: function(slots, *operands), the variant, the scratch slot."""
+) -> tuple[Callable[..., None], Decision]:
+    """A kernel with its variant chosen now: function(slots, *operands), and the choice."""
     decision = select(kernel, geometry, dtype)
     size = decision.variant.workspace(geometry)
     scratch = layout.scratch(size) if size else None
@@ -57,7 +60,7 @@ def launcher(
     def launch(slots: Slots, *operands: Array | None) -> None:
         run(geometry, *operands, None if scratch is None else slots[scratch])
 
-    return launch, str(decision.variant), scratch
+    return launch, decision
 
 
 def flat(array: Array) -> Array:
@@ -95,7 +98,7 @@ def conv2d(layout: Layout, node: Node) -> Step | None:
     if weight is None or x is None or (bias is not None and bias_array is None):
         return None
     geometry = conv2d_geometry_of(layout.types[x].shape, weight.shape, **params)
-    launch, variant, scratch = launcher("conv2d_forward", geometry, weight.dtype, layout)
+    launch, decision = launcher("conv2d_forward", geometry, weight.dtype, layout)
     source, other = layout.slot(x), None if residual is None else layout.slot(residual)
     target = layout.new(node.outputs[0])
     finish = finisher(layout.types[node.outputs[0]], other, activation)
@@ -106,7 +109,7 @@ def conv2d(layout: Layout, node: Node) -> Step | None:
         if finish is not None:
             finish(slots, y)
 
-    return Step(node, run, variant, scratch)
+    return Step(node, run, decision)
 
 
 def conv_transpose2d(layout: Layout, node: Node) -> Step | None:
@@ -116,7 +119,7 @@ def conv_transpose2d(layout: Layout, node: Node) -> Step | None:
     if weight is None or x is None or (node.inputs[2] is not None and bias is None):
         return None
     geometry = conv_transpose2d_geometry_of(layout.types[x].shape, weight.shape, **node.params)
-    launch, variant, scratch = launcher("conv2d_grad_input", geometry, weight.dtype, layout)
+    launch, decision = launcher("conv2d_grad_input", geometry, weight.dtype, layout)
     source, target = layout.slot(x), layout.new(node.outputs[0])
     per_channel = None if bias is None else bias[:, None, None]
 
@@ -126,7 +129,7 @@ def conv_transpose2d(layout: Layout, node: Node) -> Step | None:
         if per_channel is not None:
             y += per_channel
 
-    return Step(node, run, variant, scratch)
+    return Step(node, run, decision)
 
 
 def linear(layout: Layout, node: Node) -> Step | None:
@@ -138,14 +141,14 @@ def linear(layout: Layout, node: Node) -> Step | None:
     shape = layout.types[x].shape
     by_pixel = weight.reshape(*weight.shape, 1, 1)
     geometry = conv2d_geometry_of((prod(shape[:-1]), shape[-1], 1, 1), by_pixel.shape, (1, 1), 0, (1, 1), 1)
-    launch, variant, scratch = launcher("conv2d_forward", geometry, weight.dtype, layout)
+    launch, decision = launcher("conv2d_forward", geometry, weight.dtype, layout)
     source, target = layout.slot(x), layout.new(node.outputs[0], order="C")
 
     def run(slots: Slots) -> None:
         pictures = contiguous(slots[source]).reshape(geometry.x_shape)
         launch(slots, pictures, by_pixel, bias, slots[target].reshape(geometry.y_shape))
 
-    return Step(node, run, variant, scratch)
+    return Step(node, run, decision)
 
 
 def batch_norm(layout: Layout, node: Node) -> Step | None:
@@ -166,7 +169,7 @@ def batch_norm(layout: Layout, node: Node) -> Step | None:
     geometry = NormGeometry(
         prod(known.shape) // known.shape[1], known.shape[1], node.params["epsilon"], **act
     )
-    launch, variant, scratch = launcher("batch_norm_inference_forward", geometry, known.dtype, layout)
+    launch, decision = launcher("batch_norm_inference_forward", geometry, known.dtype, layout)
     source = layout.slot(x)
     target = layout.in_place(node.outputs[0], x, node) if residual is None else layout.new(node.outputs[0])
 
@@ -174,7 +177,7 @@ def batch_norm(layout: Layout, node: Node) -> Step | None:
         other = None if residual is None else rows(channels_last(slots[residual]))
         launch(slots, rows(channels_last(slots[source])), scale, shift, other, rows(slots[target]))
 
-    return Step(node, run, variant, scratch)
+    return Step(node, run, decision)
 
 
 # ---------------------------------------------------------------------------------------- pooling
@@ -196,14 +199,14 @@ def pool2d(kernel: str, absent: int) -> Callable[[Layout, Node], Step | None]:
             window = (known.shape[2] // size[0], known.shape[3] // size[1])
             params = dict(kernel_size=window, stride=window, padding=0, dilation=1, ceil_mode=False)
         geometry = pool2d_geometry_of(node.op.name, known.shape, **params)
-        launch, variant, scratch = launcher(kernel, geometry, known.dtype, layout)
+        launch, decision = launcher(kernel, geometry, known.dtype, layout)
         source, target = layout.slot(x), layout.new(node.outputs[0])
         rest = (None,) * absent
 
         def run(slots: Slots) -> None:
             launch(slots, channels_last(slots[source]), slots[target], *rest)
 
-        return Step(node, run, variant, scratch)
+        return Step(node, run, decision)
 
     return build
 
@@ -227,13 +230,13 @@ def activation(layout: Layout, node: Node) -> Step | None:
     if x is None or fields is None or layout.types[x].dtype.kind != "f" or not layout.is_planned(x):
         return None
     geometry = EltwiseGeometry(prod(layout.types[x].shape), **fields)
-    launch, variant, _ = launcher("combine", geometry, layout.types[x].dtype, layout)
+    launch, decision = launcher("combine", geometry, layout.types[x].dtype, layout)
     source, target = layout.slot(x), layout.in_place(node.outputs[0], x, node)
 
     def run(slots: Slots) -> None:
         launch(slots, flat(slots[source]), None, flat(slots[target]))
 
-    return Step(node, run, variant)
+    return Step(node, run, decision)
 
 
 UFUNCS: Mapping[str, np.ufunc] = {

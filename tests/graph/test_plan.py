@@ -1,0 +1,273 @@
+"""Compiled plans compute what the graph computes, in one block of memory, for any batch and any thread."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+import nnlite as nl
+import nnlite.onnx as nx
+from nnlite import functional as F
+from nnlite import memory, nn
+from nnlite.errors import ModelError, ShapeError
+from nnlite.graph import GraphModule, trace
+from nnlite.graph.plan.arena import ALIGNMENT, Lifetime, peak, place
+from nnlite.ops import ArrayType
+from nnlite.tensors import Tensor
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def traced(module, *shapes):
+    graph, leaves = trace(module.eval(), [Tensor(normal(*shape)) for shape in shapes])
+    return GraphModule(graph, leaves=leaves).freeze().eval()
+
+
+def steps(plan, *arrays):
+    return plan.program([ArrayType(a.shape, a.dtype) for a in arrays]).steps
+
+
+def assert_same(module, plan, *arrays, tolerance=2e-6):
+    expected, actual = module.run(list(arrays)), plan.run(*arrays)
+    for one, other in zip(expected, actual, strict=True):
+        assert one.shape == other.shape and one.dtype == other.dtype
+        scale = max(1e-6, float(np.abs(one).max(initial=0)))
+        np.testing.assert_allclose(other, one, rtol=0, atol=tolerance * scale)
+
+
+# ------------------------------------------------------------------------------------------ arena
+
+
+def test_arrays_that_live_at_the_same_time_do_not_overlap():
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        begins = rng.integers(0, 20, 30)
+        lifetimes = [
+            Lifetime(int(size), int(begin), int(begin + length))
+            for size, begin, length in zip(
+                rng.integers(0, 2000, 30), begins, rng.integers(0, 6, 30), strict=True
+            )
+        ]
+        placement = place(lifetimes)
+        assert (
+            peak(lifetimes) <= placement.total <= sum(-(-x.size // ALIGNMENT) * ALIGNMENT for x in lifetimes)
+        )
+        for i, (a, at) in enumerate(zip(lifetimes, placement.offsets, strict=True)):
+            assert at % ALIGNMENT == 0 and at + a.size <= placement.total
+            for b, other in zip(lifetimes[:i], placement.offsets, strict=False):
+                if a.begin <= b.end and b.begin <= a.end and a.size and b.size:
+                    assert at + a.size <= other or other + b.size <= at
+
+
+def test_a_chain_needs_two_of_its_arrays():
+    chain = [Lifetime(640, i, i + 1) for i in range(10)]
+    assert place(chain).total == peak(chain) == 2 * 640
+
+
+# ----------------------------------------------------------------------------------- what it computes
+
+
+class Everything(nn.Module):
+    """Residuals, branches that are read twice, views, poolings, ops that have no step of their own."""
+
+    def __init__(self):
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.left, self.right = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.up = nn.ConvTranspose2d(16, 4, 2, stride=2)
+        self.late = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 5)
+        for norm in (self.norm, self.late):
+            norm.running_mean.assign(normal(norm.running_mean.shape[0]))
+
+    def forward(self, x):
+        y = F.relu(self.norm(self.stem(x)))
+        z = F.relu(self.left(y) + y)
+        z = F.clamp(self.right(z), -1, 1) * F.sigmoid(z)  # z is read twice
+        z = nl.functional.cat([z, y], 1)
+        z = F.max_pool2d(z, 2) + F.avg_pool2d(z, 2)
+        z = self.late(F.hardswish(self.up(z)))
+        channels_last = z.permute(0, 2, 3, 1) * 2.0
+        pooled = F.adaptive_avg_pool2d(channels_last.permute(0, 3, 1, 2), 1)
+        return self.head(F.relu(pooled.flatten(1))), F.softmax(pooled.reshape(-1, 4), 1)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_everything_at_several_sizes(backend):
+    module = traced(Everything(), (2, 3, 16, 16))
+    plan = module.compile()
+    with nl.use_backend(backend):
+        for shape in [(2, 3, 16, 16), (1, 3, 16, 16), (5, 3, 16, 16), (2, 3, 16, 16)]:
+            x = normal(*shape)
+            assert_same(module, plan, x)
+            assert_same(module, plan, np.asfortranarray(x))
+
+
+def test_fused_and_folded_steps():
+    module = traced(Everything(), (2, 3, 16, 16))
+    plan = module.compile()
+    names = [row["op"] for row in plan.profile(normal(2, 3, 16, 16), repeats=1)]
+    assert names[:3] == ["conv2d+relu", "conv2d+relu", "conv2d+clamp"]
+    assert "dropout" not in names and names.count("batch_norm") == 1
+
+
+@pytest.mark.parametrize("sizes", [(224, 224), (65, 97)])
+def test_mobilenet(mobilenet_path, sizes):
+    module = nx.load(mobilenet_path).freeze().eval()
+    plan = module.compile()
+    for batch in (1, 3):
+        assert_same(module, plan, normal(batch, 3, *sizes), tolerance=1e-5)
+    report = plan.memory(normal(1, 3, *sizes))
+    assert report.peak <= report.planned < report.unplanned / 3
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["centerface", "common_det", "dcgan_face64", "efficientnet_lite0", "efficientnet_lite0_padgraph",
+     "mtcnn_onet", "mtcnn_pnet", "mtcnn_rnet", "ppocr_angle_cls", "selfie_segmenter"],
+)  # fmt: skip
+def test_real_models(assets, file):
+    module = nx.load(assets / "models" / f"{file}.onnx").freeze().eval()
+    shapes = [
+        tuple(size or (1, 3, 64, 64)[axis] for axis, size in enumerate(sizes)) for sizes in module.input_sizes
+    ]
+    assert_same(module, module.compile(), *(normal(*shape) for shape in shapes), tolerance=1e-5)
+
+
+def test_explaining_a_plan_names_its_variants(mobilenet_path):
+    plan = nx.load(mobilenet_path).freeze().eval().compile()
+    text = str(nl.explain(plan, normal(1, 3, 64, 64)))
+    assert text.count("conv2d_forward[") == 53
+    assert "native:depthwise" in text or "native (" in text or "not native" in text
+
+
+def test_shapes_that_depend_on_data_run_without_a_program(onnx_model):
+    nodes = [("Relu", ["x"], ["r"], {}), ("NonZero", ["r"], ["n"], {}), ("Cast", ["n"], ["y"], {"to": 1})]
+    module = nx.load(onnx_model(nodes, {"x": [6]}, ["y"]))
+    plan = module.compile()
+    x = np.float32([1, -2, 0, 3, 4, -5])
+    np.testing.assert_array_equal(plan(x), [[0, 3, 4]])
+    with pytest.raises(ModelError, match="depend on data"):
+        plan.profile(x)
+
+
+def test_an_input_and_a_constant_may_be_outputs(onnx_model):
+    nodes = [("Relu", ["x"], ["y"], {}), ("Identity", ["c"], ["z"], {}), ("Identity", ["x"], ["w"], {})]
+    module = nx.load(onnx_model(nodes, {"x": [3]}, ["y", "z", "w"], {"c": np.float32([1, 2])}))
+    x = np.float32([-1, 0, 2])
+    plan = module.compile()
+    for _ in range(2):
+        y, z, w = plan.run(x)
+        np.testing.assert_array_equal(y, [0, 0, 2])
+        np.testing.assert_array_equal(z, [1, 2])
+        np.testing.assert_array_equal(w, x)
+        z[...] = w[...] = 9  # what a caller does with its results changes nothing here
+    np.testing.assert_array_equal(x, [-1, 0, 2])
+
+
+# ------------------------------------------------------------------------------------------- memory
+
+
+def test_nothing_overwrites_what_is_read_later():
+    class Late(nn.Module):
+        def forward(self, x):
+            a = F.relu(x)
+            b = a.flatten(1)  # the same bytes as a
+            c = F.clamp(a, 0, 1)  # must not be in place: b is read below
+            return c.flatten(1) + b, x * 2.0
+
+    module = traced(Late(), (2, 3, 1, 1))
+    assert_same(module, module.compile(), normal(2, 3, 1, 1), tolerance=0)
+
+
+def test_a_call_allocates_nothing_but_its_results(mobilenet_path):
+    plan = nx.load(mobilenet_path).freeze().eval().compile()
+    x = normal(2, 3, 96, 96)
+    y = plan(x)
+    memory.reset_peak()
+    before = memory.stats().current
+    again = plan(x)
+    assert memory.stats().peak - before <= again.nbytes + 2 * 4096
+    np.testing.assert_array_equal(again, y)
+
+
+def test_results_of_earlier_calls_stay():
+    module = traced(Everything(), (2, 3, 16, 16))
+    plan = module.compile()
+    first = plan.run(normal(2, 3, 16, 16))
+    kept = [array.copy() for array in first]
+    plan.run(normal(2, 3, 16, 16))
+    for one, other in zip(first, kept, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_budget_for_models_from_files(onnx_model, monkeypatch):
+    nodes = [("Concat", ["x", "x"], ["y"], {"axis": 0})]
+    path = onnx_model(nodes, {"x": ["N", 1000]}, ["y"])
+    monkeypatch.setenv("NNLITE_MAX_TENSOR_BYTES", "100000")
+    plan = nx.load(path).compile()
+    assert plan(normal(10, 1000)).shape == (20, 1000)
+    with pytest.raises(ShapeError, match=r"concat.*\[40, 1000\].*budget of 100000 bytes"):
+        plan(normal(20, 1000))
+
+
+# -------------------------------------------------------------------------------------------- calls
+
+
+def test_threads_do_not_disturb_one_another(mobilenet_path):
+    plan = nx.load(mobilenet_path).freeze().eval().compile()
+    inputs = [normal(1, 3, 64, 64) for _ in range(4)]
+    expected = [plan(x) for x in inputs]
+    wrong = []
+
+    def work(index):
+        for _ in range(5):
+            if not np.array_equal(plan(inputs[index]), expected[index]):
+                wrong.append(index)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_a_plan_of_other_weights_is_refused():
+    module = traced(Everything(), (2, 3, 16, 16))
+    plan = module.compile()
+    plan(normal(2, 3, 16, 16))
+    name, parameter = next(iter(module.named_parameters()))
+    parameter.assign(parameter.numpy() * 2)
+    with pytest.raises(ModelError, match=f"{name} was changed after the plan was made; compile"):
+        plan(normal(2, 3, 16, 16))
+    assert_same(module, module.compile(), normal(2, 3, 16, 16))
+
+
+def test_wrong_inputs():
+    plan = traced(Everything(), (2, 3, 16, 16)).compile()
+    with pytest.raises(ShapeError, match="inputs \\['input'\\] but 2 were given"):
+        plan(normal(1, 3, 16, 16), normal(1))
+    with pytest.raises(ShapeError, match="x has 4 channels"):
+        plan(normal(1, 4, 16, 16))
+    assert plan(normal(1, 3, 16, 16)).shape == (1, 5)  # and goes on
+
+
+def test_the_bits_do_not_depend_on_the_number_of_threads():
+    plan = traced(Everything(), (2, 3, 16, 16)).compile()
+    x, before = normal(2, 3, 16, 16), nl.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3, 5):
+            nl.set_num_threads(count)
+            results.append(plan(x))
+    finally:
+        nl.set_num_threads(before)
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
