@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nnlite.graph.branch import branch_node
+from nnlite.graph import branch, loop, sequences
+from nnlite.graph.control import control_node
 from nnlite.graph.infer import infer_types, node_macs
 from nnlite.graph.ir import Graph, make_node, operands
 from nnlite.graph.module import GraphModule
@@ -17,14 +18,17 @@ __all__ = [
     "Node",
     "Plan",
     "Value",
-    "branch_node",
+    "branch",
     "compile",
+    "control_node",
     "fold_batch_norm",
     "fuse_epilogue",
     "infer_types",
+    "loop",
     "make_node",
     "node_macs",
     "operands",
+    "sequences",
     "split_epilogue",
     "trace",
 ]

@@ -1,4 +1,4 @@
-"""Control flow: a node that runs one of two graphs. It belongs to the graph's runner, not to the ops."""
+"""A node that runs one of two graphs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from nnlite.errors import DTypeError, ShapeError
+from nnlite.graph.control import Runner, control
 from nnlite.graph.infer import infer_types
-from nnlite.graph.ir import Graph, make_node
+from nnlite.graph.ir import Graph
 from nnlite.layout import Array
 from nnlite.node import Node, Value
-from nnlite.ops import ArrayType, Context, ErrorSample, Op, Sample
+from nnlite.ops import ArrayType, Context
 
 
 def _rule(
@@ -28,7 +29,8 @@ def _rule(
 
 
 def _run(ctx: Context, condition: Array, *captured: Array, then_branch: Graph, else_branch: Graph) -> Any:
-    graph = chosen(condition, then_branch, else_branch)
+    """On arrays alone, for sizes that are computed while types are inferred."""
+    graph = then_branch if truth("branch", condition) else else_branch
     values = dict(zip(graph.inputs, captured, strict=True))
     for node in graph.nodes:
         operands = [None if value is None else values[value] for value in node.inputs]
@@ -38,37 +40,21 @@ def _run(ctx: Context, condition: Array, *captured: Array, then_branch: Graph, e
     return tuple(values[value] for value in graph.outputs)
 
 
-def chosen(condition: Array, then_branch: Graph, else_branch: Graph) -> Graph:
-    """The graph that ``condition`` picks; ShapeError unless it is one value."""
+def truth(what: str, condition: Array) -> bool:
+    """The one truth value in ``condition``; ShapeError unless it is one."""
     if condition.size != 1:
         raise ShapeError(
-            f"branch: the condition has shape {list(condition.shape)} but must be one truth value"
+            f"{what}: the condition has shape {list(condition.shape)} but must be one truth value"
         )
-    return then_branch if bool(condition.reshape(-1)[0]) else else_branch
+    return bool(condition.reshape(-1)[0])
 
 
-BRANCH = Op(
-    name="branch",
-    formula="the outputs of then_branch where the condition is true, else those of else_branch",
-    gradient="that of the graph that ran; GraphModule records its nodes one by one",
-    source="ONNX If-19",
-    shape=_rule,
-    forward=_run,
-    backward=None,
-    samples=lambda: [Sample()],
-    errors=lambda: [ErrorSample(ShapeError, "must be one truth value")],
-    writes=None,
-)
-
-
-def branch_node(
-    condition: Value | None,
-    captured: Sequence[Value],
-    then_branch: Graph,
-    else_branch: Graph,
-    outputs: Sequence[Value],
-    name: str,
-) -> Node:
-    """A node that runs one of two graphs, both with the inputs ``captured``."""
-    graphs = {"then_branch": then_branch, "else_branch": else_branch}
-    return make_node(BRANCH, (condition, *captured), graphs, outputs, name)
+@control(
+    "branch", "the outputs of then_branch where the condition is true, else those of else_branch",
+    "ONNX If-19", _rule, _run,
+)  # fmt: skip
+def branch(node: Node, operands: Sequence[Any], runner: Runner) -> Sequence[Any]:
+    """Both graphs have the inputs ``captured``, which follow the condition."""
+    condition, *captured = operands
+    chosen = "then_branch" if truth("branch", condition.numpy()) else "else_branch"
+    return runner.body(node.params[chosen], captured)

@@ -11,10 +11,11 @@ import numpy as np
 from nnlite import autograd
 from nnlite import functional as F
 from nnlite.errors import DTypeError, ModelError, NnliteError, ShapeError
-from nnlite.graph.branch import BRANCH, chosen
+from nnlite.graph.control import CONTROL, Runner, max_iterations
 from nnlite.graph.ir import Graph
 from nnlite.graph.passes.fuse_epilogue import fuse_epilogue
 from nnlite.graph.plan import Plan
+from nnlite.graph.sequences import SEQUENCE, TensorSequence
 from nnlite.graph.trainable import parameter_leaves
 from nnlite.layout import Array
 from nnlite.memory import max_tensor_bytes
@@ -38,6 +39,23 @@ def _as_param(node: Node, name: str, tensor: Tensor) -> Any:
     if tensor.size > MAX_PARAM:
         raise ShapeError(f"{node.op.name}: {name} has {tensor.size} numbers, more than {MAX_PARAM}")
     return tensor.numpy().tolist()
+
+
+def _held(value: Value | None, given: Any) -> Any:
+    """What a caller gives for an input, as the graph holds it."""
+    if (
+        value is None
+        or value.type != SEQUENCE
+        or (given is not None and not isinstance(given, (list, tuple)))
+    ):
+        return Tensor(np.asarray(given))
+    return None if given is None else TensorSequence([Tensor(np.asarray(array)) for array in given])
+
+
+def _handed_out(item: Any) -> Any:
+    if isinstance(item, TensorSequence):
+        return [tensor.numpy() for tensor in item.tensors]
+    return None if item is None else item.numpy()
 
 
 class GraphModule(Module):
@@ -92,25 +110,24 @@ class GraphModule(Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """The output, or a tuple of all outputs, of the inputs in the graph's order."""
-        values: dict[Value, Tensor] = {}
+        values: dict[Value, Any] = {}
         with autograd.byte_budget(max_tensor_bytes() if self.from_file else None):
             for _ in self._steps(inputs, values):
                 pass
         outputs = tuple(values[value] for value in self.graph.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _steps(
-        self, inputs: Sequence[Tensor], values: dict[Value, Tensor]
-    ) -> Iterator[tuple[Node, Sequence[Tensor]]]:
+    def _steps(self, inputs: Sequence[Any], values: dict[Value, Any]) -> Iterator[tuple[Node, Sequence[Any]]]:
         """Run node by node; ``values`` holds what is still needed, in the end the outputs."""
         if len(inputs) != len(self.graph.inputs):
             raise ShapeError(f"the model has inputs {list(self.inputs)} but {len(inputs)} were given")
         values.update(self._leaves)
         values.update(zip(self.graph.inputs, inputs, strict=True))
         trainable = self.trainable_nodes() if self.training else set()
+        left = [max_iterations()]
         for node, dying in zip(self.graph.nodes, self._last_uses, strict=True):
             try:
-                results = self._run_node(node, values, node in trainable)
+                results = self._run_node(node, values, node in trainable, left)
             except MALFORMED as error:
                 if isinstance(error, NnliteError) or not self.from_file:
                     raise
@@ -127,14 +144,21 @@ class GraphModule(Module):
                 return name
         with autograd.no_grad():
             for node, results in self._steps(inputs, {}):
-                if any(t.dtype.kind == "f" and not np.isfinite(t.numpy()).all() for t in results):
+                tensors = [t for t in results if isinstance(t, Tensor) and t.dtype.kind == "f"]
+                if not all(np.isfinite(t.numpy()).all() for t in tensors):
                     return node.name
         return None
 
-    def _run_node(self, node: Node, values: Mapping[Value, Tensor], training: bool) -> Sequence[Tensor]:
-        if node.op is BRANCH:
-            return self._run_branch(node, values, training)
+    def _run_node(
+        self, node: Node, values: Mapping[Value, Any], training: bool, left: list[int]
+    ) -> Sequence[Any]:
+        """Results of one node; ``left`` counts down the iterations of loops."""
         operands = [None if value is None else values[value] for value in node.inputs]
+        if node.op.name in CONTROL:
+            runner = Runner(lambda inner, known: self._run_node(inner, known, training, left), left)
+            return CONTROL[node.op.name](node, operands, runner)
+        if node.op.name == "identity" and not isinstance(operands[0], Tensor):
+            return operands  # a sequence, or nothing
         params = {
             name: _as_param(node, name, values[param]) if isinstance(param, Value) else param
             for name, param in node.params.items()
@@ -150,17 +174,10 @@ class GraphModule(Module):
                 return (F.batch_norm(x, mean, variance, weight, bias, True, *options),)
         return apply_many(node.op, *operands, **params)
 
-    def _run_branch(self, node: Node, values: Mapping[Value, Tensor], training: bool) -> Sequence[Tensor]:
-        """The nodes of the graph that the condition picks, recorded one by one like any others."""
-        condition, *captured = (values[value] for value in node.inputs if value is not None)
-        graph = chosen(condition.numpy(), **node.params)
-        inner = dict(zip(graph.inputs, captured, strict=True))
-        for step in graph.nodes:
-            inner.update(zip(step.outputs, self._run_node(step, inner, training), strict=True))
-        return [inner[value] for value in graph.outputs]
-
-    def run(self, inputs: Sequence[Array] | Mapping[str, Array]) -> list[Array]:
+    def run(self, inputs: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
         """Plain inference on arrays, in order or by name; the outputs as arrays.
+
+        A sequence of tensors is a list of arrays, an optional value that is absent None.
 
         Raises ModelError for missing or unknown names, ShapeError and DTypeError for arrays that
         differ from what the model declares.
@@ -169,7 +186,8 @@ class GraphModule(Module):
             if set(inputs) != set(self.inputs):
                 raise ModelError(f"the model has inputs {list(self.inputs)} but {sorted(inputs)} were given")
             inputs = [inputs[name] for name in self.inputs]
-        tensors = [Tensor(np.asarray(array)) for array in inputs]
+        tensors = [_held(v, a) for v, a in zip(self.graph.inputs, inputs, strict=False)]
+        tensors += [_held(None, a) for a in inputs[len(tensors) :]]
         self._check_inputs(tensors)
         training, self.training = self.training, False
         try:
@@ -178,11 +196,11 @@ class GraphModule(Module):
                 result = self.forward(*tensors)
         finally:
             self.training = training
-        return [t.numpy() for t in (result if isinstance(result, tuple) else (result,))]
+        return [_handed_out(item) for item in (result if isinstance(result, tuple) else (result,))]
 
-    def _check_inputs(self, tensors: Sequence[Tensor]) -> None:
+    def _check_inputs(self, tensors: Sequence[Any]) -> None:
         for value, tensor in zip(self.graph.inputs, tensors, strict=False):
-            if value.type is not None and tensor.dtype != value.type.dtype:
+            if value.type not in (None, SEQUENCE) and tensor.dtype != value.type.dtype:
                 raise DTypeError(
                     f"input {value.name} is {tensor.dtype} but the model wants {value.type.dtype}"
                 )

@@ -36,17 +36,24 @@ class NnliteRep(BackendRep):
         Raises the errors of :meth:`nnlite.graph.GraphModule.run`.
         """
         if isinstance(inputs, Mapping):
-            arrays: Any = {name: widened(np.asarray(array)) for name, array in inputs.items()}
+            arrays: Any = {name: _widened(item) for name, item in inputs.items()}
         elif isinstance(inputs, np.ndarray):
             arrays = [widened(inputs)]
         else:
-            arrays = [widened(np.asarray(array)) for array in inputs]
+            arrays = [_widened(item) for item in inputs]
         results = self.module.run(arrays)
         typed = (
             array if dtype is None else array.astype(dtype, copy=False)
             for array, dtype in zip(results, self._types, strict=True)
         )  # fmt: skip
         return namedtupledict("Outputs", list(self.module.outputs))(*typed)
+
+
+def _widened(item: Any) -> Any:
+    """An array or, for sequences and absent values, a list of arrays or None."""
+    if isinstance(item, (list, tuple)):
+        return [_widened(part) for part in item]
+    return None if item is None else widened(np.asarray(item))
 
 
 def _declared_type(entry: onnx.ValueInfoProto) -> np.dtype[Any] | None:

@@ -18,6 +18,7 @@ from onnx import TensorProto
 from nnlite.errors import ModelError, NnliteError
 from nnlite.graph import make_node
 from nnlite.graph.module import Sizes
+from nnlite.graph.sequences import SEQUENCE
 from nnlite.layout import Array
 from nnlite.node import Node, Value
 from nnlite.onnx import control
@@ -98,12 +99,18 @@ class Reading:
         """The graph's constants and inputs."""
         graph = self.source.model.graph
         self.read_constants(graph)
-        inputs, sizes = [], []
+        inputs: list[Value] = []
+        sizes: list[Sizes] = []
         for entry in graph.input:
             # Before IR version 4 initializers are listed as inputs too.
             if self.scope.values.get(entry.name) in self.arrays:
                 continue
             value = self.define(entry.name, None)
+            if entry.type.HasField("sequence_type") or entry.type.HasField("optional_type"):
+                value.type = SEQUENCE
+                inputs.append(value)
+                sizes.append(())
+                continue
             kind = entry.type.tensor_type.elem_type
             value.type = ArrayType((), self._input_dtype(entry))
             self.kinds[value] = kind
@@ -315,8 +322,10 @@ class Reading:
 
     # ------------------------------------------------------------------ functions and branches
 
-    def read_branch(self, graph: onnx.GraphProto, prefix: str) -> tuple[list[Node], list[Value]]:
-        """The nodes and outputs of a graph within a node."""
+    def read_graph(
+        self, graph: onnx.GraphProto, prefix: str, given: Sequence[Value | None]
+    ) -> tuple[list[Value], list[Node], list[Value]]:
+        """Inputs, nodes and outputs of a graph within a node."""
         outer = self.scope
         scope = Scope(outer.version, outer, prefix, outer.attributes, outer.in_function)
         nodes, self.nodes = self.nodes, []
@@ -324,15 +333,29 @@ class Reading:
         try:
             with self.within(scope):
                 self.read_constants(graph)
+                formals = self._formals(graph, given)
                 self.read_nodes(graph.node)
                 outputs = [self.value(entry.name) for entry in graph.output]
         finally:
             inner, self.nodes = self.nodes, nodes
         if len(self.problems) > problems:
-            raise ModelError("a branch holds nodes that are not supported")
+            raise ModelError("the graph within it holds nodes that are not supported")
         if any(value is None for value in outputs):
-            raise ModelError("malformed: an output of a branch has no name")
-        return inner, [value for value in outputs if value is not None]
+            raise ModelError("malformed: an output of the graph within it has no name")
+        return formals, inner, [value for value in outputs if value is not None]
+
+    def _formals(self, graph: onnx.GraphProto, given: Sequence[Value | None]) -> list[Value]:
+        """The inputs of a graph within a node."""
+        formals = []
+        for i, entry in enumerate(graph.input):
+            formal = self.define(entry.name, None)
+            operand = given[i] if i < len(given) else None
+            if kind := entry.type.tensor_type.elem_type:
+                self.kinds[formal] = kind
+            elif operand is not None:
+                self.copy_kind(operand, formal)
+            formals.append(formal)
+        return formals
 
     def _call(
         self,

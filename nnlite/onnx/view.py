@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,9 +147,18 @@ class NodeView:
         self._looked_at.add(name)
         return self._attributes[name].g
 
-    def read_branch(self, graph: onnx.GraphProto) -> tuple[list[Node], list[Value]]:
-        """The nodes of a graph within this node, which sees all names that are known here."""
-        return self._reading.read_branch(graph, f"{self.name}/")
+    def look_at(self, name: str) -> None:
+        """Say that the attribute, of whatever kind, is understood."""
+        self._looked_at.add(name)
+
+    def read_graph(
+        self, graph: onnx.GraphProto, given: Sequence[Value | None] = ()
+    ) -> tuple[list[Value], list[Node], list[Value]]:
+        """Inputs, nodes and outputs of a graph within this node, which sees all names that are known here.
+
+        Inputs of which the file does not say the element type have those of ``given``.
+        """
+        return self._reading.read_graph(graph, f"{self.name}/", given)
 
     def leaf(self, array: Array) -> Value:
         """A constant."""

@@ -28,6 +28,7 @@ UPDATE = bool(os.environ.get("NNLITE_UPDATE_OFFICIAL"))
 DIFFERS = {
     "test_attention_4d_causal_fp16_cpu": "half precision is computed in single precision",
     "test_attention_4d_causal_fp16_expanded_cpu": "as above",
+    "test_loop16_seq_none_cpu": "ONNX's runner cannot compare numbers in a sequence; test_control does",
     "test_maxunpool_export_with_output_shape_cpu": "indices count through the output that is asked for, as "
     "in ONNX Runtime and PyTorch; ONNX's test counts through a smaller one",
     "test_resize_downsample_scales_cubic_align_corners_cpu": "the length of the result is a whole number, as "
@@ -97,7 +98,7 @@ def test_official(name):
         assert name in refusals, NEW[name]
         if version == onnx.__version__:
             assert NEW[name] == refusals[name]
-    except AssertionError:
+    except (AssertionError, TypeError):
         if name not in DIFFERS:
             raise
     else:
