@@ -9,53 +9,26 @@ from typing import Any
 import numpy as np
 
 from nnlite import autograd
-from nnlite import functional as F
 from nnlite.errors import DTypeError, ModelError, NnliteError, ShapeError
-from nnlite.graph.control import CONTROL, Runner, max_iterations
+from nnlite.graph.control import max_iterations
 from nnlite.graph.ir import Graph
 from nnlite.graph.passes.fuse_epilogue import fuse_epilogue
 from nnlite.graph.plan import Plan
-from nnlite.graph.sequences import SEQUENCE, TensorSequence
+from nnlite.graph.sequences import SEQUENCE, handed_out, held
+from nnlite.graph.step import run_node
 from nnlite.graph.trainable import parameter_leaves
 from nnlite.layout import Array
 from nnlite.memory import max_tensor_bytes
 from nnlite.nn import Buffer, Module, Parameter
 from nnlite.nn.parameter import State
 from nnlite.node import Node, Value
-from nnlite.tensors import Tensor, apply_many
+from nnlite.tensors import Tensor
 
 Sizes = tuple[int | None, ...]
 """Sizes of an input's axes; None where any will do."""
 
-MAX_PARAM = 1 << 16
-"""More numbers than any list of sizes, axes or bounds has."""
-
 MALFORMED = (TypeError, ValueError, LookupError, ArithmeticError)
 """What NumPy and Python raise where a file's numbers make no sense."""
-
-
-def _as_param(node: Node, name: str, tensor: Tensor) -> Any:
-    """What a graph computed, as Python numbers."""
-    if tensor.size > MAX_PARAM:
-        raise ShapeError(f"{node.op.name}: {name} has {tensor.size} numbers, more than {MAX_PARAM}")
-    return tensor.numpy().tolist()
-
-
-def _held(value: Value | None, given: Any) -> Any:
-    """What a caller gives for an input, as the graph holds it."""
-    if (
-        value is None
-        or value.type != SEQUENCE
-        or (given is not None and not isinstance(given, (list, tuple)))
-    ):
-        return Tensor(np.asarray(given))
-    return None if given is None else TensorSequence([Tensor(np.asarray(array)) for array in given])
-
-
-def _handed_out(item: Any) -> Any:
-    if isinstance(item, TensorSequence):
-        return [tensor.numpy() for tensor in item.tensors]
-    return None if item is None else item.numpy()
 
 
 class GraphModule(Module):
@@ -127,7 +100,7 @@ class GraphModule(Module):
         left = [max_iterations()]
         for node, dying in zip(self.graph.nodes, self._last_uses, strict=True):
             try:
-                results = self._run_node(node, values, node in trainable, left)
+                results = run_node(node, values, left, node in trainable)
             except MALFORMED as error:
                 if isinstance(error, NnliteError) or not self.from_file:
                     raise
@@ -149,31 +122,6 @@ class GraphModule(Module):
                     return node.name
         return None
 
-    def _run_node(
-        self, node: Node, values: Mapping[Value, Any], training: bool, left: list[int]
-    ) -> Sequence[Any]:
-        """Results of one node; ``left`` counts down the iterations of loops."""
-        operands = [None if value is None else values[value] for value in node.inputs]
-        if node.op.name in CONTROL:
-            runner = Runner(lambda inner, known: self._run_node(inner, known, training, left), left)
-            return CONTROL[node.op.name](node, operands, runner)
-        if node.op.name == "identity" and not isinstance(operands[0], Tensor):
-            return operands  # a sequence, or nothing
-        params = {
-            name: _as_param(node, name, values[param]) if isinstance(param, Value) else param
-            for name, param in node.params.items()
-        }
-        if training and node.op.name == "dropout":
-            assert operands[0] is not None
-            return (F.dropout(operands[0], params["p"], training=True),)
-        if training and node.op.name == "batch_norm":
-            x, weight, bias, mean, variance, *residual = operands
-            if any(t is not None and t.requires_grad for t in (weight, bias)):
-                assert x is not None
-                options = params["momentum"], params["epsilon"], params.get("activation"), *residual
-                return (F.batch_norm(x, mean, variance, weight, bias, True, *options),)
-        return apply_many(node.op, *operands, **params)
-
     def run(self, inputs: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
         """Plain inference on arrays, in order or by name; the outputs as arrays.
 
@@ -186,8 +134,8 @@ class GraphModule(Module):
             if set(inputs) != set(self.inputs):
                 raise ModelError(f"the model has inputs {list(self.inputs)} but {sorted(inputs)} were given")
             inputs = [inputs[name] for name in self.inputs]
-        tensors = [_held(v, a) for v, a in zip(self.graph.inputs, inputs, strict=False)]
-        tensors += [_held(None, a) for a in inputs[len(tensors) :]]
+        tensors = [held(v, a) for v, a in zip(self.graph.inputs, inputs, strict=False)]
+        tensors += [held(None, a) for a in inputs[len(tensors) :]]
         self._check_inputs(tensors)
         training, self.training = self.training, False
         try:
@@ -196,7 +144,7 @@ class GraphModule(Module):
                 result = self.forward(*tensors)
         finally:
             self.training = training
-        return [_handed_out(item) for item in (result if isinstance(result, tuple) else (result,))]
+        return [handed_out(item) for item in (result if isinstance(result, tuple) else (result,))]
 
     def _check_inputs(self, tensors: Sequence[Any]) -> None:
         for value, tensor in zip(self.graph.inputs, tensors, strict=False):

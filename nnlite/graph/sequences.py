@@ -11,7 +11,7 @@ from nnlite import functional as F
 from nnlite.errors import DTypeError, ModelError, OperandError, ShapeError
 from nnlite.graph.control import Runner, control, max_iterations
 from nnlite.memory import max_tensor_bytes
-from nnlite.node import Node
+from nnlite.node import Node, Value
 from nnlite.ops import ArrayType
 from nnlite.tensors import Tensor
 
@@ -59,6 +59,20 @@ class TensorSequence:
         result = self._copy()
         result.nbytes -= result.tensors.pop(index).numpy().nbytes
         return result
+
+
+def held(value: Value | None, given: Any) -> Any:
+    """What a caller gives for an input: an array, or for SEQUENCE a list of arrays or None."""
+    if value is None or value.type != SEQUENCE or isinstance(given, np.ndarray):
+        return Tensor(np.asarray(given))
+    return None if given is None else TensorSequence([Tensor(np.asarray(array)) for array in given])
+
+
+def handed_out(item: Any) -> Any:
+    """What a caller gets: an array, a list of arrays, or None."""
+    if isinstance(item, TensorSequence):
+        return [tensor.numpy() for tensor in item.tensors]
+    return None if item is None else item.numpy()
 
 
 def _place(index: Tensor | None, size: int, default: int) -> int:

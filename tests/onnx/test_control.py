@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import nnlite
 from nnlite import onnx as nx
 from nnlite.errors import ModelError, NnliteError
 from nnlite.onnx import backend
@@ -457,3 +458,15 @@ def test_passes_leave_control_flow_alone(run_ort, normal):
     x = normal(1, 2, 3, 3)
     agree(proto, [x], run_ort)
     np.testing.assert_allclose(nx.load(proto).fused().run([x])[0], nx.load(proto).run([x])[0], rtol=1e-6)
+
+
+def test_plans_run_control_flow_too(normal):
+    """No program can be made of what depends on data: it is run node by node."""
+    proto, feeds = loop_model()
+    plan = nnlite.graph.compile(nx.load(proto))
+    for a, e in zip(plan.run(*feeds.values()), nx.load(proto).run(feeds), strict=True):
+        same(a, e)
+    proto = collecting()
+    x = normal(3)
+    (y,) = nnlite.graph.compile(nx.load(proto)).run(np.array(4), x)
+    same(y, nx.load(proto).run([np.array(4), x])[0])

@@ -1,0 +1,52 @@
+"""One node of a graph, run on tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nnlite import functional as F
+from nnlite.errors import ShapeError
+from nnlite.graph.control import CONTROL, Runner
+from nnlite.node import Node, Value
+from nnlite.tensors import Tensor, apply_many
+
+MAX_PARAM = 1 << 16
+"""More numbers than any list of sizes, axes or bounds has."""
+
+
+def run_node(
+    node: Node, values: Mapping[Value, Any], left: list[int], training: bool = False
+) -> Sequence[Any]:
+    """The results of ``node``, given what it reads: tensors, sequences of them, or None for what is absent.
+
+    ``left`` counts down the iterations of all loops. With ``training`` dropout drops, and batch
+    normalisation that has something to learn measures.
+    """
+    operands = [None if value is None else values[value] for value in node.inputs]
+    if node.op.name in CONTROL:
+        runner = Runner(lambda inner, known: run_node(inner, known, left, training), left)
+        return CONTROL[node.op.name](node, operands, runner)
+    if node.op.name == "identity" and not isinstance(operands[0], Tensor):
+        return operands  # a sequence, or nothing
+    params = {
+        name: _as_param(node, name, values[param]) if isinstance(param, Value) else param
+        for name, param in node.params.items()
+    }
+    if training and node.op.name == "dropout":
+        assert operands[0] is not None
+        return (F.dropout(operands[0], params["p"], training=True),)
+    if training and node.op.name == "batch_norm":
+        x, weight, bias, mean, variance, *residual = operands
+        if any(t is not None and t.requires_grad for t in (weight, bias)):
+            assert x is not None
+            options = params["momentum"], params["epsilon"], params.get("activation"), *residual
+            return (F.batch_norm(x, mean, variance, weight, bias, True, *options),)
+    return apply_many(node.op, *operands, **params)
+
+
+def _as_param(node: Node, name: str, tensor: Tensor) -> Any:
+    """What a graph computed, as Python numbers."""
+    if tensor.size > MAX_PARAM:
+        raise ShapeError(f"{node.op.name}: {name} has {tensor.size} numbers, more than {MAX_PARAM}")
+    return tensor.numpy().tolist()
