@@ -56,19 +56,19 @@ def index_select(x: Tensor, dim: int, index: Tensor | Array) -> Tensor:
     return apply(OPS["gather"], x, _as_indices(index), axis=dim)
 
 
-def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True) -> Sorted:
-    """The k largest (or smallest) elements along ``dim`` in order, and their places."""
+def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
+    """The k largest (or smallest) elements along ``dim``, and their places; always in order."""
     indices = apply(OPS["topk_indices"], x, k=k, axis=dim, largest=largest)
     return Sorted(gather(x, dim, indices), indices)
 
 
-def sort(x: Tensor, dim: int = -1, descending: bool = False) -> Sorted:
-    """All elements along ``dim`` in order, ties as they stood, and their places."""
+def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Sorted:
+    """All elements along ``dim`` in order, ties always as they stood, and their places."""
     return topk(x, x.shape[dim], dim, descending)
 
 
-def argsort(x: Tensor, dim: int = -1, descending: bool = False) -> Tensor:
-    """The places of all elements along ``dim`` in order."""
+def argsort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+    """The places of all elements along ``dim`` in order, ties always as they stood."""
     return apply(OPS["topk_indices"], x, k=x.shape[dim], axis=dim, largest=descending)
 
 
@@ -108,12 +108,32 @@ def one_hot(indices: Tensor | Array, num_classes: int = -1) -> Tensor:
     return apply(OPS["one_hot"], labels, depth=classes, axis=-1, on=1, off=0, dtype="int64")
 
 
-def embedding(indices: Tensor | Array, weight: Tensor, padding_idx: int | None = None) -> Tensor:
-    """The rows of weight [num, dim] that the integers name; that of ``padding_idx`` gets no gradient."""
+def embedding(
+    indices: Tensor | Array,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+) -> Tensor:
+    """The rows of weight [num, dim] that the integers name; that of ``padding_idx`` gets no gradient.
+
+    With ``max_norm`` the rows named whose ‖row‖ₚ, p = ``norm_type``, is larger are first shrunk to it, in
+    ``weight`` itself.
+    """
     rows = _as_indices(indices)
+    if max_norm is not None:
+        _limit_rows(weight, np.unique(rows.numpy()), max_norm, norm_type)
     y = apply(OPS["gather"], weight, rows, axis=0)
     if padding_idx is None or not weight.requires_grad:
         return y
     fixed = apply(OPS["gather"], weight.detach(), rows, axis=0)
     learned = ne(rows, padding_idx % weight.shape[0]).reshape(*rows.shape, 1)
     return where(learned, y, fixed)
+
+
+def _limit_rows(weight: Tensor, rows: Array, max_norm: float, norm_type: float) -> None:
+    chosen = weight.numpy()[rows]
+    norms = np.linalg.norm(chosen, norm_type, axis=1, keepdims=True)
+    if (norms > max_norm).any():
+        factors = np.where(norms > max_norm, max_norm / (norms + 1e-7), 1)
+        weight.writable()[rows] = chosen * factors.astype(chosen.dtype)

@@ -7,7 +7,8 @@ import numpy as np
 from nnlite.errors import OperandError, ShapeError
 from nnlite.functional.activation import log_softmax, logsigmoid, relu
 from nnlite.functional.arithmetic import abs, clamp, exp, le, log, lt, maximum, sqrt, where
-from nnlite.functional.norm import normalize
+from nnlite.functional.indexing import gather, one_hot
+from nnlite.functional.norm import normalize, p_norm
 from nnlite.layout import Array
 from nnlite.ops import OPS
 from nnlite.ops.loss import REDUCTIONS
@@ -153,18 +154,61 @@ def hinge_embedding_loss(
     return _reduced("hinge_embedding_loss", losses, reduction)
 
 
+def multi_margin_loss(
+    x: Tensor,
+    target: Tensor | Array,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """The hinge loss of several classes: Σ weight_t · max(0, margin - x_t + x_j)ᵖ / C over j ≠ t.
+
+    x [N,C] are scores, ``target`` [N] the labels t, ``weight`` [C], p 1 or 2.
+    Source: Crammer and Singer 2001; torch.nn.functional.multi_margin_loss.
+    """
+    labels = _as_tensor(target)
+    if x.ndim != 2 or labels.shape != x.shape[:1] or labels.dtype.kind not in "iu":
+        raise ShapeError(
+            f"multi_margin_loss: x {list(x.shape)} must be [N,C] and target {list(labels.shape)} N integers"
+        )
+    if p not in (1, 2):
+        raise OperandError(f"multi_margin_loss: p={p} must be 1 or 2")
+    column = labels.reshape(-1, 1)
+    short = relu(x - gather(x, 1, column) + margin)
+    terms = short if p == 1 else short * short
+    if weight is not None:
+        terms = terms * Tensor(weight.numpy()[labels.numpy()][:, None])
+    others = 1 - one_hot(labels, x.shape[1]).astype(x.dtype)
+    return _reduced("multi_margin_loss", (terms * others).sum(1) / x.shape[1], reduction)
+
+
 # ----------------------------------------------------------------------------------- regression
 
 
-def mse_loss(x: Tensor, target: Tensor | Array, reduction: str = "mean") -> Tensor:
-    """(x - target)²."""
+def _weighted(op: str, losses: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    """``losses`` times ``weight``, whose mean divides by the sum of the weights."""
+    if weight is None:
+        return _reduced(op, losses, reduction)
+    wanted = _same_shape(op, losses, weight)
+    if reduction == "mean":
+        return (losses * wanted).sum() / wanted.sum()
+    return _reduced(op, losses * wanted, reduction)
+
+
+def mse_loss(
+    x: Tensor, target: Tensor | Array, reduction: str = "mean", weight: Tensor | None = None
+) -> Tensor:
+    """weight · (x - target)²; the mean divides by the sum of the weights."""
     error = x - _same_shape("mse_loss", x, target)
-    return _reduced("mse_loss", error * error, reduction)
+    return _weighted("mse_loss", error * error, weight, reduction)
 
 
-def l1_loss(x: Tensor, target: Tensor | Array, reduction: str = "mean") -> Tensor:
-    """|x - target|."""
-    return _reduced("l1_loss", abs(x - _same_shape("l1_loss", x, target)), reduction)
+def l1_loss(
+    x: Tensor, target: Tensor | Array, reduction: str = "mean", weight: Tensor | None = None
+) -> Tensor:
+    """weight · |x - target|; the mean divides by the sum of the weights."""
+    return _weighted("l1_loss", abs(x - _same_shape("l1_loss", x, target)), weight, reduction)
 
 
 def smooth_l1_loss(x: Tensor, target: Tensor | Array, reduction: str = "mean", beta: float = 1.0) -> Tensor:
@@ -178,12 +222,23 @@ def smooth_l1_loss(x: Tensor, target: Tensor | Array, reduction: str = "mean", b
     return _reduced("smooth_l1_loss", losses, reduction)
 
 
-def huber_loss(x: Tensor, target: Tensor | Array, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """(x - target)² / 2 where |x - target| ≤ delta, else delta · (|x - target| - delta / 2)."""
+def huber_loss(
+    x: Tensor,
+    target: Tensor | Array,
+    reduction: str = "mean",
+    delta: float = 1.0,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """(x - target)² / 2 where |x - target| ≤ delta, else delta · (|x - target| - delta / 2).
+
+    Times ``weight``; unlike that of mse_loss the mean divides by the number of elements, as in PyTorch.
+    """
     if not delta > 0:
         raise OperandError(f"huber_loss: delta={delta} must be above 0")
     error = abs(x - _same_shape("huber_loss", x, target))
     losses = where(le(error, delta), error * error * 0.5, (error - 0.5 * delta) * delta)
+    if weight is not None:
+        losses = losses * _same_shape("huber_loss", losses, weight)
     return _reduced("huber_loss", losses, reduction)
 
 
@@ -197,8 +252,7 @@ def pairwise_distance(
     error = a - b + eps
     if p == 2:
         return sqrt((error * error).sum(-1, keepdim))
-    size = abs(error)
-    return size.sum(-1, keepdim) if p == 1 else (size**p).sum(-1, keepdim) ** (1 / p)
+    return p_norm(error, p, -1, keepdim)
 
 
 def cosine_similarity(a: Tensor, b: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:

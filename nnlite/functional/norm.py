@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 
@@ -82,6 +83,27 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     return apply(OPS["dropout"], x, p=p, seed=random.next_seed() if training and p else None)
 
 
+def dropout1d(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """Zero whole channels of x [N,C,L] with probability ``p``, as :func:`dropout` does elements."""
+    return _channels_dropped("dropout1d", x, 3, p, training)
+
+
+def dropout2d(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """Zero whole channels of x [N,C,H,W] with probability ``p``, as :func:`dropout` does elements.
+
+    Source: Tompson et al. 2015, arXiv:1411.4280.
+    """
+    return _channels_dropped("dropout2d", x, 4, p, training)
+
+
+def _channels_dropped(op: str, x: Tensor, ndim: int, p: float, training: bool) -> Tensor:
+    if x.ndim != ndim:
+        raise ShapeError(f"{op}: x has shape {list(x.shape)} but must have {ndim} axes")
+    if not (training and p):
+        return dropout(x, p, False)
+    return x * dropout(Tensor(np.ones((*x.shape[:2], *[1] * (ndim - 2)), x.dtype)), p)
+
+
 def layer_norm(
     x: Tensor,
     normalized_shape: int | Sequence[int],
@@ -158,9 +180,19 @@ def local_response_norm(
 
 
 def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """X / max(‖x‖ₚ, eps), the norm along ``dim``."""
+    """X / max(‖x‖ₚ, eps), the norm along ``dim``; p may be infinite."""
     if p == 2:  # the bound inside the root, whose derivative at 0 is infinite
         return x / arithmetic.sqrt(arithmetic.maximum((x * x).sum(dim, keepdim=True), eps * eps))
+    return x / arithmetic.maximum(p_norm(x, p, dim, keepdim=True), eps)
+
+
+def p_norm(x: Tensor, p: float, dim: int, keepdim: bool = False) -> Tensor:
+    """(Σ |x|ᵖ)^(1/p) along ``dim``; for infinite p the largest magnitude. OperandError unless p > 0."""
+    if not p > 0:
+        raise OperandError(f"p={p} is no norm; it must be above 0")
     size = arithmetic.abs(x)
-    total = size.sum(dim, keepdim=True) if p == 1 else (size**p).sum(dim, keepdim=True) ** (1 / p)
-    return x / arithmetic.maximum(total, eps)
+    if p == inf:
+        return size.max(dim, keepdim=keepdim)
+    if p == 1:
+        return size.sum(dim, keepdim=keepdim)
+    return (size**p).sum(dim, keepdim=keepdim) ** (1 / p)

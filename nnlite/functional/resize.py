@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from math import floor
 from typing import Any
 
+import numpy as np
+
 from nnlite.errors import OperandError, ShapeError
+from nnlite.functional.conv import matmul
 from nnlite.functional.pool import adaptive_avg_pool2d
+from nnlite.layout import Array
 from nnlite.ops import OPS
 from nnlite.tensors import Tensor, apply
 
@@ -71,6 +75,45 @@ def _per_axis(name: str, value: Any, axes: int) -> tuple[Any, ...]:
     if len(values) != axes or not values:
         raise ShapeError(f"interpolate: {name}={value} must be one number or {axes}, one for each axis")
     return values
+
+
+def grid_sample(
+    x: Tensor,
+    grid: Tensor,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
+) -> Tensor:
+    """x [N,C,H,W] at the places of grid [N,P,Q,2], pairs (w, h) from -1 to 1; see op ``grid_sample``.
+
+    ``mode``: "bilinear", "nearest" or "bicubic"; ``padding_mode``, outside of x: "zeros", "border" or
+    "reflection".
+    """
+    modes = {"bilinear": "linear", "nearest": "nearest", "bicubic": "cubic"}
+    if mode not in modes:
+        raise OperandError(f"grid_sample: mode={mode!r} must be one of {', '.join(modes)}")
+    options = {"padding_mode": padding_mode, "align_corners": align_corners}
+    return apply(OPS["grid_sample"], x, grid, mode=modes[mode], **options)
+
+
+def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
+    """The grid [N,H,W,2] for :func:`grid_sample` of theta [N,2,3] times (w, h, 1), size [N,C,H,W].
+
+    Source: Jaderberg et al. 2015, arXiv:1506.02025; torch.nn.functional.affine_grid.
+    """
+    if theta.ndim != 3 or theta.shape[1:] != (2, 3) or len(size) != 4 or size[0] != theta.shape[0]:
+        raise ShapeError(
+            f"affine_grid: theta {list(theta.shape)} must be [N,2,3] and size {list(size)} [N,C,H,W]"
+        )
+
+    def places(count: int) -> Array:
+        ends = 1.0 if align_corners else 1 - 1 / count
+        return np.linspace(-ends, ends, count) if count > 1 else np.zeros(1)
+
+    rows, columns = np.meshgrid(places(size[2]), places(size[3]), indexing="ij")
+    base = np.stack([columns, rows, np.ones_like(rows)], -1).reshape(1, -1, 3)
+    flat = matmul(Tensor(base.astype(theta.dtype)), theta.transpose(1, 2))
+    return flat.reshape(-1, *size[2:], 2)
 
 
 def pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:

@@ -144,8 +144,21 @@ def flip(x: Tensor, dims: Sequence[int]) -> Tensor:
     return apply(OPS["slice"], x, starts=(-1,) * count, ends=ends, axes=tuple(dims), steps=(-1,) * count)
 
 
-def roll(x: Tensor, shifts: int, dims: int) -> Tensor:
-    """X with the elements moved ``shifts`` places along axis ``dims``; what leaves comes in again."""
-    size = _size("roll", x, dims)
-    cut = -shifts % max(size, 1)
-    return cat([_slice(x, dims, cut, size), _slice(x, dims, 0, cut)], dims) if cut else x
+def roll(x: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
+    """X with the elements moved ``shifts`` places along axes ``dims``; what leaves comes in again.
+
+    Without ``dims`` the elements move as in one row.
+    """
+    if dims is None:
+        if not isinstance(shifts, int):
+            raise ShapeError(f"roll: shifts={list(shifts)} along several axes need dims")
+        return roll(x.reshape(-1), shifts, 0).reshape(*x.shape)
+    steps = [shifts] if isinstance(shifts, int) else list(shifts)
+    axes = [dims] if isinstance(dims, int) else list(dims)
+    if len(steps) != len(axes):
+        raise ShapeError(f"roll: {len(steps)} shifts do not pair up with {len(axes)} dims")
+    for step, axis in zip(steps, axes, strict=True):
+        size = _size("roll", x, axis)
+        if cut := -step % max(size, 1):
+            x = cat([_slice(x, axis, cut, size), _slice(x, axis, 0, cut)], axis)
+    return x

@@ -34,18 +34,20 @@ from nnlite.nn.containers import (
     ModuleDict,
     ModuleList,
 )
+from nnlite.nn.convolution1d import (
+    Conv1d,
+    ConvTranspose1d,
+)
 from nnlite.nn.functions import (
-    AdaptiveAvgPool2d,
-    AvgPool2d,
     Flatten,
     Identity,
-    MaxPool2d,
     ReLU,
     ReLU6,
     Sequential,
     Sigmoid,
     Softmax,
     Tanh,
+    Unflatten,
 )
 from nnlite.nn.layers import (
     BatchNorm,
@@ -54,6 +56,8 @@ from nnlite.nn.layers import (
     Conv2d,
     ConvTranspose2d,
     Dropout,
+    Dropout1d,
+    Dropout2d,
     Linear,
 )
 from nnlite.nn.loss import (
@@ -68,7 +72,9 @@ from nnlite.nn.loss import (
     L1Loss,
     MarginRankingLoss,
     MSELoss,
+    MultiMarginLoss,
     NLLLoss,
+    PairwiseDistance,
     SmoothL1Loss,
     SoftMarginLoss,
     TripletMarginLoss,
@@ -78,15 +84,8 @@ from nnlite.nn.module import (
     Module,
 )
 from nnlite.nn.more_layers import (
-    AdaptiveAvgPool1d,
-    AdaptiveMaxPool1d,
-    AdaptiveMaxPool2d,
-    AvgPool1d,
-    Conv1d,
     Embedding,
     Fold,
-    LPPool2d,
-    MaxPool1d,
     Unfold,
 )
 from nnlite.nn.normalisation import (
@@ -102,6 +101,20 @@ from nnlite.nn.parameter import (
     Buffer,
     Parameter,
 )
+from nnlite.nn.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    LPPool1d,
+    LPPool2d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxUnpool1d,
+    MaxUnpool2d,
+)
 from nnlite.nn.recurrent import (
     GRU,
     LSTM,
@@ -109,6 +122,7 @@ from nnlite.nn.recurrent import (
 )
 from nnlite.nn.resize import (
     ChannelShuffle,
+    CircularPad1d,
     CircularPad2d,
     ConstantPad1d,
     ConstantPad2d,
@@ -121,6 +135,7 @@ from nnlite.nn.resize import (
     Upsample,
     UpsamplingBilinear2d,
     UpsamplingNearest2d,
+    ZeroPad1d,
     ZeroPad2d,
 )
 
@@ -146,16 +161,20 @@ __all__ = [
     "BatchNorm2d",
     "Buffer",
     "ChannelShuffle",
+    "CircularPad1d",
     "CircularPad2d",
     "ConstantPad1d",
     "ConstantPad2d",
     "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
     "ConvTranspose2d",
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
     "Embedding",
     "Flatten",
     "Fold",
@@ -172,6 +191,7 @@ __all__ = [
     "InstanceNorm2d",
     "KLDivLoss",
     "L1Loss",
+    "LPPool1d",
     "LPPool2d",
     "LayerNorm",
     "LeakyReLU",
@@ -184,13 +204,17 @@ __all__ = [
     "MarginRankingLoss",
     "MaxPool1d",
     "MaxPool2d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
     "Mish",
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiMarginLoss",
     "MultiheadAttention",
     "NLLLoss",
     "PReLU",
+    "PairwiseDistance",
     "Parameter",
     "PixelShuffle",
     "PixelUnshuffle",
@@ -216,10 +240,12 @@ __all__ = [
     "Tanhshrink",
     "Threshold",
     "TripletMarginLoss",
+    "Unflatten",
     "Unfold",
     "Upsample",
     "UpsamplingBilinear2d",
     "UpsamplingNearest2d",
+    "ZeroPad1d",
     "ZeroPad2d",
     "init",
     "utils",

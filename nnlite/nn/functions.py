@@ -1,13 +1,12 @@
-"""Layers without parameters: activations, pooling, flatten, and Sequential."""
+"""Layers without parameters: activations, flatten, and Sequential."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, overload
 
 from nnlite import functional as F
-from nnlite.errors import ConfigError
-from nnlite.functional import Size
-from nnlite.geometry import Padding, pair
+from nnlite.errors import ConfigError, ShapeError
 from nnlite.nn.layers import BatchNorm
 from nnlite.nn.module import Module
 from nnlite.tensors import Tensor
@@ -50,18 +49,35 @@ class Sequential(Module):
                 x = module(x)
         return x
 
+    def append(self, module: Module) -> Sequential:
+        """Add a module at the end."""
+        if not isinstance(module, Module):
+            raise ConfigError(f"Sequential: {module!r} must be a Module")
+        setattr(self, str(len(self)), module)
+        return self
+
     def __len__(self) -> int:
         return len(list(self.children()))
 
     def __iter__(self) -> Iterator[Module]:
         return self.children()
 
-    def __getitem__(self, index: int) -> Module:
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+    def __getitem__(self, index: int | slice) -> Module:
+        """One module, or those of a slice under their names."""
+        if isinstance(index, slice):
+            return Sequential(dict(list(self.named_children())[index]))
         return list(self.children())[index]
 
 
 class Identity(Module):
-    """y = x."""
+    """y = x, whatever arguments it is made with."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
 
     def forward(self, x: Tensor) -> Tensor:
         """The input itself."""
@@ -81,6 +97,24 @@ class Flatten(Module):
     def extra_repr(self) -> str:
         """Options, for repr."""
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Unflatten(Module):
+    """Axis ``dim`` cut into axes of the sizes ``unflattened_size``, one of which may be -1."""
+
+    def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
+        self.dim, self.unflattened_size = dim, tuple(unflattened_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same elements with one axis cut."""
+        if not -x.ndim <= self.dim < x.ndim:
+            raise ShapeError(f"Unflatten: axis {self.dim} is out of range for {x.ndim} axes")
+        at = self.dim % x.ndim
+        return x.reshape(*x.shape[:at], *self.unflattened_size, *x.shape[at + 1 :])
+
+    def extra_repr(self) -> str:
+        """Options, for repr."""
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
 
 
 # ------------------------------------------------------------------------------------ activations
@@ -140,86 +174,3 @@ class Softmax(Module):
     def extra_repr(self) -> str:
         """Options, for repr."""
         return f"dim={self.dim}"
-
-
-# ---------------------------------------------------------------------------------------- pooling
-
-
-class MaxPool2d(Module):
-    """Maximum over windows: x [N,C,H,W] to [N,C,P,Q]; ``stride`` defaults to ``kernel_size``.
-
-    Raises ShapeError for sizes below 1. Source: op ``max_pool2d``; torch.nn.MaxPool2d.
-    """
-
-    def __init__(
-        self,
-        kernel_size: Size,
-        stride: Size | None = None,
-        padding: Padding = 0,
-        dilation: Size = 1,
-        *,
-        ceil_mode: bool = False,
-    ) -> None:
-        self.kernel_size = pair("MaxPool2d", "kernel_size", kernel_size, 1)
-        self.stride = self.kernel_size if stride is None else pair("MaxPool2d", "stride", stride, 1)
-        self.dilation = pair("MaxPool2d", "dilation", dilation, 1)
-        self.padding, self.ceil_mode = padding, ceil_mode
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The largest element of each window."""
-        options = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        return F.max_pool2d(x, *options)
-
-    def extra_repr(self) -> str:
-        """Options, for repr."""
-        text = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-        return f"{text}, dilation={self.dilation}, ceil_mode={self.ceil_mode}"
-
-
-class AvgPool2d(Module):
-    """Mean over windows: x [N,C,H,W] to [N,C,P,Q]; ``stride`` defaults to ``kernel_size``.
-
-    ``count_include_pad``: padding counts as elements of value 0. Raises ShapeError for sizes below 1.
-    Source: op ``avg_pool2d``; torch.nn.AvgPool2d.
-    """
-
-    def __init__(
-        self,
-        kernel_size: Size,
-        stride: Size | None = None,
-        padding: Padding = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-    ) -> None:
-        self.kernel_size = pair("AvgPool2d", "kernel_size", kernel_size, 1)
-        self.stride = self.kernel_size if stride is None else pair("AvgPool2d", "stride", stride, 1)
-        self.padding, self.ceil_mode = padding, ceil_mode
-        self.count_include_pad = count_include_pad
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The mean of each window."""
-        options = (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
-        return F.avg_pool2d(x, *options)
-
-    def extra_repr(self) -> str:
-        """Options, for repr."""
-        text = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-        return f"{text}, ceil_mode={self.ceil_mode}, count_include_pad={self.count_include_pad}"
-
-
-class AdaptiveAvgPool2d(Module):
-    """Mean over as many windows as ``output_size`` says: x [N,C,H,W] to [N,C,*output_size].
-
-    Raises ShapeError for sizes below 1. Source: op ``adaptive_avg_pool2d``; torch.nn.AdaptiveAvgPool2d.
-    """
-
-    def __init__(self, output_size: Size) -> None:
-        self.output_size = pair("AdaptiveAvgPool2d", "output_size", output_size, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The mean of each window."""
-        return F.adaptive_avg_pool2d(x, self.output_size)
-
-    def extra_repr(self) -> str:
-        """Options, for repr."""
-        return f"output_size={self.output_size}"

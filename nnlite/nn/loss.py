@@ -6,6 +6,7 @@ from nnlite import functional as F
 from nnlite.errors import ConfigError
 from nnlite.layout import Array
 from nnlite.nn.module import Module
+from nnlite.nn.parameter import Buffer
 from nnlite.ops.loss import REDUCTIONS
 from nnlite.tensors import Tensor
 
@@ -24,16 +25,22 @@ class _Loss(Module):
         return f"reduction={self.reduction!r}"
 
 
+def _kept(weight: Tensor | Array | None) -> Buffer | None:
+    """Weights as a buffer: saved with the loss, and copied."""
+    return None if weight is None else Buffer(weight)
+
+
 class CrossEntropyLoss(_Loss):
     """-weight · ln softmax(logits) at the target, for logits [N,classes,...].
 
     Targets are integer labels [N,...], of which ``ignore_index`` ones do not count, or probabilities.
+    ``weight`` [classes] is a buffer, saved with the loss.
     Raises ConfigError for options out of range. Source: op ``cross_entropy``; torch.nn.CrossEntropyLoss.
     """
 
     def __init__(
         self,
-        weight: Tensor | None = None,
+        weight: Tensor | Array | None = None,
         *,
         ignore_index: int = -100,
         reduction: str = "mean",
@@ -42,7 +49,8 @@ class CrossEntropyLoss(_Loss):
         super().__init__(reduction)
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"CrossEntropyLoss: label_smoothing={label_smoothing} must be in [0, 1)")
-        self.weight, self.ignore_index, self.label_smoothing = weight, ignore_index, label_smoothing
+        self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
+        self.weight = _kept(weight)
 
     def forward(self, logits: Tensor, target: Tensor | Array) -> Tensor:
         """The loss, a scalar unless reduction is "none"."""
@@ -58,10 +66,10 @@ class NLLLoss(_Loss):
     """-weight · x at the labels, for log-probabilities x [N,classes,...]."""
 
     def __init__(
-        self, weight: Tensor | None = None, ignore_index: int = -100, *, reduction: str = "mean"
+        self, weight: Tensor | Array | None = None, ignore_index: int = -100, *, reduction: str = "mean"
     ) -> None:
         super().__init__(reduction)
-        self.weight, self.ignore_index = weight, ignore_index
+        self.weight, self.ignore_index = _kept(weight), ignore_index
 
     def forward(self, x: Tensor, target: Tensor | Array) -> Tensor:
         """The loss, a scalar unless reduction is "none"."""
@@ -117,9 +125,9 @@ class HuberLoss(_Loss):
 class BCELoss(_Loss):
     """-(target · ln x + (1 - target) · ln(1 - x)) of probabilities x."""
 
-    def __init__(self, weight: Tensor | None = None, *, reduction: str = "mean") -> None:
+    def __init__(self, weight: Tensor | Array | None = None, *, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.weight = weight
+        self.weight = _kept(weight)
 
     def forward(self, x: Tensor, target: Tensor | Array) -> Tensor:
         """The loss, a scalar unless reduction is "none"."""
@@ -130,10 +138,14 @@ class BCEWithLogitsLoss(_Loss):
     """Binary cross-entropy of sigmoid(x), without overflow."""
 
     def __init__(
-        self, weight: Tensor | None = None, *, reduction: str = "mean", pos_weight: Tensor | None = None
+        self,
+        weight: Tensor | Array | None = None,
+        *,
+        reduction: str = "mean",
+        pos_weight: Tensor | Array | None = None,
     ) -> None:
         super().__init__(reduction)
-        self.weight, self.pos_weight = weight, pos_weight
+        self.weight, self.pos_weight = _kept(weight), _kept(pos_weight)
 
     def forward(self, x: Tensor, target: Tensor | Array) -> Tensor:
         """The loss, a scalar unless reduction is "none"."""
@@ -152,6 +164,25 @@ class KLDivLoss(_Loss):
     def forward(self, x: Tensor, target: Tensor | Array) -> Tensor:
         """The loss, a scalar unless reduction is "none"."""
         return F.kl_div(x, target, self.reduction, self.log_target)
+
+
+class MultiMarginLoss(_Loss):
+    """Σ weight_t · max(0, margin - x_t + x_j)ᵖ / C over j ≠ t: the hinge loss of scores x [N,C]."""
+
+    def __init__(
+        self,
+        p: int = 1,
+        margin: float = 1.0,
+        weight: Tensor | Array | None = None,
+        *,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        self.p, self.margin, self.weight = p, margin, _kept(weight)
+
+    def forward(self, x: Tensor, target: Tensor | Array) -> Tensor:
+        """The loss, a scalar unless reduction is "none"."""
+        return F.multi_margin_loss(x, target, self.p, self.margin, self.weight, self.reduction)
 
 
 class SoftMarginLoss(_Loss):
@@ -232,3 +263,14 @@ class CosineSimilarity(Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """The cosine of the angle between a and b."""
         return F.cosine_similarity(a, b, self.dim, self.eps)
+
+
+class PairwiseDistance(Module):
+    """‖a - b + eps‖ₚ along the last axis."""
+
+    def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> None:
+        self.norm, self.eps, self.keepdim = p, eps, keepdim
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """The distance of a and b."""
+        return F.pairwise_distance(a, b, self.norm, self.eps, self.keepdim)

@@ -84,11 +84,19 @@ class GroupNorm(Module):
     torch.nn.GroupNorm.
     """
 
-    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        bias: bool = True,
+    ) -> None:
         if num_groups < 1 or num_channels < 1 or num_channels % num_groups:
             raise ConfigError(f"GroupNorm: num_groups={num_groups} must divide num_channels={num_channels}")
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
-        self.weight, self.bias = _ones(num_channels, affine), _zeros(num_channels, affine)
+        self.weight, self.bias = _ones(num_channels, affine), _zeros(num_channels, affine and bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised x."""
@@ -116,11 +124,13 @@ class InstanceNorm(Module):
         momentum: float = 0.1,
         affine: bool = False,
         track_running_stats: bool = False,
+        *,
+        bias: bool = True,
     ) -> None:
         if num_features < 1:
             raise ConfigError(f"{type(self).__name__}: num_features={num_features} must be at least 1")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.weight, self.bias = _ones(num_features, affine), _zeros(num_features, affine)
+        self.weight, self.bias = _ones(num_features, affine), _zeros(num_features, affine and bias)
         ones, zeros = np.ones(num_features, np.float32), np.zeros(num_features, np.float32)
         self.running_mean = Buffer(zeros) if track_running_stats else None
         self.running_var = Buffer(ones) if track_running_stats else None

@@ -21,6 +21,7 @@ class _Recurrent(Module):
 
     Parameters of layer k: weight_ih_l{k} [G·hidden, input], weight_hh_l{k} [G·hidden, hidden], bias_ih_l{k},
     bias_hh_l{k}; with the suffix _reverse those of the other direction. States are [layers·D,N,hidden].
+    With ``proj_size`` (LSTM) the hidden state is weight_hr_l{k} [proj_size, hidden] times what it would be.
     """
 
     _gates: ClassVar[int] = 1
@@ -35,6 +36,7 @@ class _Recurrent(Module):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        proj_size: int = 0,
     ) -> None:
         if min(input_size, hidden_size, num_layers) < 1 or not 0 <= dropout < 1:
             raise ConfigError(
@@ -43,12 +45,20 @@ class _Recurrent(Module):
             )
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
+        if not 0 <= proj_size < hidden_size:
+            raise ConfigError(
+                f"{type(self).__name__}: proj_size={proj_size} must be 0 or below hidden_size={hidden_size}"
+            )
+        self.proj_size = proj_size
         rows = self._gates * hidden_size
         for layer, suffix in self._names():
-            width = input_size if layer == 0 else hidden_size * (1 + bidirectional)
-            shapes = dict[str, tuple[int, ...]](weight_ih=(rows, width), weight_hh=(rows, hidden_size))
+            own = proj_size or hidden_size
+            width = input_size if layer == 0 else own * (1 + bidirectional)
+            shapes = dict[str, tuple[int, ...]](weight_ih=(rows, width), weight_hh=(rows, own))
             if bias:
                 shapes.update(bias_ih=(rows,), bias_hh=(rows,))
+            if proj_size:
+                shapes["weight_hr"] = (proj_size, hidden_size)
             for name, shape in shapes.items():
                 setattr(self, f"{name}_{suffix}", Parameter(fan_in_uniform(shape, hidden_size)))
 
@@ -71,6 +81,8 @@ class _Recurrent(Module):
         for step in reversed(given) if backwards else given:
             assert parts[0] is not None
             states = self._step(step, F.linear(states[0], parts[0], parts[1]), states)
+            if self.proj_size:
+                states = (F.linear(states[0], getattr(self, f"weight_hr_{suffix}")), *states[1:])
             outputs.append(states[0])
         return F.stack(outputs[::-1] if backwards else outputs, 0), states
 
@@ -84,14 +96,16 @@ class _Recurrent(Module):
         alone = x.ndim == 2
         x = F.unsqueeze(x, 1) if alone else x.transpose(0, 1) if self.batch_first else x
         names = self._names()
-        wanted = (len(names), x.shape[1], self.hidden_size)
+        sizes = (self.proj_size or self.hidden_size, self.hidden_size)[: self._count]
+        wanted = [(len(names), x.shape[1], size) for size in sizes]
         if hx is None:
-            given = (Tensor(np.zeros(wanted, x.dtype)),) * self._count
+            given = tuple(Tensor(np.zeros(shape, x.dtype)) for shape in wanted)
         else:
             given = hx if isinstance(hx, tuple) else (hx,)
             given = tuple(F.unsqueeze(s, 1) for s in given) if alone else given
-        if len(given) != self._count or any(s.shape != wanted for s in given):
-            raise ShapeError(f"{type(self).__name__}: hx must be {self._count} states of {list(wanted)}")
+        if [s.shape for s in given] != wanted:
+            shapes = " and ".join(str(list(shape)) for shape in wanted)
+            raise ShapeError(f"{type(self).__name__}: hx must be {self._count} states of {shapes}")
         last: list[States] = []
         for layer in range(self.num_layers):
             if layer and self.dropout and self.training and not self.frozen:
@@ -117,10 +131,26 @@ class _Recurrent(Module):
 
 
 class RNN(_Recurrent):
-    """h = tanh(W_ih x + b_ih + W_hh h + b_hh). Source: Elman 1990; torch.nn.RNN."""
+    """h = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu. Source: Elman 1990; torch.nn.RNN."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+    ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise ConfigError(f"RNN: nonlinearity={nonlinearity!r} must be 'tanh' or 'relu'")
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
+        self.nonlinearity = nonlinearity
 
     def _step(self, given: Tensor, recurrent: Tensor, states: States) -> States:
-        return (F.tanh(given + recurrent),)
+        return ((F.tanh if self.nonlinearity == "tanh" else F.relu)(given + recurrent),)
 
 
 class LSTM(_Recurrent):
@@ -144,6 +174,18 @@ class GRU(_Recurrent):
     """
 
     _gates = 3
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+    ) -> None:
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
 
     def _step(self, given: Tensor, recurrent: Tensor, states: States) -> States:
         (r, z, n), (hr, hz, hn) = F.chunk(given, 3, 1), F.chunk(recurrent, 3, 1)

@@ -172,3 +172,15 @@ class CircularPad2d(_Pad):
     """Pad the last two axes with the opposite end."""
 
     _mode = "circular"
+
+
+class ZeroPad1d(_Pad):
+    """Pad the last axis with 0: padding (left, right)."""
+
+    _axes = 1
+
+
+class CircularPad1d(_Pad):
+    """Pad the last axis with its opposite end."""
+
+    _mode, _axes = "circular", 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nnlite.ops import (
     activation,
+    adaptive_max_pool,
     arithmetic,
     bitwise,
     cast,
@@ -51,6 +52,7 @@ __all__ = [
     "Op",
     "Sample",
     "activation",
+    "adaptive_max_pool",
     "arithmetic",
     "bitwise",
     "cast",

@@ -70,7 +70,7 @@ def _padded(at: Array, size: int, padding_mode: str, align_corners: bool) -> tup
     if padding_mode == "reflection":
         low, high = (0.0, size - 1.0) if align_corners else (-0.5, size - 0.5)
         at, slope = _reflect(at, low, high)
-    inside = (at >= 0) & (at <= size - 1)
+    inside = (at > 0) & (at < size - 1)  # PyTorch counts the border itself as outside
     return np.clip(at, 0, size - 1), slope * inside
 
 

@@ -1,4 +1,4 @@
-"""More pooling: places of maxima and back, adaptive maximum, Lp norm; windows as columns (unfold)."""
+"""More pooling: places of maxima and back, Lp norm."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ WINDOW: dict[str, Any] = dict(
 )
 
 
-def _four_axes(op: str, x: ArrayType) -> None:
+def four_axes(op: str, x: ArrayType) -> None:
+    """Raise unless x is a floating-point [N,C,H,W]."""
     if len(x.shape) != 4:
         raise ShapeError(f"{op}: x has shape {list(x.shape)} but must be [N,C,H,W]")
     if x.dtype.kind != "f":
@@ -59,7 +60,7 @@ def window_attributes(params: Any) -> dict[str, Any]:
 
 
 def max_pool2d_indices_shape(x: ArrayType, whole: bool, **params: Any) -> ArrayType:
-    _four_axes("max_pool2d_indices", x)
+    four_axes("max_pool2d_indices", x)
     return ArrayType(pool2d_geometry_of("max_pool2d_indices", x.shape, **params).y_shape, INT64)
 
 
@@ -111,7 +112,7 @@ register(
 
 
 def max_unpool2d_shape(x: ArrayType, indices: ArrayType, output_size: Pair, whole: bool) -> ArrayType:
-    _four_axes("max_unpool2d", x)
+    four_axes("max_unpool2d", x)
     if indices.shape != x.shape or indices.dtype.kind not in "iu":
         raise ShapeError(f"max_unpool2d: indices {indices} must be integers of x's shape {list(x.shape)}")
     size = tuple(output_size)[-2:]
@@ -194,93 +195,11 @@ register(
     )
 )
 
-# --------------------------------------------------------------------------- adaptive_max_pool2d
-
-
-def adaptive_max_pool2d_shape(x: ArrayType, output_size: Pair) -> ArrayType:
-    _four_axes("adaptive_max_pool2d", x)
-    if min(x.shape[2:]) < 1:
-        raise ShapeError(f"adaptive_max_pool2d: x {list(x.shape)} has no pixels")
-    size = pair("adaptive_max_pool2d", "output_size", output_size, 1)
-    return ArrayType((*x.shape[:2], *size), x.dtype)
-
-
-def _spans(size: int, out: int) -> list[slice]:
-    return [slice(p * size // out, -(-(p + 1) * size // out)) for p in range(out)]
-
-
-def adaptive_max_pool2d_forward(ctx: Context, x: Array, output_size: Pair) -> Array:
-    y = memory.empty((*x.shape[:2], *output_size), x.dtype)
-    places = np.empty(y.shape, np.int64)
-    width = x.shape[3]
-    for p, rows in enumerate(_spans(x.shape[2], output_size[0])):
-        for q, columns in enumerate(_spans(width, output_size[1])):
-            window = x[:, :, rows, columns]
-            at = window.reshape(*x.shape[:2], -1).argmax(2)
-            r, s = np.divmod(at, window.shape[3])
-            places[:, :, p, q] = (rows.start + r) * width + columns.start + s
-    flat, chosen = (a.reshape(*x.shape[:2], -1) for a in (x, places))
-    y[...] = np.take_along_axis(flat, chosen, 2).reshape(y.shape)
-    ctx.save(places)
-    ctx.values["x_shape"] = x.shape
-    return y
-
-
-def adaptive_max_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
-    assert ctx.saved is not None and ctx.saved[0] is not None
-    n, c, height, width = ctx.values["x_shape"]
-    gx = np.zeros((n, c, height * width), gy.dtype)
-    flat = ctx.saved[0].reshape(n, c, -1)
-    grid = np.ogrid[:n, :c, : flat.shape[2]]
-    np.add.at(gx, (grid[0], grid[1], flat), gy.reshape(flat.shape))  # windows may overlap
-    return (gx.reshape(n, c, height, width),)
-
-
-def write_adaptive_max_pool(w: OnnxWriter, node: Node) -> str:
-    (x,), (p, q) = node.inputs, node.params["output_size"]
-    if (p, q) == (1, 1):
-        return w.add("GlobalMaxPool", [x])
-    known = x.type if x is not None else None
-    if known is None or known.shape[2] % p or known.shape[3] % q:
-        raise ShapeError(
-            f"adaptive_max_pool2d: ONNX knows output_size {[p, q]} only where it divides the input's size"
-        )
-    kernel = (known.shape[2] // p, known.shape[3] // q)
-    return w.add("MaxPool", [x], kernel_shape=kernel, strides=kernel)
-
-
-register(
-    Op(
-        name="adaptive_max_pool2d",
-        formula="y[n,c,p,q] = max of x[n, c, ⌊p·H/P⌋ : ⌈(p+1)·H/P⌉, ⌊q·W/Q⌋ : ⌈(q+1)·W/Q⌉];  "
-        "x [N,C,H,W], y [N,C,P,Q] with (P, Q) = output_size; (1, 1) is global maximum pooling",
-        gradient="gx[n,c,h,w] = Σ gy[n,c,p,q] over the windows whose (first) maximum is at h,w",
-        source="torch.nn.functional.adaptive_max_pool2d; ONNX GlobalMaxPool-22",
-        shape=adaptive_max_pool2d_shape,
-        forward=adaptive_max_pool2d_forward,
-        backward=adaptive_max_pool2d_backward,
-        samples=lambda: [
-            Sample((2, 3, 5, 4), output_size=(1, 1)),
-            Sample((1, 2, 6, 8), output_size=(3, 2)),
-            Sample((1, 2, 7, 5), output_size=(3, 4), onnx=False),
-        ],
-        errors=lambda: [
-            ErrorSample(ShapeError, "must be .N,C,H,W", (2, 3, 4), output_size=(1, 1)),
-            ErrorSample(ShapeError, "at least 1", (1, 2, 3, 4), output_size=(0, 1)),
-            ErrorSample(ShapeError, "no pixels", (1, 2, 0, 4), output_size=(1, 1)),
-            ErrorSample(DTypeError, "floating-point", np.ones((1, 1, 2, 2), int), output_size=(1, 1)),
-        ],
-        reads={"GlobalMaxPool": lambda n: n.emit("adaptive_max_pool2d", n.inputs[0], output_size=(1, 1))},
-        writes=write_adaptive_max_pool,
-        layout="C",
-    )
-)
-
 # ------------------------------------------------------------------------------------- lp_pool2d
 
 
 def lp_pool2d_shape(x: ArrayType, p: float, **params: Any) -> ArrayType:
-    _four_axes("lp_pool2d", x)
+    four_axes("lp_pool2d", x)
     if not p > 0:
         raise OperandError(f"lp_pool2d: p={p} must be above 0")
     return ArrayType(pool2d_geometry_of("lp_pool2d", x.shape, **params).y_shape, x.dtype)

@@ -7,14 +7,15 @@ from nnlite.optim.adaptive import Adagrad, RMSprop
 from nnlite.optim.average import EMA
 from nnlite.optim.layerwise import LAMB, LARS
 from nnlite.optim.more_schedules import (
+    CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
     ExponentialLR,
     LinearLR,
     MultiStepLR,
-    OneCycleLR,
     ReduceLROnPlateau,
     StepLR,
 )
+from nnlite.optim.one_cycle import OneCycleLR
 from nnlite.optim.optimizer import Optimizer
 from nnlite.optim.schedule import CosineSchedule, LambdaSchedule, Schedule
 from nnlite.optim.sgd import SGD
@@ -27,6 +28,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
     "CosineSchedule",
     "ExponentialLR",

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from math import sqrt
 from typing import Any
 
+import numpy as np
+
 from nnlite.errors import ConfigError
 from nnlite.layout import Array
 from nnlite.nn.parameter import Parameter
+from nnlite.optim.adaptive import decayed
 from nnlite.optim.optimizer import Group, Optimizer, run_step, zeros_of
 
 
@@ -20,8 +23,8 @@ class Adam(Optimizer):
         v = b2 · v + (1 - b2) · g²
         w = w - lr · (m / (1 - b1ᵗ)) / (√(v / (1 - b2ᵗ)) + eps)
 
-    Raises ConfigError for options out of range.
-    Source: Kingma and Ba 2015, arXiv:1412.6980; torch.optim.Adam.
+    With ``amsgrad`` the last line has the largest v so far. Raises ConfigError for options out of range.
+    Source: Kingma and Ba 2015, arXiv:1412.6980; Reddi et al. 2018, arXiv:1904.09237; torch.optim.Adam.
     """
 
     decoupled = False
@@ -34,8 +37,12 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**options, "amsgrad": amsgrad, "maximize": maximize})
 
     def check(self, group: Group) -> None:
         """Raise ConfigError where an option of ``group`` is out of range."""
@@ -57,6 +64,16 @@ class Adam(Optimizer):
             state.update(step=0, mean=zeros_of(weight), square=zeros_of(weight))
         state["step"] += 1
         mean, square, t = state["mean"], state["square"], state["step"]
+        if group["amsgrad"]:
+            g = decayed(weight, gradient, decay)
+            weight *= shrink
+            mean += (1 - b1) * (g - mean)
+            square *= b2
+            square += (1 - b2) * g * g
+            largest = state.setdefault("largest", zeros_of(weight))
+            np.maximum(largest, square, out=largest)
+            weight -= lr / (1 - b1**t) * mean / (np.sqrt(largest) / sqrt(1 - b2**t) + group["eps"])
+            return
         options = (shrink, decay, b1, 1 - b1, b2, 1 - b2, 1 / sqrt(1 - b2**t), group["eps"], lr / (1 - b1**t))
         run_step("adam_step", (weight, gradient, mean, square), options, (weight, mean, square))
 
@@ -77,5 +94,8 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)

@@ -50,9 +50,12 @@ class RMSprop(Optimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.0,
         centered: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
         options = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, {**options, "momentum": momentum, "centered": centered})
+        more = {"momentum": momentum, "centered": centered, "maximize": maximize}
+        super().__init__(params, {**options, **more})
 
     def check(self, group: Group) -> None:
         """Raise ConfigError where an option of ``group`` is out of range."""
@@ -102,10 +105,12 @@ class Adagrad(Optimizer):
         weight_decay: float = 0.0,
         initial_accumulator_value: float = 0.0,
         eps: float = 1e-10,
+        *,
+        maximize: bool = False,
     ) -> None:
         options = {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "eps": eps}
-        start = {"initial_accumulator_value": initial_accumulator_value}
-        super().__init__(params, {**options, **start})
+        more = {"initial_accumulator_value": initial_accumulator_value, "maximize": maximize}
+        super().__init__(params, {**options, **more})
 
     def check(self, group: Group) -> None:
         """Raise ConfigError where an option of ``group`` is out of range."""

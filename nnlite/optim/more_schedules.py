@@ -1,4 +1,4 @@
-"""PyTorch's learning-rate schedules. Call ``step()`` after each of the optimiser's steps (or epochs)."""
+"""More schedules, PyTorch's. Call ``step()`` after each of the optimiser's steps (or epochs)."""
 
 from __future__ import annotations
 
@@ -94,45 +94,22 @@ class CosineAnnealingWarmRestarts(Schedule):
         return self.eta_min + (initial - self.eta_min) * (1 + cos(pi * step / period)) / 2
 
 
-class OneCycleLR(Schedule):
-    """From max_lr / div_factor up to max_lr in pct_start of the steps, then down to the first rate
-    divided by final_div_factor, along half cosines ("cos") or lines ("linear"). Momentum stays as it is.
+class CosineAnnealingLR(Schedule):
+    """lr = eta_min + (initial - eta_min) · (1 + cos(π · step / T_max)) / 2: down in T_max steps, then up.
 
-    Source: Smith and Topin 2018, arXiv:1708.07120; torch.optim.lr_scheduler.OneCycleLR, two phases.
+    Source: Loshchilov and Hutter 2017, arXiv:1608.03983. For a warm-up and a rate that stays low after the
+    end see :class:`CosineSchedule`.
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        max_lr: float,
-        total_steps: int,
-        pct_start: float = 0.3,
-        anneal_strategy: str = "cos",
-        div_factor: float = 25.0,
-        final_div_factor: float = 1e4,
-    ) -> None:
-        if total_steps < 1 or not 0 <= pct_start <= 1 or anneal_strategy not in ("cos", "linear"):
-            raise ConfigError(
-                f"OneCycleLR: total_steps={total_steps} must be at least 1, pct_start={pct_start} in [0, 1], "
-                f"anneal_strategy={anneal_strategy!r} 'cos' or 'linear'"
-            )
-        self.max_lr, self.total_steps, self.anneal_strategy = max_lr, total_steps, anneal_strategy
-        self.first = max_lr / div_factor
-        self.last = self.first / final_div_factor
-        self.peak = pct_start * total_steps - 1
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
+        if T_max < 1:
+            raise ConfigError(f"CosineAnnealingLR: T_max={T_max} must be at least 1")
+        self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer)
 
     def rate(self, initial: float, step: int) -> float:
         """The rate by the formula above."""
-        end = self.total_steps - 1
-        if step <= self.peak:
-            start, goal, done = self.first, self.max_lr, step / self.peak if self.peak else 1.0
-        else:
-            span = end - self.peak
-            start, goal, done = self.max_lr, self.last, min((step - self.peak) / span if span else 1.0, 1.0)
-        if self.anneal_strategy == "linear":
-            return start + (goal - start) * done
-        return goal + (start - goal) * (1 + cos(pi * done)) / 2
+        return self.eta_min + (initial - self.eta_min) * (1 + cos(pi * step / self.T_max)) / 2
 
 
 class ReduceLROnPlateau:

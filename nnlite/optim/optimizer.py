@@ -21,6 +21,8 @@ Group = dict[str, Any]
 class Optimizer:
     """Base of all optimisers. A subclass defines ``check`` and ``update`` for one parameter.
 
+    The option ``maximize``, where a subclass has it, climbs: gradients count with the opposite sign.
+
     ``params``: parameters, or groups ``{"params": parameters, option: value, ...}`` whose options
     override ``defaults``. Raises ConfigError for an empty group, a parameter in two groups, a tensor
     that is no Parameter, an unknown option or a value out of range.
@@ -84,7 +86,8 @@ class Optimizer:
                 gradient = parameter.grad
                 if gradient is not None and parameter.requires_grad:
                     state = self.state.setdefault(parameter, {})
-                    self.update(parameter.writable(), gradient.numpy(), state, group)
+                    slope = -gradient.numpy() if group.get("maximize") else gradient.numpy()
+                    self.update(parameter.writable(), slope, state, group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients; with ``set_to_none`` False they become zeros."""

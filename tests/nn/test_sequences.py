@@ -34,18 +34,23 @@ def compare_gradients(ours, theirs, y, z, leaf, other):
         np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), atol=1e-4, err_msg=key)
 
 
-@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("RNN", {}), ("RNN", {"nonlinearity": "relu"}), ("LSTM", {}), ("LSTM", {"proj_size": 3}), ("GRU", {})],
+)
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")  # PyTorch's, about its own speed
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_recurrent_layers(kind, bidirectional):
+def test_recurrent_layers(kind, more, bidirectional):
     for layers, bias, batch_first, given in product([1, 2], [True, False], [True, False], [True, False]):
-        options = {"num_layers": layers, "bias": bias, "batch_first": batch_first}
+        options = {"num_layers": layers, "bias": bias, "batch_first": batch_first, **more}
         options["bidirectional"] = bidirectional
         theirs, ours = getattr(torch.nn, kind)(3, 4, **options), getattr(nn, kind)(3, 4, **options)
         assert list(ours.state_dict()) == list(theirs.state_dict())
         ours.load_state_dict(theirs.state_dict())
         x = random(2, 5, 3) if batch_first else random(5, 2, 3)
         a, b = nl.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
-        hx = [random(layers * (1 + bidirectional), 2, 4, seed=i) for i in range(2 if kind == "LSTM" else 1)]
+        widths = [more.get("proj_size", 4), 4] if kind == "LSTM" else [4]
+        hx = [random(layers * (1 + bidirectional), 2, width, seed=i) for i, width in enumerate(widths)]
         mine = other = None
         if given:
             mine, other = tuple(map(nl.tensor, hx)), tuple(map(torch.tensor, hx))
@@ -117,10 +122,50 @@ def test_multihead_attention(batch_first, bias):
     assert ours(a, key, key, need_weights=False)[1] is None
 
 
+@pytest.mark.parametrize("options", [
+    {"kdim": 5, "vdim": 6}, {"kdim": 5}, {"add_bias_kv": True}, {"add_zero_attn": True},
+    {"add_bias_kv": True, "add_zero_attn": True, "kdim": 5, "vdim": 6, "bias": False},
+])  # fmt: skip
+def test_multihead_attention_of_other_keys(options):
+    theirs, ours = torch.nn.MultiheadAttention(8, 2, **options), nn.MultiheadAttention(8, 2, **options)
+    ours.load_state_dict(theirs.state_dict())  # strictly: the names and shapes are PyTorch's
+    q, k = random(4, 3, 8), random(6, 3, options.get("kdim", 8), seed=1)
+    v = random(6, 3, options.get("vdim", 8), seed=2)
+    padding, blocked = np.zeros((3, 6), bool), np.triu(np.ones((4, 6), bool), 1)
+    padding[1, 4:] = True
+    for masks in [{}, {"key_padding_mask": padding}, {"attn_mask": blocked, "key_padding_mask": padding}]:
+        ours.zero_grad()
+        theirs.zero_grad()
+        a, b = nl.tensor(q, requires_grad=True), torch.tensor(q, requires_grad=True)
+        y, weights = ours(a, nl.tensor(k), nl.tensor(v), **{n: nl.tensor(m) for n, m in masks.items()})
+        others = {n: torch.tensor(m) for n, m in masks.items()}
+        z, expected = theirs(b, torch.tensor(k), torch.tensor(v), **others)
+        close(y, z)
+        close(weights, expected)
+        compare_gradients(ours, theirs, y, z, a, b)
+    # What is_causal says here is what PyTorch wants as a mask.
+    y, _ = ours(*map(nl.tensor, (q, k, v)), is_causal=True)
+    z, _ = theirs(*map(torch.tensor, (q, k, v)), attn_mask=torch.tensor(blocked))
+    close(y, z)
+
+
+def test_multihead_attention_without_a_batch():
+    theirs, ours = torch.nn.MultiheadAttention(8, 2), nn.MultiheadAttention(8, 2)
+    ours.load_state_dict(theirs.state_dict())
+    x, padding = random(4, 8), np.array([False, False, False, True])
+    for masks in ({}, {"key_padding_mask": padding}):
+        y, weights = ours(*[nl.tensor(x)] * 3, **{n: nl.tensor(m) for n, m in masks.items()})
+        z, expected = theirs(*[torch.tensor(x)] * 3, **{n: torch.tensor(m) for n, m in masks.items()})
+        close(y, z)
+        close(weights, expected)
+
+
 def test_what_makes_no_sense():
     x = nl.tensor(random(5, 2, 3))
     for call, match in [
         (lambda: nn.LSTM(0, 4), "input_size=0"),
+        (lambda: nn.LSTM(3, 4, proj_size=4), "proj_size=4"),
+        (lambda: nn.RNN(3, 4, nonlinearity="gelu"), "nonlinearity='gelu'"),
         (lambda: nn.GRU(3, 4)(nl.tensor(random(5, 2, 4))), "GRU: x has shape"),
         (lambda: nn.LSTM(3, 4)(x, x), "hx must be 2 states"),
         (lambda: nn.MultiheadAttention(8, 3), "must be a multiple of num_heads=3"),

@@ -40,6 +40,14 @@ INDEX = np.array([[0, 2, 1, 0], [1, 1, 2, 2]])
         (lambda x: F.einsum("abc,dbc->ad", x, x), lambda x: torch.einsum("abc,dbc->ad", x, x)),
         (lambda x: F.einsum("abc", x), lambda x: torch.einsum("abc", x)),
         (lambda x: F.einsum("abc->b", x), lambda x: torch.einsum("abc->b", x)),
+        (lambda x: F.einsum("...c,...c->...", x, x), lambda x: torch.einsum("...c,...c->...", x, x)),
+        (lambda x: F.einsum("a...,b...->ab...", x, x), lambda x: torch.einsum("a...,b...->ab...", x, x)),
+        (lambda x: F.einsum("...ij,jk", x, x[0, :4]), lambda x: torch.einsum("...ij,jk", x, x[0, :4])),
+        (lambda x: F.einsum("aba->b", x), lambda x: torch.einsum("aba->b", x)),
+        (lambda x: F.roll(x, 3), lambda x: torch.roll(x, 3)),
+        (lambda x: F.roll(x, (1, -2), (0, 2)), lambda x: torch.roll(x, (1, -2), (0, 2))),
+        (lambda x: F.topk(x, 3, 1, sorted=False).values.sum(),
+         lambda x: torch.topk(x, 3, 1, sorted=False).values.sum()),
     ],
 )  # fmt: skip
 def test_cutting_joining_choosing(ours, theirs):
@@ -92,6 +100,20 @@ def test_one_hot_and_embedding():
         )
 
 
+@pytest.mark.parametrize("norm", [1.0, 2.0, np.inf])
+def test_rows_of_an_embedding_are_limited(norm):
+    (rows,) = arrays((5, 3))
+    mine, other = nl.nn.Parameter(rows), torch.tensor(rows)
+    y = F.embedding(INDEX, mine, max_norm=0.9, norm_type=norm)
+    z = T.embedding(torch.tensor(INDEX), other, max_norm=0.9, norm_type=norm)
+    np.testing.assert_allclose(y.numpy(), z.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(mine.numpy(), other.numpy(), rtol=1e-6)
+    np.testing.assert_array_equal(mine.numpy()[3:], rows[3:])  # not used, not touched
+    layer = nl.nn.Embedding(5, 3, max_norm=0.9, norm_type=norm)
+    layer.weight.assign(rows)
+    np.testing.assert_allclose(layer(INDEX).numpy(), y.numpy(), rtol=1e-6)
+
+
 def test_what_cannot_be_cut_or_chosen():
     x = nl.tensor(np.ones((4, 5)))
     for call, match in [
@@ -101,6 +123,8 @@ def test_what_cannot_be_cut_or_chosen():
         (lambda: F.chunk(x, 0), "chunks=0"),
         (lambda: F.narrow(x, 0, 3, 2), "do not lie in axis 0"),
         (lambda: F.stack([x, x[0]]), "must be equal"),
+        (lambda: F.roll(x, (1, 2)), "need dims"),
+        (lambda: F.roll(x, (1, 2), 0), "do not pair up"),
         (lambda: F.expand(x, (5,)), "fewer axes"),
         (lambda: F.one_hot(np.array([0, 5]), 3), "must be 0 to 2"),
         (lambda: F.topk(x, 6), "k=6"),

@@ -78,6 +78,52 @@ def test_losses_of_pairs(name, options, reduction):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "huber_loss"])
+def test_weighted_losses_of_pairs(name, reduction):
+    x, t, w = arrays((3, 4), (3, 4), (3, 4))
+    w = np.abs(w)
+    mine, other = nl.tensor(w), torch.tensor(w)
+    compare(
+        lambda x: getattr(F, name)(x, t, reduction=reduction, weight=mine),
+        lambda x: getattr(T, name)(x, torch.tensor(t), reduction=reduction, weight=other),
+        [x],
+    )
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("p", [1, 2])
+def test_multi_margin_loss(p, reduction):
+    x, w = arrays((4, 5), (5,))
+    labels, options = np.array([0, 4, 2, 2]), {"p": p, "margin": 0.7, "reduction": reduction}
+    for weight in (None, np.abs(w)):
+        mine, other = (None, None) if weight is None else (nl.tensor(weight), torch.tensor(weight))
+        compare(
+            lambda x, t, w=mine: F.multi_margin_loss(x, t, weight=w, **options),
+            lambda x, t, w=other: T.multi_margin_loss(x, t, weight=w, **options),
+            [x, labels],
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["CrossEntropyLoss", "NLLLoss", "MultiMarginLoss", "BCELoss", "BCEWithLogitsLoss"]
+)
+def test_weights_are_saved_with_the_loss(name):
+    weight = np.array([0.5, 1.0, 2.0], np.float32)
+    options = {"weight": weight} | ({"pos_weight": 2 * weight} if "Logits" in name else {})
+    ours = getattr(nn, name)(**options)
+    theirs = getattr(torch.nn, name)(**{k: torch.tensor(v) for k, v in options.items()})
+    assert sorted(ours.state_dict()) == sorted(theirs.state_dict())
+    weight[:] = 0  # it was copied
+    other = getattr(nn, name)(**{k: np.ones(3, np.float32) for k in options})
+    other.load_state_dict(ours.state_dict())
+    x = np.random.default_rng(0).uniform(0.1, 0.9, (4, 3)).astype(np.float32)
+    target = np.array([0, 1, 2, 2]) if name[0] != "B" else (x > 0.5).astype(np.float32)
+    expected = theirs(torch.tensor(x), torch.tensor(target)).item()
+    assert other(nl.tensor(x), target).item() == pytest.approx(expected, rel=1e-5)
+    assert not list(ours.parameters())
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_binary_cross_entropy(reduction):
     x, w = np.random.default_rng(0).uniform(0.01, 0.99, (2, 3, 4))
     t = (arrays((3, 4))[0] > 0) * 1.0
@@ -135,6 +181,10 @@ def test_margins_and_distances(reduction):
         compare(lambda *t, o=options: F.triplet_margin_loss(*t, **o),
                 lambda *t, o=options: T.triplet_margin_loss(*t, **o), [a, b, c])  # fmt: skip
     compare(F.pairwise_distance, T.pairwise_distance, [a, b])
+    for p in (1.0, 3.0, np.inf):
+        compare(lambda *t, p=p: F.pairwise_distance(*t, p=p, keepdim=True),
+                lambda *t, p=p: T.pairwise_distance(*t, p=p, keepdim=True), [a, b])  # fmt: skip
+        compare(lambda x, p=p: F.normalize(x, p, 0), lambda x, p=p: T.normalize(x, p, 0), [a])
     compare(F.cosine_similarity, T.cosine_similarity, [a, b])
 
 
@@ -146,7 +196,8 @@ def test_margins_and_distances(reduction):
         ("MSELoss", {}, 2), ("L1Loss", {"reduction": "sum"}, 2), ("SmoothL1Loss", {"beta": 0.5}, 2),
         ("HuberLoss", {"delta": 0.5}, 2), ("BCEWithLogitsLoss", {}, 2),
         ("SoftMarginLoss", {}, 2), ("TripletMarginLoss", {"margin": 0.5, "swap": True}, 3),
-        ("CosineSimilarity", {"dim": 1}, 2),
+        ("CosineSimilarity", {"dim": 1}, 2), ("PairwiseDistance", {"p": 3.0, "keepdim": True}, 2),
+        ("MultiMarginLoss", {"p": 2}, 0),
     ],
 )  # fmt: skip
 def test_modules(name, options, count):
@@ -170,6 +221,10 @@ def test_losses_refuse_what_makes_no_sense():
         (lambda: F.cross_entropy(x, np.ones((2, 4))), "must have the shape"),
         (lambda: F.cross_entropy(x, np.array([0, -100]), label_smoothing=1.0), "label_smoothing=1.0"),
         (lambda: nn.MSELoss(reduction="max"), "MSELoss: reduction='max'"),
+        (lambda: F.mse_loss(x, x, weight=nl.tensor([1.0])), "must have the shape"),
+        (lambda: F.multi_margin_loss(x, np.array([0, 1]), 3), "p=3 must be 1 or 2"),
+        (lambda: F.multi_margin_loss(x, np.array([0.0, 1.0])), "N integers"),
+        (lambda: F.pairwise_distance(x, x, 0.0), "is no norm"),
     ]:
         with pytest.raises(NnliteError, match=match):
             call()

@@ -33,10 +33,56 @@ def test_places_of_maxima_and_back(ceil_mode):
     np.testing.assert_array_equal(places.numpy(), T.max_pool1d(torch.tensor(x[0]), 3, return_indices=True)[1])
 
 
-@pytest.mark.parametrize("size", [1, (3, 2), (7, 8), (4, 3)])
-def test_adaptive_max_pool2d(size):
-    compare(partial(F.adaptive_max_pool2d, output_size=size),
-            partial(T.adaptive_max_pool2d, output_size=size), arrays((2, 3, 7, 8)))  # fmt: skip
+@pytest.mark.parametrize("size", [1, (3, 2), (7, 8), (4, 3), (None, 3), (2, None), None])
+def test_adaptive_pools(size):
+    operands = arrays((2, 3, 7, 8))
+    for name in ("adaptive_max_pool2d", "adaptive_avg_pool2d"):
+        compare(partial(getattr(F, name), output_size=size),
+                partial(getattr(T, name), output_size=size if size else (None, None)), operands)  # fmt: skip
+    layer = nl.nn.AdaptiveMaxPool2d(size, return_indices=True)
+    y, places = layer(nl.tensor(operands[0]))
+    z, expected = T.adaptive_max_pool2d(torch.tensor(operands[0]), size or (None, None), return_indices=True)
+    np.testing.assert_array_equal(y.numpy(), z.numpy())
+    np.testing.assert_array_equal(places.numpy(), expected.numpy())
+
+
+def test_adaptive_places_in_one_dimension():
+    (x,) = arrays((2, 3, 11))
+    y, places = nl.nn.AdaptiveMaxPool1d(4, return_indices=True)(nl.tensor(x))
+    z, expected = T.adaptive_max_pool1d(torch.tensor(x), 4, return_indices=True)
+    np.testing.assert_array_equal(y.numpy(), z.numpy())
+    np.testing.assert_array_equal(places.numpy(), expected.numpy())
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_a_divisor_of_ones_own(ceil_mode):
+    operands = arrays((2, 3, 8, 9))
+    for kernel, stride, padding in product([2, 3, (3, 2)], [None, 1, (2, 3)], [0, 1]):
+        options = {"kernel_size": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
+        options["divisor_override"] = 5
+        compare(partial(F.avg_pool2d, **options), partial(T.avg_pool2d, **options), operands)
+        layer = nl.nn.AvgPool2d(**options)
+        np.testing.assert_array_equal(
+            layer(nl.tensor(operands[0])).numpy(), F.avg_pool2d(nl.tensor(operands[0]), **options).numpy()
+        )
+
+
+def test_unpooling_in_one_dimension():
+    (x,) = arrays((2, 3, 11))
+    y, places = nl.nn.MaxPool1d(3, 2, return_indices=True)(nl.tensor(x))
+    z, expected = torch.nn.MaxPool1d(3, 2, return_indices=True)(torch.tensor(x))
+    np.testing.assert_array_equal(places.numpy(), expected.numpy())
+    for size in (None, 11, (2, 3, 12)):
+        found = nl.nn.MaxUnpool1d(3, 2)(y, places, output_size=size)
+        wanted = torch.nn.MaxUnpool1d(3, 2)(
+            z, expected, output_size=None if size is None else [int(np.max(size))]
+        )
+        np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+    pool, inverse = nl.nn.MaxPool2d(2, return_indices=True), nl.nn.MaxUnpool2d(2)
+    (x,) = arrays((2, 3, 6, 8))
+    y, places = pool(nl.tensor(x))
+    z, expected = torch.nn.MaxPool2d(2, return_indices=True)(torch.tensor(x))
+    np.testing.assert_array_equal(inverse(y, places).numpy(), torch.nn.MaxUnpool2d(2)(z, expected).numpy())
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0, 3.0, 1.5])
@@ -87,6 +133,10 @@ def test_what_cannot_be_pooled():
         (lambda: nl.nn.Conv1d(3, 4, 0), "at least 1"),
         (lambda: nl.nn.Conv1d(3, 4, 1, groups=2), "multiples of groups=2"),
         (lambda: nl.nn.Embedding(0, 3), "at least 1"),
+        (lambda: F.avg_pool2d(x, 2, divisor_override=0), "divisor_override=0"),
+        (lambda: nl.nn.AdaptiveMaxPool2d((None, 0)), "must be at least 1"),
+        (lambda: F.adaptive_avg_pool2d(x, None), "must be"),
+        (lambda: nl.nn.Embedding.from_pretrained(np.ones(3)), "must be rows"),
         (lambda: nl.nn.Embedding(3, 3, 3), "padding_idx=3"),
     ]:
         with pytest.raises(NnliteError, match=match):
@@ -94,6 +144,10 @@ def test_what_cannot_be_pooled():
 
 
 def test_the_embedding_layer():
+    rows = arrays((4, 3), dtype=np.float32)[0]
+    frozen = nl.nn.Embedding.from_pretrained(rows)
+    assert frozen.frozen
+    np.testing.assert_array_equal(frozen(np.array([2, 0])).numpy(), rows[[2, 0]])
     layer = nl.nn.Embedding(5, 3, padding_idx=-1)
     assert not layer.weight.numpy()[4].any()
     layer(np.array([[0, 4], [4, 2]])).sum().backward()

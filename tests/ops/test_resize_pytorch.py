@@ -59,6 +59,20 @@ def test_pixels_and_channels():
     compare(lambda x: F.channel_shuffle(x, 3), lambda x: T.channel_shuffle(x, 3), arrays((2, 6, 3, 4)))
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_grid_sample_of_an_affine_grid(mode, padding_mode, align_corners):
+    options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
+    theta = np.array([[[0.8, 0.3, 0.1], [-0.2, 1.1, -0.3]], [[1.3, 0.0, 0.2], [0.1, 0.7, 0.0]]])
+    compare(
+        lambda x, t: F.grid_sample(x, F.affine_grid(t, (2, 3, 5, 4), align_corners), **options),
+        lambda x, t: T.grid_sample(x, T.affine_grid(t, (2, 3, 5, 4), align_corners), **options),
+        [*arrays((2, 3, 6, 7)), theta],
+        1e-9,
+    )
+
+
 def test_what_cannot_be_resized():
     x = nl.tensor(np.ones((1, 2, 4, 4)))
     for call, match in [
@@ -71,6 +85,8 @@ def test_what_cannot_be_resized():
         (lambda: F.interpolate(x, 3, mode="bilinear", align_corners=True, antialias=True), "antialias"),
         (lambda: F.channel_shuffle(x, 3), "groups=3"),
         (lambda: nl.nn.Upsample(), "either size or scale_factor"),
+        (lambda: F.grid_sample(x, x, mode="best"), "'best' must be one of"),
+        (lambda: F.affine_grid(x, (1, 2, 4, 4)), "must be .N,2,3."),
         (lambda: nl.nn.ReflectionPad2d((1, 2)), "padding"),
     ]:
         with pytest.raises(NnliteError, match=match):

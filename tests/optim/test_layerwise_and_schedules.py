@@ -62,18 +62,29 @@ SCHEDULES = [
     ("OneCycleLR", {"max_lr": 0.3, "total_steps": 51, "cycle_momentum": False}),
     ("OneCycleLR", {"max_lr": 0.3, "total_steps": 51, "pct_start": 0.5, "anneal_strategy": "linear",
                     "div_factor": 10.0, "cycle_momentum": False}),
+    ("OneCycleLR", {"max_lr": 0.3, "total_steps": 51}),
+    ("OneCycleLR", {"max_lr": 0.3, "epochs": 3, "steps_per_epoch": 17, "three_phase": True,
+                    "final_div_factor": 10.0}),
+    ("OneCycleLR", {"max_lr": 0.3, "total_steps": 51, "three_phase": True, "anneal_strategy": "linear",
+                    "pct_start": 0.2, "base_momentum": 0.5, "max_momentum": 0.9}),
+    ("CosineAnnealingLR", {"T_max": 20}), ("CosineAnnealingLR", {"T_max": 50, "eta_min": 0.1}),
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
 @pytest.mark.parametrize(("name", "options"), SCHEDULES)
-def test_schedules_are_pytorchs(name, options):
+def test_schedules_are_pytorchs(name, options, kind):
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle here")
-    theirs = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
+    more = {"momentum": 0.9} if kind == "SGD" else {}
+    theirs = getattr(torch.optim, kind)([torch.zeros(1, requires_grad=True)], lr=0.4, **more)
     reference = getattr(torch.optim.lr_scheduler, name)(theirs, **options)
-    ours = optim.SGD([nn.Parameter([1.0])], lr=0.4)
-    schedule = getattr(optim, name)(ours, **{k: v for k, v in options.items() if k != "cycle_momentum"})
+    ours = getattr(optim, kind)([nn.Parameter([1.0])], lr=0.4, **more)
+    schedule = getattr(optim, name)(ours, **options)
     for step in range(50):
-        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], abs=1e-9), step
+        mine, other = ours.param_groups[0], theirs.param_groups[0]
+        assert mine["lr"] == pytest.approx(other["lr"], abs=1e-9), step
+        for momentum in ("momentum", "betas"):
+            assert mine.get(momentum) == pytest.approx(other.get(momentum), abs=1e-9), step
         theirs.step()
         reference.step()
         schedule.step()

@@ -17,7 +17,11 @@ OPTIONS = [
     ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
     ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.01}),
     ("SGD", {"lr": 0.05, "momentum": 0.8, "nesterov": True, "weight_decay": 0.01}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "maximize": True}),
     ("Adam", {"lr": 0.01}),
+    ("Adam", {"lr": 0.01, "amsgrad": True, "betas": (0.8, 0.5), "weight_decay": 0.1, "maximize": True}),
+    ("AdamW", {"lr": 0.02, "amsgrad": True, "betas": (0.8, 0.5)}),
+    ("AdamW", {"lr": 0.02, "maximize": True}),
     ("Adam", {"lr": 0.01, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
     ("Adam", {"lr": 0.01, "betas": (0.0, 0.99)}),
     ("AdamW", {"lr": 0.01}),
@@ -25,7 +29,9 @@ OPTIONS = [
     ("RMSprop", {"lr": 0.01}),
     ("RMSprop", {"lr": 0.01, "alpha": 0.9, "momentum": 0.8, "weight_decay": 0.01}),
     ("RMSprop", {"lr": 0.01, "centered": True, "eps": 1e-3, "momentum": 0.5}),
+    ("RMSprop", {"lr": 0.01, "maximize": True}),
     ("Adagrad", {"lr": 0.1}),
+    ("Adagrad", {"lr": 0.1, "maximize": True}),
     ("Adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.01, "initial_accumulator_value": 0.5}),
 ]
 
