@@ -82,7 +82,7 @@ def grid_sample(
     grid: Tensor,
     mode: str = "bilinear",
     padding_mode: str = "zeros",
-    align_corners: bool = False,
+    align_corners: bool | None = None,
 ) -> Tensor:
     """x [N,C,H,W] at the places of grid [N,P,Q,2], pairs (w, h) from -1 to 1; see op ``grid_sample``.
 
@@ -92,11 +92,11 @@ def grid_sample(
     modes = {"bilinear": "linear", "nearest": "nearest", "bicubic": "cubic"}
     if mode not in modes:
         raise OperandError(f"grid_sample: mode={mode!r} must be one of {', '.join(modes)}")
-    options = {"padding_mode": padding_mode, "align_corners": align_corners}
+    options = {"padding_mode": padding_mode, "align_corners": bool(align_corners)}
     return apply(OPS["grid_sample"], x, grid, mode=modes[mode], **options)
 
 
-def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
+def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
     """The grid [N,H,W,2] for :func:`grid_sample` of theta [N,2,3] times (w, h, 1), size [N,C,H,W].
 
     Source: Jaderberg et al. 2015, arXiv:1506.02025; torch.nn.functional.affine_grid.

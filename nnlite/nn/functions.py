@@ -53,7 +53,10 @@ class Sequential(Module):
         """Add a module at the end."""
         if not isinstance(module, Module):
             raise ConfigError(f"Sequential: {module!r} must be a Module")
-        setattr(self, str(len(self)), module)
+        number = len(self)
+        while hasattr(self, str(number)):  # a slice keeps the numbers that its modules had
+            number += 1
+        setattr(self, str(number), module)
         return self
 
     def __len__(self) -> int:

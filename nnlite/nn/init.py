@@ -75,9 +75,9 @@ def trunc_normal_(tensor: Kind, mean: float = 0.0, std: float = 1.0, a: float = 
     return tensor
 
 
-def constant_(tensor: Kind, value: float) -> Kind:
-    """``value`` everywhere."""
-    tensor.assign(np.full(tensor.shape, value))
+def constant_(tensor: Kind, val: float) -> Kind:
+    """``val`` everywhere."""
+    tensor.assign(np.full(tensor.shape, val))
     return tensor
 
 

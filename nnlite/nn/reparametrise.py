@@ -10,6 +10,8 @@ from nnlite import functional as F
 from nnlite import random
 from nnlite.errors import ConfigError
 from nnlite.layout import Array
+from nnlite.nn.convolution1d import ConvTranspose1d
+from nnlite.nn.layers import ConvTranspose2d
 from nnlite.nn.module import Module
 from nnlite.nn.parameter import Buffer, Parameter
 from nnlite.tensors import Tensor
@@ -52,15 +54,23 @@ def _unit(vector: Array, eps: float) -> Array:
 
 
 def spectral_norm(
-    module: Module, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12, dim: int = 0
+    module: Module,
+    name: str = "weight",
+    n_power_iterations: int = 1,
+    eps: float = 1e-12,
+    dim: int | None = None,
 ) -> Module:
     """weight = weight_orig / σ, σ its largest singular value as a matrix with ``dim`` first.
+
+    ``dim`` is that of the outputs unless it is given: 1 for transposed convolutions, else 0.
 
     σ = uᵀ W v is followed by ``n_power_iterations`` steps v = Wᵀu / ‖Wᵀu‖, u = Wv / ‖Wv‖ in each forward
     while training; u and v count as constants in backward.
     Source: Miyato et al. 2018, arXiv:1802.05957; torch.nn.utils.spectral_norm.
     """
     weight = _take("spectral_norm", module, name)
+    if dim is None:
+        dim = int(isinstance(module, (ConvTranspose1d, ConvTranspose2d)))
     axes = (dim, *(i for i in range(weight.ndim) if i != dim))
     rows, columns = weight.shape[dim], weight.size // weight.shape[dim]
     generator = random.generator()

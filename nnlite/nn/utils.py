@@ -65,13 +65,13 @@ def parameters_to_vector(parameters: Iterable[Parameter]) -> Array:
     return np.concatenate([p.numpy().reshape(-1) for p in parameters])
 
 
-def vector_to_parameters(vector: Array, parameters: Iterable[Parameter]) -> None:
+def vector_to_parameters(vec: Array, parameters: Iterable[Parameter]) -> None:
     """The inverse of :func:`parameters_to_vector`; ShapeError when the sizes differ."""
     listed = list(parameters)
     total = sum(p.size for p in listed)
-    if vector.shape != (total,):
-        raise ShapeError(f"vector_to_parameters: {list(vector.shape)} must be [{total}], all elements")
+    if vec.shape != (total,):
+        raise ShapeError(f"vector_to_parameters: {list(vec.shape)} must be [{total}], all elements")
     start = 0
     for parameter in listed:
-        parameter.assign(vector[start : start + parameter.size].reshape(parameter.shape))
+        parameter.assign(vec[start : start + parameter.size].reshape(parameter.shape))
         start += parameter.size

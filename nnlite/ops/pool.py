@@ -300,9 +300,9 @@ def adaptive_avg_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Seque
 
 def adaptive_avg_pool2d_samples() -> Iterator[Sample]:
     yield Sample((2, 3, 5, 7), output_size=(1, 1))
-    yield Sample((1, 2, 6, 8), output_size=(3, 2), onnx=False)
-    yield Sample((1, 2, 7, 5), output_size=(3, 4), onnx=False)
-    yield Sample((1, 2, 2, 3), output_size=(4, 3), onnx=False)
+    yield Sample((1, 2, 6, 8), output_size=(3, 2))
+    yield Sample((1, 2, 7, 5), output_size=(3, 4))
+    yield Sample((1, 2, 2, 3), output_size=(4, 3))
 
 
 def adaptive_avg_pool2d_errors() -> Iterator[ErrorSample]:
@@ -313,12 +313,20 @@ def adaptive_avg_pool2d_errors() -> Iterator[ErrorSample]:
 
 
 def write_adaptive_avg_pool(w: OnnxWriter, node: Node) -> str:
-    if pair("adaptive_avg_pool2d", "output_size", node.params["output_size"], 1) != (1, 1):
+    (x,), (p, q) = node.inputs, node.params["output_size"]
+    if (p, q) == (1, 1):
+        return w.add("GlobalAveragePool", node.inputs)
+    if x is None or x.type is None:
         raise ShapeError(
-            "adaptive_avg_pool2d: ONNX knows only output size 1 (GlobalAveragePool); "
-            "use avg_pool2d with a fixed kernel_size to export"
+            "adaptive_avg_pool2d: the shape of x must be known to write it; trace with an example"
         )
-    return w.add("GlobalAveragePool", node.inputs)
+    if (geometry := _adaptive_geometry(x.type.shape, (p, q))) is not None:
+        kernel = (geometry.R, geometry.S)
+        return w.add("AveragePool", node.inputs, kernel_shape=kernel, strides=kernel)
+    # Windows of several sizes: ONNX has no such pooling, but it has the matrices.
+    rows = _averaging_matrix(x.type.shape[2], p).astype(x.type.dtype)
+    columns = _averaging_matrix(x.type.shape[3], q).T.astype(x.type.dtype)
+    return w.add("MatMul", [w.add("MatMul", [rows, x]), columns])
 
 
 def _read_global(op: str) -> Callable[[OnnxNode], Any]:

@@ -50,7 +50,7 @@ class VGG(nn.Module):
 class FixedPool(nn.AdaptiveAvgPool2d):
     """Adaptive average pooling that leaves alone what has the right size already.
 
-    Pictures of the size that the network was made for need no pooling, and ONNX knows no adaptive one.
+    Pictures of the size that the network was made for need no pooling, nor does an exported file.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -145,10 +145,11 @@ def test_other_initialisers():
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", ["weight_norm", "spectral_norm"])
-def test_reparametrised_weights_are_pytorchs(kind):
+@pytest.mark.parametrize("layer", ["Conv2d", "ConvTranspose2d"])
+def test_reparametrised_weights_are_pytorchs(kind, layer):
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle here")
-    ours = getattr(nn.utils, kind)(nn.Conv2d(3, 4, 3))
-    theirs = getattr(torch.nn.utils, kind)(torch.nn.Conv2d(3, 4, 3))
+    ours = getattr(nn.utils, kind)(getattr(nn, layer)(3, 4, 3))
+    theirs = getattr(torch.nn.utils, kind)(getattr(torch.nn, layer)(3, 4, 3))
     assert set(ours.state_dict()) == set(theirs.state_dict())
     ours.load_state_dict(theirs.state_dict())
     x = random(2, 3, 6, 6)

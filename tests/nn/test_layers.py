@@ -20,6 +20,10 @@ LAYERS = [
     ("Conv2d", (3, 6, 3), {}, (2, 3, 9, 8)),
     ("Conv2d", (4, 6, (3, 2), 2, 1, 2, 2, False), {}, (2, 4, 9, 8)),
     ("Conv2d", (4, 4, 3), {"padding": "same", "groups": 4}, (2, 4, 9, 8)),
+    ("Conv2d", (4, 6, (3, 2), 2, (2, 1), 1, 2, True, "reflect"), {}, (2, 4, 9, 8)),
+    ("Conv2d", (3, 4, 3), {"padding": 2, "padding_mode": "replicate", "dilation": (1, 2)}, (2, 3, 9, 8)),
+    ("Conv2d", (3, 4, (3, 4)), {"padding": "same", "padding_mode": "circular"}, (2, 3, 9, 8)),
+    ("Conv2d", (3, 4, 3), {"padding": "valid", "padding_mode": "reflect"}, (2, 3, 9, 8)),
     ("ConvTranspose2d", (4, 6, 3, 2, 1, 1, 2, True, 2), {}, (2, 4, 5, 4)),
     ("ConvTranspose2d", (4, 6, 2), {"bias": False, "stride": 2}, (2, 4, 5, 4)),
     ("Linear", (4, 5), {}, (3, 4)),
@@ -27,6 +31,7 @@ LAYERS = [
     ("BatchNorm2d", (4,), {}, (3, 4, 5, 5)),
     ("BatchNorm2d", (4, 1e-3, 0.5, False), {}, (3, 4, 5, 5)),
     ("BatchNorm2d", (4,), {"track_running_stats": False}, (3, 4, 5, 5)),
+    ("BatchNorm2d", (4,), {"bias": False}, (3, 4, 5, 5)),
     ("BatchNorm1d", (4,), {}, (6, 4)),
     ("BatchNorm1d", (4,), {}, (6, 4, 3)),
     ("ReLU", (True,), {}, (2, 3)),
@@ -38,10 +43,15 @@ LAYERS = [
     ("MaxPool2d", ((2, 3),), {"dilation": 2, "ceil_mode": True}, (2, 3, 9, 8)),
     ("AvgPool2d", (3, 2, 1, True, False), {}, (2, 3, 9, 8)),
     ("AvgPool2d", (2,), {}, (2, 3, 9, 8)),
+    ("AvgPool2d", (3, 2, 1), {"divisor_override": 4, "ceil_mode": True}, (2, 3, 9, 8)),
     ("AdaptiveAvgPool2d", ((3, 2),), {}, (2, 3, 9, 8)),
+    ("AdaptiveAvgPool2d", ((None, 2),), {}, (2, 3, 9, 8)),
     ("Flatten", (), {}, (2, 3, 4, 5)),
     ("Flatten", (0, 1), {}, (2, 3, 4, 5)),
     ("Identity", (), {}, (2, 3)),
+    ("Identity", (54,), {"unused": True}, (2, 3)),
+    ("Unflatten", (1, (2, -1)), {}, (3, 6, 2)),
+    ("Unflatten", (-1, (2, 3)), {}, (3, 6)),
     ("LeakyReLU", (0.2, True), {}, (2, 3)),
     ("PReLU", (), {}, (2, 3)),
     ("PReLU", (3, 0.1), {}, (2, 3, 4)),
@@ -71,9 +81,11 @@ LAYERS = [
     ("RMSNorm", (5, 1e-4), {}, (2, 3, 5)),
     ("GroupNorm", (2, 6), {}, (2, 6, 5, 4)),
     ("GroupNorm", (3, 6, 1e-3, False), {}, (2, 6, 5)),
+    ("GroupNorm", (3, 6), {"bias": False}, (2, 6, 5)),
     ("InstanceNorm2d", (3,), {}, (2, 3, 5, 4)),
     ("InstanceNorm2d", (3, 1e-3, 0.3, True, True), {}, (2, 3, 5, 4)),
     ("InstanceNorm1d", (3,), {"affine": True}, (2, 3, 5)),
+    ("InstanceNorm1d", (3,), {"affine": True, "bias": False}, (2, 3, 5)),
     ("LocalResponseNorm", (3, 0.1, 0.5, 2.0), {}, (2, 6, 3, 3)),
     ("LocalResponseNorm", (4,), {}, (2, 6, 3)),
     ("Upsample", (), {"scale_factor": 2}, (2, 3, 4, 5)),
@@ -93,9 +105,18 @@ LAYERS = [
     ("CircularPad2d", (2,), {}, (2, 3, 4, 5)),
     ("Conv1d", (4, 6, 3, 2, 1, 2, 2, False), {}, (2, 4, 11)),
     ("Conv1d", (4, 6, 3), {"padding": "same"}, (2, 4, 11)),
+    ("Conv1d", (4, 6, 4), {"padding": "same", "padding_mode": "circular"}, (2, 4, 11)),
+    ("Conv1d", (4, 6, 3, 2, 2, 2, 2, True, "reflect"), {}, (2, 4, 11)),
+    ("ConvTranspose1d", (4, 6, 3, 2, 1, 1, 2, True, 2), {}, (2, 4, 6)),
+    ("ConvTranspose1d", (4, 6, 2), {"bias": False, "stride": 2}, (2, 4, 6)),
+    ("ZeroPad1d", ((1, 2),), {}, (2, 3, 5)),
+    ("CircularPad1d", (2,), {}, (2, 3, 5)),
     ("MaxPool1d", (3, 2, 1), {}, (2, 3, 8)),
+    ("MaxPool1d", (3, 2, 1, 2), {"ceil_mode": True}, (2, 3, 8)),
     ("AvgPool1d", (3,), {}, (2, 3, 8)),
+    ("AvgPool1d", (3, 2, 1, True, False), {}, (2, 3, 8)),
     ("LPPool2d", (2, 3, 2), {}, (2, 3, 9, 8)),
+    ("LPPool1d", (2, 3, 2), {}, (2, 3, 8)),
     ("AdaptiveMaxPool2d", ((3, 2),), {}, (2, 3, 7, 8)),
     ("AdaptiveAvgPool1d", (3,), {}, (2, 3, 8)),
     ("AdaptiveMaxPool1d", (3,), {}, (2, 3, 8)),
@@ -127,6 +148,30 @@ def test_a_layer_is_pytorchs(name, arguments, options, shape):
         np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), atol=5e-5, err_msg=key)
 
 
+NOT_IN_ONNX = {  # what the error must say
+    "AdaptiveMaxPool1d": ["only where it divides"],
+    "AdaptiveMaxPool2d": ["only where it divides"],
+    "BatchNorm2d": ["training-time operation"],  # without running statistics
+    "LocalResponseNorm": ["even size=4"],
+    "Softplus": ["no threshold=5.0"],
+}
+
+
+@pytest.mark.parametrize(("name", "arguments", "options", "shape"), LAYERS)
+def test_a_layer_is_what_onnx_runtime_makes_of_it(name, arguments, options, shape, run_ort):
+    nl.manual_seed(0)
+    layer, x = getattr(nn, name)(*arguments, **options).eval(), random(*shape)
+    try:
+        model = nl.onnx.to_model(layer, inputs=[x], opset=21)
+    except NnliteError as error:
+        if not any(told in str(error) for told in NOT_IN_ONNX.get(name, ())):
+            raise
+        return
+    (found,) = run_ort(model, [x])
+    with nl.no_grad():
+        np.testing.assert_allclose(found, layer(nl.tensor(x)).numpy(), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("layer", "fan_in"),
     [
@@ -152,6 +197,42 @@ def test_initial_values(layer, fan_in):
     again = layer()
     np.testing.assert_array_equal(made.weight.numpy(), again.weight.numpy())
     assert not np.array_equal(made.weight.numpy(), layer().weight.numpy())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape", "sizes"),
+    [
+        ("ConvTranspose2d", {"stride": 2, "padding": 1, "dilation": 2}, (2, 4, 5, 4), [(12, 9), (11, 10)]),
+        ("ConvTranspose2d", {"stride": (3, 1)}, (2, 4, 5, 4), [(15, 6), (2, 4, 17, 6)]),
+        ("ConvTranspose1d", {"stride": 3, "padding": 1}, (2, 4, 5), [(13,), (2, 4, 15)]),
+    ],
+)
+def test_a_transposed_convolution_to_a_size(name, options, shape, sizes):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle here")
+    theirs, ours = (getattr(module, name)(4, 6, 3, **options) for module in (torch.nn, nn))
+    ours.load_state_dict(theirs.state_dict())
+    x = random(*shape)
+    for size in sizes:
+        y = ours(nl.tensor(x), output_size=size)
+        expected = theirs(torch.tensor(x), output_size=list(size)).detach().numpy()
+        np.testing.assert_allclose(y.detach().numpy(), expected, atol=2e-6)
+    with pytest.raises(ShapeError, match=r"output_size=.* must be from"):
+        ours(nl.tensor(x), output_size=tuple(100 for _ in shape[2:]))
+
+
+@pytest.mark.parametrize(("layer", "shape"), [(nn.Dropout1d, (40, 50, 3)), (nn.Dropout2d, (40, 50, 3, 2))])
+def test_whole_channels_are_dropped(layer, shape):
+    nl.manual_seed(1)
+    module, x = layer(0.25), nl.tensor(np.ones(shape, np.float32))
+    y = module(x).numpy()
+    first = y.reshape(*shape[:2], -1)
+    assert (first == first[:, :, :1]).all()
+    np.testing.assert_allclose(np.unique(y), [0, 1 / 0.75], rtol=1e-6)
+    assert (first[:, :, 0] == 0).mean() == pytest.approx(0.25, abs=0.03)
+    np.testing.assert_array_equal(module.eval()(x).numpy(), x.numpy())
+    np.testing.assert_array_equal(module.train().freeze()(x).numpy(), x.numpy())
+    with pytest.raises(ShapeError, match="axes"):
+        module(nl.tensor(np.ones((2, 3))))
 
 
 def test_cross_entropy_loss():
@@ -235,6 +316,11 @@ def test_dropout_only_while_training_and_not_frozen():
         (lambda: nn.Conv2d(4, 3, 3, groups=2), "out_channels=3 must be a multiple"),
         (lambda: nn.Conv2d(4, 4, 3, groups=0), "groups=0"),
         (lambda: nn.Conv2d(3, 4, 0), "Conv2d: kernel_size=0 must be at least 1"),
+        (lambda: nn.Conv2d(3, 4, 3, padding_mode="mirror"), "'mirror' must be one of zeros, reflect"),
+        (lambda: nn.Conv1d(3, 4, 3, padding_mode="mirror"), "'mirror' must be one of zeros, reflect"),
+        (lambda: nn.ConvTranspose2d(3, 4, 3, padding_mode="reflect"), "can only be 'zeros'"),
+        (lambda: nn.ConvTranspose1d(3, 4, 3, padding_mode="reflect"), "padding_mode 'zeros'"),
+        (lambda: nn.BatchNorm2d(3, momentum=None), "momentum=None"),
         (lambda: nn.Conv2d(3, 4, (3, 3, 3)), "kernel_size"),
         (lambda: nn.Conv2d(3, 4, 3, stride=0), "stride=0"),
         (lambda: nn.Conv2d(3, 4, 3, dilation=0), "dilation=0"),

@@ -137,6 +137,14 @@ def test_sequential():
     assert len(net) == 3
     assert list(net) == layers
     assert net[-1] is layers[2]
+    end = net[1:]
+    assert isinstance(end, nn.Sequential)
+    assert [name for name, _ in end.named_children()] == ["1", "2"]
+    assert end.append(nn.Tanh()) is end
+    assert [name for name, _ in end.named_children()] == ["1", "2", "3"]
+    np.testing.assert_allclose(end(net[0](x)).numpy(), np.tanh(net(x).numpy()), rtol=1e-6)
+    with pytest.raises(ConfigError, match="must be a Module"):
+        end.append("tanh")
     named = nn.Sequential({"fc": layers[0], "act": layers[1]})
     assert [name for name, _ in named.named_parameters()] == ["fc.weight", "fc.bias"]
     assert named.fc is layers[0]
