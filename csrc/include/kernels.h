@@ -149,6 +149,10 @@ struct Kernels {
     void (*pack_transposed)(int64_t rows, int64_t columns, int64_t width, const float* from, int64_t stride,
                             float* to);
 
+    // to[r · to_stride + c] = from[r · stride + c] for c < columns
+    void (*copy_strip)(int64_t rows, int64_t columns, const float* from, int64_t stride, float* to,
+                       int64_t to_stride);
+
     WinogradKernels winograd[2];  // F(2x2, 3x3), F(4x4, 3x3)
 
     void (*depthwise_row)(const DepthwiseRow&);

@@ -57,6 +57,8 @@ def conv2d_samples() -> Iterator[Conv2dGeometry]:
         ((2, 6, 10, 4), (5, 6, 5, 1), (2, 1), (2, 0, 2, 0), (1, 1), 1),
         ((1, 8, 10, 10), (6, 8, 2, 2), (5, 5), (0, 0, 0, 0), (1, 1), 1),  # stride beyond the kernel
         ((1, 12, 5, 5), (9, 12, 4, 4), (2, 2), (2, 2, 1, 1), (1, 1), 1),  # DCGAN's 4x4/2
+        ((1, 600, 72, 73), (8, 600, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),  # pixels in ranges, from memory
+        ((300, 8, 1, 1), (600, 8, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),  # weights in blocks of rows
     ]
     for sample in single:
         yield conv2d_geometry(*sample)

@@ -60,7 +60,7 @@ void gemm_tile(const GemmTile& t) {
 #pragma GCC unroll 16
         for (int i = 0; i < M; ++i) a[i] = t.a[tap * tile_rows + i] + t.a_offset;
         int64_t d = 0;
-        if (M == tile_rows && tap == 0 && t.next)
+        if (M + 2 >= tile_rows && tap == 0 && t.next)
             while (d < t.depth) {
                 const int64_t begin = d;
                 d = d + 16 < t.depth ? d + 16 : t.depth;
@@ -110,6 +110,15 @@ void pack_transposed(int64_t rows, int64_t columns, int64_t width, const float* 
             transpose(v);
             for (int i = 0; i < row_count; ++i) store(to + (r + i) * width + c, v[i]);
         }
+    }
+}
+
+// to[r][c] = from[r · stride + c], rows to_stride apart.
+void copy_strip(int64_t rows, int64_t columns, const float* from, int64_t stride, float* to, int64_t to_stride) {
+    const int64_t whole = columns / VL * VL, left = columns - whole;
+    for (int64_t r = 0; r < rows; ++r, from += stride, to += to_stride) {
+        for (int64_t c = 0; c < whole; c += VL) store(to + c, load(from + c));
+        if (left) store(to + whole, load(from + whole, left), left);
     }
 }
 

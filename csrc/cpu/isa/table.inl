@@ -41,6 +41,7 @@ extern const Kernels NNLITE_TABLE = {
     tile_vectors,
     {NNLITE_TILES(1), NNLITE_TILES(2)},
     pack_transposed,
+    copy_strip,
     {NNLITE_WINOGRAD(2), NNLITE_WINOGRAD(4)},
     depthwise_row,
     depthwise_grad_row,
