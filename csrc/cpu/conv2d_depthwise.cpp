@@ -1,4 +1,8 @@
 // Depthwise convolution (one input channel per group): no matrix product in it, vectors run along channels.
+//
+// Work is cut into bands of output rows of one image, whose source fits the second-level cache. Kernel rows of
+// adjacent pixels have kernels that compute a whole band; everything else goes run by run, pixels that
+// meet the same taps together.
 
 #include <string.h>
 
@@ -15,75 +19,136 @@ namespace {
 // nnlite/kernels/native.py says so; larger ones go to the matrix product).
 constexpr int64_t max_taps = 961;
 
+// Packed weights are [multiplier][taps][C], C rounded up to whole vectors of any instruction set.
+int64_t packed_channels(const Conv2d& g) { return (g.C + 15) / 16 * 16; }
+
+// Where a gather finds its weights (or puts their sums): tap (a,b) at first + a·row + b·step.
+struct TapGrid {
+    int64_t first, row, step;
+
+    TapGrid(const Conv2d& g, const Gather& gather) {
+        const int64_t C = packed_channels(g);
+        first = (gather.h.first_tap * g.S + gather.w.first_tap) * C;
+        row = gather.h.tap_step * g.S * C;
+        step = gather.w.tap_step * C;
+    }
+};
+
+struct Bands {
+    int64_t rows, per_image;  // rows per band
+
+    // `rows_per_image` rows of the output, each of which takes `work` multiplications and touches `bytes`
+    Bands(int64_t N, int64_t rows_per_image, int64_t work, int64_t bytes) {
+        constexpr int64_t cache = 1 << 19;
+        rows = bytes > 0 && cache / bytes < rows_per_image ? cache / bytes : rows_per_image;
+        const int64_t share = (N * rows_per_image + 15) / 16;  // at small batches, something for every thread
+        if (rows > share) rows = share;
+        const int64_t least = grain_for(work, 1 << 17);
+        if (rows < least) rows = least;
+        if (rows > rows_per_image) rows = rows_per_image;
+        if (rows < 1) rows = 1;
+        per_image = (rows_per_image + rows - 1) / rows;
+        rows = per_image > 0 ? (rows_per_image + per_image - 1) / per_image : 1;
+    }
+};
+
+// The taps that a run of output pixels meets.
+struct TapList {
+    int64_t count;
+    const float* source[max_taps];
+    int64_t at[max_taps];  // where in the packed weights, or sums
+
+    void find(const Gather& g, const TapGrid& grid, int64_t n, int64_t i, int64_t j) {
+        const Range rows = g.h.inside(i), columns = g.w.inside(j);
+        count = 0;
+        for (int64_t a = rows.begin; a < rows.end; ++a)
+            for (int64_t b = columns.begin; b < columns.end; ++b) {
+                source[count] = g.at(n, i, j, a, b);
+                at[count++] = grid.first + a * grid.row + b * grid.step;
+            }
+    }
+};
+
+// body(taps, i, j, pixels) for runs of output pixels of image n that meet the same taps: the inner part of a
+// row as one run, pixels whose windows overhang left or right one by one.
+template <class Body>
+void for_each_run(const Gather& g, const TapGrid& grid, int64_t n, int64_t begin, int64_t end, const Body& body) {
+    TapList taps;
+    const Range inner = g.w.inside();
+    for (int64_t i = begin; i < end; ++i)
+        for (int64_t j = 0; j < g.w.out;) {
+            const int64_t pixels = j == inner.begin && inner.size() > 0 ? inner.size() : 1;
+            taps.find(g, grid, n, i, j);
+            body(taps, i, j, pixels);
+            j += pixels;
+        }
+}
+
+bool has_band(const Gather& g) {
+    return (g.w.offset_step == 1 || g.w.taps == 1) && has_depthwise_band(g.w.taps, g.w.step);
+}
+
+// Of rows [begin, end) of image n.
+DepthwiseWindows windows(const Conv2d& g, const Gather& gather, int64_t n, int64_t begin, int64_t end) {
+    const Axis &h = gather.h, &w = gather.w;
+    return {g.C, w.out, begin, end, h.taps, w.taps, h.step, h.offset(0), h.offset_step, w.step, w.offset(0),
+            gather.source + n * gather.source_grid.image, h.source, w.source};
+}
+
+// Outputs that no cache keeps until the next layer reads them go past the caches: half the traffic, since a
+// line that is written whole need not be read before. Only whole lines of 64 bytes, one channel vector each.
+bool streams(const Gather& gather, int64_t output_elements) {
+    constexpr int64_t least = 1 << 21;  // 8 MB
+    return output_elements >= least && gather.out_grid.pixel % 16 == 0 && reinterpret_cast<uintptr_t>(gather.out) % 64 == 0;
+}
+
 struct Depthwise {
     Workspace workspace;
     float* packed;
 
-    Depthwise(const Conv2d& g, void* memory) : workspace(memory), packed(workspace.take<float>(g.K * g.taps())) {}
+    Depthwise(const Conv2d& g, void* memory)
+        : workspace(memory), packed(workspace.take<float>(g.K / g.C * g.taps() * packed_channels(g))) {}
 };
 
-// The taps that a run of output pixels meets, and for the gradient where their sums go.
-struct TapList {
-    int64_t count, adjacent;
-    const float* source[max_taps];
-    const float* w[max_taps];
-
-    // From output (i,j) of image n: the taps inside the source, out of `weights` [taps][C].
-    void find(const Gather& g, int64_t n, int64_t i, int64_t j, int64_t C, const float* weights) {
-        const Range rows = g.h.inside(i), columns = g.w.inside(j);
-        count = 0;
-        adjacent = g.w.step == 1 && g.w.offset_step == 1 ? columns.size() : 0;
-        for (int64_t a = rows.begin; a < rows.end; ++a)
-            for (int64_t b = columns.begin; b < columns.end; ++b) {
-                source[count] = g.at(n, i, j, a, b);
-                w[count++] = weights + (a * g.w.taps + b) * C;
-            }
-    }
-};
-
-// body(taps, n, i, j, pixels) for runs of output pixels that meet the same taps: the inner part of a row
-// as one run, pixels whose windows overhang left or right one by one.
-template <class Body>
-void for_each_run(const Gather& g, int64_t begin, int64_t end, int64_t C, const float* weights, const Body& body) {
-    TapList taps;
-    const Range inner = g.w.inside();
-    for (int64_t item = begin; item < end; ++item) {
-        const int64_t n = item / g.h.out, i = item % g.h.out;
-        for (int64_t j = 0; j < g.w.out;) {
-            const int64_t pixels = j == inner.begin && inner.size() > 0 ? inner.size() : 1;
-            taps.find(g, n, i, j, C, weights);
-            body(taps, item, j, pixels);
-            j += pixels;
-        }
-    }
-}
-
-// w [C·multiplier][taps] -> [multiplier][gather's taps][C]
-void pack(const Conv2d& g, const Gather& gather, const float* w, float* packed) {
-    const int64_t multiplier = g.K / g.C;
+// w [C·multiplier][taps] -> packed [multiplier][taps][C]
+void pack(const Kernels& k, const Conv2d& g, const float* w, float* packed) {
+    const int64_t multiplier = g.K / g.C, taps = g.taps(), C = packed_channels(g);
     for (int64_t m = 0; m < multiplier; ++m)
-        for (int64_t a = 0; a < gather.h.taps; ++a)
-            for (int64_t b = 0; b < gather.w.taps; ++b) {
-                const int64_t tap = gather.h.weight_tap(a) * g.S + gather.w.weight_tap(b);
-                for (int64_t c = 0; c < g.C; ++c) *packed++ = w[(c * multiplier + m) * g.taps() + tap];
-            }
+        k.pack_transposed(taps, g.C, C, w + m * taps, multiplier * taps, packed + m * taps * C);
 }
 
-void run(const Kernels& k, const Conv2d& g, const Gather& gather, const float* packed, const float* bias) {
-    const int64_t work = gather.w.out * g.K * (gather.taps() + 1);
-    parallel_for(gather.N * gather.h.out, grain_for(work), [&](int64_t begin, int64_t end) {
-        for_each_run(gather, begin, end, g.C, packed,
-                     [&](const TapList& taps, int64_t item, int64_t j, int64_t pixels) {
-                         DepthwiseRow row;
-                         row.taps = taps.count, row.channels = g.C, row.pixels = pixels;
-                         row.adjacent = taps.adjacent;
-                         row.source = taps.source, row.w = taps.w, row.bias = bias;
-                         row.out = gather.to(item / gather.h.out, item % gather.h.out, j);
-                         row.step = gather.w.step * gather.source_grid.pixel;
-                         row.out_step = gather.out_grid.pixel;
-                         row.multiplier = g.K / g.C, row.multiplier_step = gather.taps() * g.C;
-                         k.depthwise_row(row);
-                     });
+// Rows [begin, end) of what `gather` computes of image n.
+void compute(const Kernels& k, const Conv2d& g, const Gather& gather, const float* packed, const float* bias,
+             bool stream, int64_t n, int64_t begin, int64_t end) {
+    const TapGrid grid(g, gather);
+    const int64_t multiplier = g.K / g.C;
+    if (multiplier == 1 && has_band(gather)) {
+        k.depthwise_band({windows(g, gather, n, begin, end), packed + grid.first, grid.row, grid.step, bias,
+                          gather.to(n, 0, 0), gather.out_grid.row, gather.out_grid.pixel, stream});
+        return;
+    }
+    for_each_run(gather, grid, n, begin, end, [&](const TapList& taps, int64_t i, int64_t j, int64_t pixels) {
+        const float* w[max_taps];
+        for (int64_t t = 0; t < taps.count; ++t) w[t] = packed + taps.at[t];
+        DepthwiseRow row;
+        row.taps = taps.count, row.channels = g.C, row.pixels = pixels;
+        row.source = taps.source, row.w = w, row.bias = bias;
+        row.out = gather.to(n, i, j);
+        row.step = gather.w.step * gather.source_grid.pixel;
+        row.out_step = gather.out_grid.pixel;
+        row.multiplier = multiplier, row.multiplier_step = g.taps() * packed_channels(g);
+        k.depthwise_row(row);
+    });
+}
+
+// body(n, begin, end) for bands of the rows of each image.
+template <class Body>
+void for_each_band(int64_t N, int64_t rows_per_image, const Bands& bands, int64_t work, const Body& body) {
+    parallel_for(N * bands.per_image, grain_for(bands.rows * work, 1 << 17), [&](int64_t begin, int64_t end) {
+        for (int64_t band = begin; band < end; ++band) {
+            const int64_t first = band % bands.per_image * bands.rows, last = first + bands.rows;
+            body(band / bands.per_image, first, last < rows_per_image ? last : rows_per_image);
+        }
     });
 }
 
@@ -94,28 +159,41 @@ size_t conv2d_forward_depthwise_workspace(const Conv2d& g) { return Depthwise(g,
 void conv2d_forward_depthwise(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
                               void* workspace) {
     const Depthwise plan(g, workspace);
+    const Kernels& k = kernels();
+    pack(k, g, w, plan.packed);
     const Gather gather = forward_gather(g, x, y, nullptr);
-    pack(g, gather, w, plan.packed);
-    run(kernels(), g, gather, plan.packed, bias);
+    const bool stream = streams(gather, g.N * g.P * g.Q * g.K);
+    const int64_t work = g.Q * g.K * (g.taps() + 1), bytes = 4 * (g.stride_h * g.W * g.C + g.Q * g.K);
+    for_each_band(g.N, g.P, Bands(g.N, g.P, work, bytes), work, [&](int64_t n, int64_t begin, int64_t end) {
+        compute(k, g, gather, plan.packed, bias, stream, n, begin, end);
+    });
 }
 
 size_t conv2d_grad_input_depthwise_workspace(const Conv2d& g) { return Depthwise(g, nullptr).workspace.size(); }
 
+// All phases of a band of gy while it is in the cache: row i of each phase meets about the same rows of gy.
 void conv2d_grad_input_depthwise(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace) {
     const Depthwise plan(g, workspace);
-    for (int64_t phase_h = 0; phase_h < g.stride_h; ++phase_h)
-        for (int64_t phase_w = 0; phase_w < g.stride_w; ++phase_w) {
-            const Gather gather = grad_input_gather(g, gy, gx, nullptr, phase_h, phase_w);
-            pack(g, gather, w, plan.packed);
-            run(kernels(), g, gather, plan.packed, nullptr);
-        }
+    const Kernels& k = kernels();
+    pack(k, g, w, plan.packed);
+    const int64_t rows = (g.H + g.stride_h - 1) / g.stride_h;
+    const int64_t work = g.Q * g.C * g.taps() + g.stride_h * g.W * g.C;
+    const int64_t bytes = 4 * g.C * (g.Q + g.stride_h * g.W);
+    for_each_band(g.N, rows, Bands(g.N, rows, work, bytes), work, [&](int64_t n, int64_t begin, int64_t end) {
+        for (int64_t phase_h = 0; phase_h < g.stride_h; ++phase_h)
+            for (int64_t phase_w = 0; phase_w < g.stride_w; ++phase_w) {
+                const Gather gather = grad_input_gather(g, gy, gx, nullptr, phase_h, phase_w);
+                compute(k, g, gather, plan.packed, nullptr, streams(gather, g.N * g.H * g.W * g.C), n, begin,
+                        end < gather.h.out ? end : gather.h.out);
+            }
+    });
 }
 
 // ---- weight gradient: each chunk of output rows has its own sums [taps][C], added up in order at the end
 
 namespace {
 
-constexpr int64_t max_chunks = 32;
+constexpr int64_t max_chunks = 16;
 
 struct DepthwiseGrad {
     Workspace workspace;
@@ -127,9 +205,47 @@ struct DepthwiseGrad {
         grain = grain_for(g.Q * g.C * g.taps());
         if ((rows + grain - 1) / grain > max_chunks) grain = (rows + max_chunks - 1) / max_chunks;
         chunks = (rows + grain - 1) / grain;
-        sums = workspace.take<float>((chunks > 0 ? chunks : 1) * g.taps() * g.C);
+        sums = workspace.take<float>((chunks > 0 ? chunks : 1) * g.taps() * packed_channels(g));
     }
 };
+
+// Adds the products of rows [begin, end) of image n to `sums`.
+void add_products(const Kernels& k, const Conv2d& g, const Gather& gather, const float* gy, float* sums, int64_t n,
+                  int64_t begin, int64_t end) {
+    const float* image = gy + n * g.P * g.Q * g.C;
+    if (has_band(gather)) {
+        k.depthwise_grad_band({windows(g, gather, n, begin, end), image, sums, packed_channels(g)});
+        return;
+    }
+    const TapGrid grid(g, gather);
+    for_each_run(gather, grid, n, begin, end, [&](const TapList& taps, int64_t i, int64_t j, int64_t pixels) {
+        float* to[max_taps];
+        for (int64_t t = 0; t < taps.count; ++t) to[t] = sums + taps.at[t];
+        k.depthwise_grad_row(
+            {taps.count, g.C, pixels, taps.source, image + (i * g.Q + j) * g.C, to, g.stride_w * g.C});
+    });
+}
+
+// gw [C][taps] = sums over the chunks, one after the other, whoever computed them
+void add_chunks(const Conv2d& g, const DepthwiseGrad& plan, float* gw) {
+    constexpr int64_t block = 64;
+    const int64_t taps = g.taps(), C = packed_channels(g);
+    const int64_t work = plan.chunks * taps * block;
+    parallel_for((g.C + block - 1) / block, grain_for(work, 1 << 15), [&](int64_t begin, int64_t end) {
+        const int64_t first = begin * block, last = end * block < g.C ? end * block : g.C;
+        for (int64_t low = first; low < last; low += block) {
+            const int64_t high = low + block < last ? low + block : last;
+            for (int64_t tap = 0; tap < taps; ++tap) {
+                float* total = plan.sums + tap * C;
+                for (int64_t chunk = 1; chunk < plan.chunks; ++chunk) {
+                    const float* from = total + chunk * taps * C;
+                    for (int64_t c = low; c < high; ++c) total[c] += from[c];
+                }
+                for (int64_t c = low; c < high; ++c) gw[c * taps + tap] = total[c];
+            }
+        }
+    });
+}
 
 }  // namespace
 
@@ -138,28 +254,23 @@ size_t conv2d_grad_weight_depthwise_workspace(const Conv2d& g) { return Depthwis
 void conv2d_grad_weight_depthwise(const Conv2d& g, const float* x, const float* gy, float* gw, void* workspace) {
     const DepthwiseGrad plan(g, workspace);
     const Kernels& k = kernels();
-    const int64_t taps = g.taps(), weights = taps * g.C;
+    const int64_t weights = g.taps() * packed_channels(g);
     const Gather gather = forward_gather(g, x, nullptr, nullptr);
+    const Bands bands(g.N, g.P, g.Q * g.C * g.taps(), 4 * g.C * (g.stride_h * g.W + g.Q));
     memset(plan.sums, 0, static_cast<size_t>(weights) * sizeof(float));  // for an empty batch
     parallel_for(g.N * g.P, plan.grain, [&](int64_t begin, int64_t end) {
         float* sums = plan.sums + begin / plan.grain * weights;
         memset(sums, 0, static_cast<size_t>(weights) * sizeof(float));
-        for_each_run(gather, begin, end, g.C, sums, [&](const TapList& list, int64_t item, int64_t j, int64_t pixels) {
-            float* to[max_taps];
-            for (int64_t tap = 0; tap < list.count; ++tap) to[tap] = sums + (list.w[tap] - sums);
-            k.depthwise_grad_row({list.count, g.C, pixels, list.adjacent, list.source, gy + (item * g.Q + j) * g.C, to,
-                                  g.stride_w * g.C});
-        });
-    });
-    // Chunk after chunk, whoever computed them; then [taps][C] -> [C][taps].
-    parallel_for(weights, grain_for(plan.chunks, 1 << 16), [&](int64_t begin, int64_t end) {
-        for (int64_t chunk = 1; chunk < plan.chunks; ++chunk) {
-            const float* from = plan.sums + chunk * weights;
-            for (int64_t i = begin; i < end; ++i) plan.sums[i] += from[i];
+        while (begin < end) {  // bands that lie in one image
+            const int64_t n = begin / g.P, first = begin % g.P;
+            int64_t last = first + bands.rows;
+            if (last > g.P) last = g.P;
+            if (last > end - n * g.P) last = end - n * g.P;
+            add_products(k, g, gather, gy, sums, n, first, last);
+            begin = n * g.P + last;
         }
     });
-    for (int64_t c = 0; c < g.C; ++c)
-        for (int64_t tap = 0; tap < taps; ++tap) gw[c * taps + tap] = plan.sums[tap * g.C + c];
+    add_chunks(g, plan, gw);
 }
 
 }  // namespace nnlite

@@ -32,11 +32,47 @@ struct GemmTile {
     bool accumulate;  // add to out instead of replacing it
 };
 
-// A run of output pixels that all meet the same taps:
+// A depthwise convolution's taps seen from output pixel (i,j): for a < R and b < S the source pixels
+// (i·step_h + offset_h + a·tap_h, j·step_w + offset_w + b) as far as they exist; S is 1, 2, 3, 5 or 7 and
+// step_w 1, or 2 where S is at least 3 (has_depthwise_band).
+struct DepthwiseWindows {
+    int64_t channels, columns;  // of the output
+    int64_t begin, end;         // its rows that are computed
+    int64_t R, S;
+    int64_t step_h, offset_h, tap_h;
+    int64_t step_w, offset_w;
+    const float* source;  // [height, width, channels]
+    int64_t height, width;
+};
+
+inline bool has_depthwise_band(int64_t S, int64_t step_w) {
+    if (step_w == 1) return S == 1 || S == 2 || S == 3 || S == 5 || S == 7;
+    return step_w == 2 && (S == 3 || S == 5 || S == 7);
+}
+
+// out[i][j][c] = bias[c] + sum_{a,b} (source pixel of tap a,b)[c] w(a,b)[c], where w(a,b) = w + a·w_row + b·w_step
+struct DepthwiseBand {
+    DepthwiseWindows windows;
+    const float* w;  // rows of whole vectors
+    int64_t w_row, w_step;
+    const float* bias;  // [channels] or null
+    float* out;
+    int64_t out_row, out_pixel;
+    bool stream;  // past the caches, which the output would only flush; out and out_pixel are multiples of 64 bytes
+};
+
+// sums(a,b)[c] += sum_{i,j} (source pixel of tap a,b)[c] gy[i][j][c], where sums(a,b) = sums + (a·S + b) sums_step
+struct DepthwiseGradBand {
+    DepthwiseWindows windows;
+    const float* gy;  // [rows, columns, channels]
+    float* sums;
+    int64_t sums_step;
+};
+
+// Any taps, for a run of output pixels that all meet the same ones:
 // out[q][c·multiplier + m] = bias[c·multiplier + m] + sum_t source[t][q·step + c] w[t][m·multiplier_step + c]
 struct DepthwiseRow {
     int64_t taps, channels, pixels;
-    int64_t adjacent;            // S where taps come in kernel rows of S pixels `step` apart, else 0
     const float* const* source;  // [taps] what the first pixel meets
     const float* const* w;       // [taps]
     const float* bias;           // [channels·multiplier] or null
@@ -48,7 +84,6 @@ struct DepthwiseRow {
 // sums[t][c] += sum_q source[t][q·step + c] gy[q][c] over such a run
 struct DepthwiseGradRow {
     int64_t taps, channels, pixels;
-    int64_t adjacent;
     const float* const* source;
     const float* gy;     // [pixels][channels]
     float* const* sums;  // [taps]
@@ -155,6 +190,8 @@ struct Kernels {
 
     WinogradKernels winograd[2];  // F(2x2, 3x3), F(4x4, 3x3)
 
+    void (*depthwise_band)(const DepthwiseBand&);
+    void (*depthwise_grad_band)(const DepthwiseGradBand&);
     void (*depthwise_row)(const DepthwiseRow&);
     void (*depthwise_grad_row)(const DepthwiseGradRow&);
 

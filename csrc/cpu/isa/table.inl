@@ -8,6 +8,7 @@
 #include "gemm.inl"
 #include "winograd.inl"
 #include "depthwise.inl"
+#include "depthwise_band.inl"
 #include "eltwise.inl"
 #include "norm.inl"
 #include "pool.inl"
@@ -43,6 +44,8 @@ extern const Kernels NNLITE_TABLE = {
     pack_transposed,
     copy_strip,
     {NNLITE_WINOGRAD(2), NNLITE_WINOGRAD(4)},
+    depthwise_band,
+    depthwise_grad_band,
     depthwise_row,
     depthwise_grad_row,
     max_rows,

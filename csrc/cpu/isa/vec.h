@@ -56,6 +56,23 @@ NNLITE_INLINE vec fma(vec a, vec b, vec c) { return a * b + c; }
 
 NNLITE_INLINE ivec splat(int32_t s) { return ivec{} + s; }
 
+// ---- stores past the caches, to aligned memory; done_streaming() before anyone else reads it
+
+#if defined(__AVX512F__)
+NNLITE_INLINE void stream(float* p, vec v) { _mm512_stream_ps(p, v); }
+#elif defined(__AVX2__)
+NNLITE_INLINE void stream(float* p, vec v) { _mm256_stream_ps(p, v); }
+#elif defined(__x86_64__)
+NNLITE_INLINE void stream(float* p, vec v) { _mm_stream_ps(p, v); }
+#else
+NNLITE_INLINE void stream(float* p, vec v) { store(p, v); }
+#endif
+#if defined(__x86_64__)
+NNLITE_INLINE void done_streaming() { _mm_sfence(); }
+#else
+NNLITE_INLINE void done_streaming() {}
+#endif
+
 // ---- the first n < VL elements: never a byte beyond them is read or written
 
 #if defined(__AVX512F__)

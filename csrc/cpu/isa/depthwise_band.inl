@@ -1,0 +1,240 @@
+// Depthwise convolution whose kernel rows lie on adjacent pixels (no horizontal dilation), stride 1 or 2.
+//
+// A band of output rows is computed for one or two vectors of channels at a time, from top to bottom: what
+// the windows of adjacent rows share is then still in the first-level cache. Along a row a window of Q
+// pixels slides: each source vector is loaded once per kernel row and meets every pixel of the window that
+// it belongs to, 9 loads of x for 21 multiply-adds of 3x3. The row after the next is fetched meanwhile, since
+// walking along pixels takes one line in every few, which no prefetcher of the processor follows.
+
+namespace nnlite {
+namespace {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int band_vectors = 2;  // of channels: Q·2 sums, S·2 weights, 2 of x in 32 registers
+#else
+constexpr int band_vectors = 1;
+#endif
+
+// Pixels per window: maps of common networks are multiples of 7 wide. At stride 2 the source vectors of
+// more than 4 pixels are too many at once for the buffers that wait for memory (measured).
+constexpr int band_pixels(int T) { return T == 1 ? 7 : 4; }
+
+// The kernel rows inside the source for one output row.
+struct BandRow {
+    const float* source;  // the pixel that tap b = 0 of the first kernel row meets at j = 0
+    int64_t first, count, pitch;
+};
+
+NNLITE_INLINE BandRow band_row(const DepthwiseWindows& t, int64_t i, int64_t c) {
+    const int64_t y = i * t.step_h + t.offset_h, row = t.width * t.channels;
+    int64_t first = 0, end = t.R;
+    while (first < end && y + first * t.tap_h < 0) ++first;
+    while (end > first && y + (end - 1) * t.tap_h >= t.height) --end;
+    return {t.source + (y + first * t.tap_h) * row + t.offset_w * t.channels + c, first, end - first, t.tap_h * row};
+}
+
+// The columns for which all S taps lie inside the source: [begin, end).
+template <int S, int T>
+NNLITE_INLINE void band_inside(const DepthwiseWindows& t, int64_t& begin, int64_t& end) {
+    const int64_t last = t.width - S - t.offset_w;
+    begin = t.offset_w < 0 ? (-t.offset_w + T - 1) / T : 0;
+    end = last < 0 ? 0 : last / T + 1;
+}
+
+// Whole vectors, or the first `left` elements of one.
+template <bool Part>
+NNLITE_INLINE vec band_load(const float* p, int64_t left) {
+    return Part ? load(p, left) : load(p);
+}
+
+// body(whole, Q, j) over the columns in windows of Q pixels; `whole` where no tap is outside the source.
+template <int S, int T, int Q, class Body>
+NNLITE_INLINE void band_columns(const DepthwiseWindows& t, const Body& body) {
+    int64_t begin, end, j = 0;
+    band_inside<S, T>(t, begin, end);
+    for (; j + Q <= t.columns; j += Q) {
+        if (j >= begin && j + Q <= end)
+            body.template window<Q, false>(j);
+        else
+            body.template window<Q, true>(j);
+    }
+    for (; j + 3 <= t.columns; j += 3) body.template window<3, true>(j);
+    for (; j < t.columns; ++j) body.template window<1, true>(j);
+}
+
+// What the next output row will need of the source.
+template <int T, int Q, int NV>
+NNLITE_INLINE void band_fetch(const DepthwiseWindows& t, const BandRow& rows, int64_t j) {
+    const int64_t fresh = t.step_h < rows.count ? t.step_h : rows.count;
+    for (int64_t k = 1; k <= fresh; ++k) {
+        const float* x = rows.source + (rows.count - k) * rows.pitch + (t.step_h * t.width + j * T) * t.channels;
+#pragma GCC unroll 16
+        for (int column = 0; column < Q * T; ++column)
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; ++v) __builtin_prefetch(x + column * t.channels + v * VL);
+    }
+}
+
+// ---- forward, and the input gradient
+
+template <int S, int T, int NV, bool Part>
+struct BandForward {
+    const DepthwiseBand& t;
+    const BandRow rows;
+    float* out;
+    int64_t c, left;
+
+    template <int Q, bool Edge>
+    NNLITE_INLINE void window(int64_t j) const {
+        vec sum[Q][NV];
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) {
+            const vec bias = t.bias ? band_load<Part>(t.bias + c + v * VL, left) : vec{};
+#pragma GCC unroll 8
+            for (int q = 0; q < Q; ++q) sum[q][v] = bias;
+        }
+        const int64_t channels = t.windows.channels, leftmost = j * T + t.windows.offset_w;
+        for (int64_t a = 0; a < rows.count; ++a) {
+            const float* x = rows.source + a * rows.pitch + j * T * channels;
+            const float* w_row = t.w + (rows.first + a) * t.w_row + c;
+            vec w[S][NV];
+#pragma GCC unroll 8
+            for (int s = 0; s < S; ++s)
+#pragma GCC unroll 2
+                for (int v = 0; v < NV; ++v) w[s][v] = load(w_row + s * t.w_step + v * VL);
+#pragma GCC unroll 16
+            for (int column = 0; column < (Q - 1) * T + S; ++column) {
+                if (Edge && (leftmost + column < 0 || leftmost + column >= t.windows.width)) continue;
+#pragma GCC unroll 2
+                for (int v = 0; v < NV; ++v) {
+                    const vec value = band_load<Part>(x + column * channels + v * VL, left);
+#pragma GCC unroll 8
+                    for (int q = 0; q < Q; ++q)
+                        if (column - q * T >= 0 && column - q * T < S)
+                            sum[q][v] = fma(value, w[column - q * T][v], sum[q][v]);
+                }
+            }
+        }
+        if (!Part) band_fetch<T, Q, NV>(t.windows, rows, j);
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; ++v) {
+                float* to = out + (j + q) * t.out_pixel + v * VL;
+                if (Part)
+                    store(to, sum[q][v], left);
+                else if (t.stream)
+                    stream(to, sum[q][v]);
+                else
+                    store(to, sum[q][v]);
+            }
+    }
+};
+
+template <int S, int T, int NV, bool Part>
+void depthwise_band_channels(const DepthwiseBand& t, int64_t c, int64_t left) {
+    constexpr int Q = Part ? 3 : band_pixels(T);
+    for (int64_t i = t.windows.begin; i < t.windows.end; ++i) {
+        const BandForward<S, T, NV, Part> body = {t, band_row(t.windows, i, c), t.out + i * t.out_row + c, c, left};
+        band_columns<S, T, Q>(t.windows, body);
+    }
+}
+
+// ---- weight gradient: the sums of a kernel row stay in registers along the row
+
+template <int S, int T, int NV, bool Part>
+struct BandGrad {
+    const DepthwiseGradBand& t;
+    const float* x;    // one kernel row's
+    const float* gy;   // [columns][channels]
+    vec (&sum)[S][NV];
+    int64_t left;
+
+    template <int Q, bool Edge>
+    NNLITE_INLINE void window(int64_t j) const {
+        const int64_t channels = t.windows.channels, leftmost = j * T + t.windows.offset_w;
+        vec g[Q][NV];
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; ++v) g[q][v] = band_load<Part>(gy + (j + q) * channels + v * VL, left);
+#pragma GCC unroll 16
+        for (int column = 0; column < (Q - 1) * T + S; ++column) {
+            if (Edge && (leftmost + column < 0 || leftmost + column >= t.windows.width)) continue;
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; ++v) {
+                const vec value = band_load<Part>(x + (j * T + column) * channels + v * VL, left);
+#pragma GCC unroll 8
+                for (int q = 0; q < Q; ++q)
+                    if (column - q * T >= 0 && column - q * T < S)
+                        sum[column - q * T][v] = fma(value, g[q][v], sum[column - q * T][v]);
+            }
+        }
+    }
+};
+
+template <int S, int T, int NV, bool Part>
+void depthwise_grad_channels(const DepthwiseGradBand& t, int64_t c, int64_t left) {
+    constexpr int Q = Part ? 3 : band_pixels(T);
+    const DepthwiseWindows& windows = t.windows;
+    for (int64_t i = windows.begin; i < windows.end; ++i) {
+        const BandRow rows = band_row(windows, i, c);
+        const float* gy = t.gy + i * windows.columns * windows.channels + c;
+        for (int64_t a = 0; a < rows.count; ++a) {
+            float* sums = t.sums + (rows.first + a) * S * t.sums_step + c;
+            vec sum[S][NV];
+#pragma GCC unroll 8
+            for (int s = 0; s < S; ++s)
+#pragma GCC unroll 2
+                for (int v = 0; v < NV; ++v) sum[s][v] = load(sums + s * t.sums_step + v * VL);
+            const BandGrad<S, T, NV, Part> body = {t, rows.source + a * rows.pitch, gy, sum, left};
+            band_columns<S, T, Q>(windows, body);
+#pragma GCC unroll 8
+            for (int s = 0; s < S; ++s)
+#pragma GCC unroll 2
+                for (int v = 0; v < NV; ++v) store(sums + s * t.sums_step + v * VL, sum[s][v]);
+        }
+        if (Part) continue;
+        for (int64_t j = 0; j < windows.columns; ++j) {
+            band_fetch<T, 1, NV>(windows, rows, j);
+            __builtin_prefetch(gy + (windows.columns + j) * windows.channels);
+            if (NV > 1) __builtin_prefetch(gy + (windows.columns + j) * windows.channels + VL);
+        }
+    }
+}
+
+// ---- which kernel serves
+
+#define NNLITE_BAND(S, T, channels_kernel)                                                            \
+    for (; c + band_vectors * VL <= C; c += band_vectors * VL) channels_kernel<S, T, band_vectors, false>(t, c, VL); \
+    for (; band_vectors > 1 && c + VL <= C; c += VL) channels_kernel<S, T, 1, false>(t, c, VL);       \
+    if (c < C) channels_kernel<S, T, 1, true>(t, c, C - c);                                           \
+    break;
+#define NNLITE_BANDS(channels_kernel)                                   \
+    const int64_t C = t.windows.channels;                               \
+    int64_t c = 0;                                                      \
+    if (t.windows.step_w == 1) switch (t.windows.S) {                   \
+            case 1: NNLITE_BAND(1, 1, channels_kernel)                  \
+            case 2: NNLITE_BAND(2, 1, channels_kernel)                  \
+            case 3: NNLITE_BAND(3, 1, channels_kernel)                  \
+            case 5: NNLITE_BAND(5, 1, channels_kernel)                  \
+            case 7: NNLITE_BAND(7, 1, channels_kernel)                  \
+        }                                                               \
+    else switch (t.windows.S) {                                         \
+            case 3: NNLITE_BAND(3, 2, channels_kernel)                  \
+            case 5: NNLITE_BAND(5, 2, channels_kernel)                  \
+            case 7: NNLITE_BAND(7, 2, channels_kernel)                  \
+        }
+
+void depthwise_band(const DepthwiseBand& t) {
+    NNLITE_BANDS(depthwise_band_channels)
+    if (t.stream) done_streaming();
+}
+
+void depthwise_grad_band(const DepthwiseGradBand& t) { NNLITE_BANDS(depthwise_grad_channels) }
+
+#undef NNLITE_BANDS
+#undef NNLITE_BAND
+
+}  // namespace
+}  // namespace nnlite
