@@ -47,6 +47,24 @@ NNLITE_INLINE vec band_load(const float* p, int64_t left) {
     return Part ? load(p, left) : load(p);
 }
 
+template <bool Part>
+NNLITE_INLINE void band_store(float* p, vec v, int64_t left) {
+    Part ? store(p, v, left) : store(p, v);
+}
+
+// Which of the `count` source columns from `first` on, seen from offset_w, exist.
+template <int count>
+struct BandColumns {
+    int begin, end;
+
+    NNLITE_INLINE BandColumns(const DepthwiseWindows& t, int64_t first) {
+        const int64_t leftmost = first + t.offset_w;
+        begin = leftmost < 0 ? (-leftmost < count ? static_cast<int>(-leftmost) : count) : 0;
+        end = t.width - leftmost < count ? static_cast<int>(t.width - leftmost) : count;
+    }
+    NNLITE_INLINE bool inside(int column) const { return column >= begin && column < end; }
+};
+
 // body(whole, Q, j) over the columns in windows of Q pixels; `whole` where no tap is outside the source.
 template <int S, int T, int Q, class Body>
 NNLITE_INLINE void band_columns(const DepthwiseWindows& t, const Body& body) {
@@ -62,17 +80,27 @@ NNLITE_INLINE void band_columns(const DepthwiseWindows& t, const Body& body) {
     for (; j < t.columns; ++j) body.template window<1, true>(j);
 }
 
-// What the next output row will need of the source.
+// Fetches columns [j·T, (j + Q)·T) of the `fresh` last kernel rows, `ahead` of where they are now.
 template <int T, int Q, int NV>
-NNLITE_INLINE void band_fetch(const DepthwiseWindows& t, const BandRow& rows, int64_t j) {
-    const int64_t fresh = t.step_h < rows.count ? t.step_h : rows.count;
-    for (int64_t k = 1; k <= fresh; ++k) {
-        const float* x = rows.source + (rows.count - k) * rows.pitch + (t.step_h * t.width + j * T) * t.channels;
+NNLITE_INLINE void band_fetch(const DepthwiseWindows& t, const BandRow& rows, int64_t fresh, int64_t ahead, int64_t j) {
+    for (int64_t a = rows.count - fresh; a < rows.count; ++a) {
+        const float* x = rows.source + a * rows.pitch + j * T * t.channels + ahead;
 #pragma GCC unroll 16
         for (int column = 0; column < Q * T; ++column)
 #pragma GCC unroll 2
             for (int v = 0; v < NV; ++v) __builtin_prefetch(x + column * t.channels + v * VL);
     }
+}
+
+// From channels c of a band to what is computed after them: the next channels or, from the last ones, the next band.
+NNLITE_INLINE int64_t band_ahead(const DepthwiseWindows& t, int64_t c, int64_t channels) {
+    if (c + channels < t.channels) return channels;
+    return (t.end - t.begin) * t.step_h * t.width * t.channels - c;
+}
+
+// Kernel rows that output row i meets and the one above did not.
+NNLITE_INLINE int64_t band_fresh(const DepthwiseWindows& t, const BandRow& rows, int64_t i) {
+    return i == t.begin || t.step_h > rows.count ? rows.count : t.step_h;
 }
 
 // ---- forward, and the input gradient
@@ -82,7 +110,7 @@ struct BandForward {
     const DepthwiseBand& t;
     const BandRow rows;
     float* out;
-    int64_t c, left;
+    int64_t c, left, fresh, ahead;
 
     template <int Q, bool Edge>
     NNLITE_INLINE void window(int64_t j) const {
@@ -93,49 +121,52 @@ struct BandForward {
 #pragma GCC unroll 8
             for (int q = 0; q < Q; ++q) sum[q][v] = bias;
         }
-        const int64_t channels = t.windows.channels, leftmost = j * T + t.windows.offset_w;
+        const int64_t channels = t.windows.channels;
+        const BandColumns<(Q - 1) * T + S> columns(t.windows, j * T);
         for (int64_t a = 0; a < rows.count; ++a) {
             const float* x = rows.source + a * rows.pitch + j * T * channels;
-            const float* w_row = t.w + (rows.first + a) * t.w_row + c;
+            const float* w_tap = t.w + (rows.first + a) * t.w_row + c;
             vec w[S][NV];
 #pragma GCC unroll 8
-            for (int s = 0; s < S; ++s)
+            for (int s = 0; s < S; ++s, w_tap += t.w_step)
 #pragma GCC unroll 2
-                for (int v = 0; v < NV; ++v) w[s][v] = load(w_row + s * t.w_step + v * VL);
+                for (int v = 0; v < NV; ++v) w[s][v] = load(w_tap + v * VL);
 #pragma GCC unroll 16
-            for (int column = 0; column < (Q - 1) * T + S; ++column) {
-                if (Edge && (leftmost + column < 0 || leftmost + column >= t.windows.width)) continue;
+            for (int column = 0; column < (Q - 1) * T + S; ++column, x += channels)
+                if (!Edge || columns.inside(column))
 #pragma GCC unroll 2
-                for (int v = 0; v < NV; ++v) {
-                    const vec value = band_load<Part>(x + column * channels + v * VL, left);
+                    for (int v = 0; v < NV; ++v) {
+                        const vec value = band_load<Part>(x + v * VL, left);
 #pragma GCC unroll 8
-                    for (int q = 0; q < Q; ++q)
-                        if (column - q * T >= 0 && column - q * T < S)
-                            sum[q][v] = fma(value, w[column - q * T][v], sum[q][v]);
-                }
-            }
+                        for (int q = 0; q < Q; ++q)
+                            if (column - q * T >= 0 && column - q * T < S)
+                                sum[q][v] = fma(value, w[column - q * T][v], sum[q][v]);
+                    }
         }
-        if (!Part) band_fetch<T, Q, NV>(t.windows, rows, j);
+        if (!Part) band_fetch<T, Q, NV>(t.windows, rows, fresh, ahead, j);
+        float* to = out + j * t.out_pixel;
+        if (!Part && t.stream) {
 #pragma GCC unroll 8
-        for (int q = 0; q < Q; ++q)
+            for (int q = 0; q < Q; ++q, to += t.out_pixel)
 #pragma GCC unroll 2
-            for (int v = 0; v < NV; ++v) {
-                float* to = out + (j + q) * t.out_pixel + v * VL;
-                if (Part)
-                    store(to, sum[q][v], left);
-                else if (t.stream)
-                    stream(to, sum[q][v]);
-                else
-                    store(to, sum[q][v]);
-            }
+                for (int v = 0; v < NV; ++v) stream(to + v * VL, sum[q][v]);
+        } else {
+#pragma GCC unroll 8
+            for (int q = 0; q < Q; ++q, to += t.out_pixel)
+#pragma GCC unroll 2
+                for (int v = 0; v < NV; ++v) band_store<Part>(to + v * VL, sum[q][v], left);
+        }
     }
 };
 
 template <int S, int T, int NV, bool Part>
 void depthwise_band_channels(const DepthwiseBand& t, int64_t c, int64_t left) {
     constexpr int Q = Part ? 3 : band_pixels(T);
+    const int64_t ahead = band_ahead(t.windows, c, NV * VL);
     for (int64_t i = t.windows.begin; i < t.windows.end; ++i) {
-        const BandForward<S, T, NV, Part> body = {t, band_row(t.windows, i, c), t.out + i * t.out_row + c, c, left};
+        const BandRow rows = band_row(t.windows, i, c);
+        const BandForward<S, T, NV, Part> body = {
+            t, rows, t.out + i * t.out_row + c, c, left, band_fresh(t.windows, rows, i), ahead};
         band_columns<S, T, Q>(t.windows, body);
     }
 }
@@ -152,24 +183,26 @@ struct BandGrad {
 
     template <int Q, bool Edge>
     NNLITE_INLINE void window(int64_t j) const {
-        const int64_t channels = t.windows.channels, leftmost = j * T + t.windows.offset_w;
+        const int64_t channels = t.windows.channels;
+        const BandColumns<(Q - 1) * T + S> columns(t.windows, j * T);
+        const float* gy_pixel = gy + j * channels;
+        const float* x_pixel = x + j * T * channels;
         vec g[Q][NV];
 #pragma GCC unroll 8
-        for (int q = 0; q < Q; ++q)
+        for (int q = 0; q < Q; ++q, gy_pixel += channels)
 #pragma GCC unroll 2
-            for (int v = 0; v < NV; ++v) g[q][v] = band_load<Part>(gy + (j + q) * channels + v * VL, left);
+            for (int v = 0; v < NV; ++v) g[q][v] = band_load<Part>(gy_pixel + v * VL, left);
 #pragma GCC unroll 16
-        for (int column = 0; column < (Q - 1) * T + S; ++column) {
-            if (Edge && (leftmost + column < 0 || leftmost + column >= t.windows.width)) continue;
+        for (int column = 0; column < (Q - 1) * T + S; ++column, x_pixel += channels)
+            if (!Edge || columns.inside(column))
 #pragma GCC unroll 2
-            for (int v = 0; v < NV; ++v) {
-                const vec value = band_load<Part>(x + (j * T + column) * channels + v * VL, left);
+                for (int v = 0; v < NV; ++v) {
+                    const vec value = band_load<Part>(x_pixel + v * VL, left);
 #pragma GCC unroll 8
-                for (int q = 0; q < Q; ++q)
-                    if (column - q * T >= 0 && column - q * T < S)
-                        sum[column - q * T][v] = fma(value, g[q][v], sum[column - q * T][v]);
-            }
-        }
+                    for (int q = 0; q < Q; ++q)
+                        if (column - q * T >= 0 && column - q * T < S)
+                            sum[column - q * T][v] = fma(value, g[q][v], sum[column - q * T][v]);
+                }
     }
 };
 
@@ -177,6 +210,9 @@ template <int S, int T, int NV, bool Part>
 void depthwise_grad_channels(const DepthwiseGradBand& t, int64_t c, int64_t left) {
     constexpr int Q = Part ? 3 : band_pixels(T);
     const DepthwiseWindows& windows = t.windows;
+    const int64_t ahead = band_ahead(windows, c, NV * VL);
+    const bool last = c + NV * VL >= windows.channels;
+    const int64_t gy_ahead = last ? (windows.end - windows.begin) * windows.columns * windows.channels - c : NV * VL;
     for (int64_t i = windows.begin; i < windows.end; ++i) {
         const BandRow rows = band_row(windows, i, c);
         const float* gy = t.gy + i * windows.columns * windows.channels + c;
@@ -195,10 +231,12 @@ void depthwise_grad_channels(const DepthwiseGradBand& t, int64_t c, int64_t left
                 for (int v = 0; v < NV; ++v) store(sums + s * t.sums_step + v * VL, sum[s][v]);
         }
         if (Part) continue;
+        const int64_t fresh = band_fresh(windows, rows, i);
         for (int64_t j = 0; j < windows.columns; ++j) {
-            band_fetch<T, 1, NV>(windows, rows, j);
-            __builtin_prefetch(gy + (windows.columns + j) * windows.channels);
-            if (NV > 1) __builtin_prefetch(gy + (windows.columns + j) * windows.channels + VL);
+            band_fetch<T, 1, NV>(windows, rows, fresh, ahead, j);
+            const float* next = gy + j * windows.channels + gy_ahead;
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; ++v) __builtin_prefetch(next + v * VL);
         }
     }
 }
