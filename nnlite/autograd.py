@@ -101,11 +101,11 @@ def apply(
     output_types = op.output_types(types, params)
     memory.check_budget(op.name, output_types, getattr(_mode, "budget", None))
     recording = grad_enabled() and op.backward is not None
-    needs = tuple(recording and value is not None and value.requires_grad for value in values)
+    needs = tuple([recording and value is not None and value.requires_grad for value in values])
     context = Context(params, needs)
     result = op.forward(context, *(_in_order(op, array) for array in arrays), **params)
     outputs = tuple(map(_array, result)) if isinstance(result, tuple) else (_array(result),)
-    if not any(needs):
+    if not context.recording:
         return outputs, (None,) * len(outputs)
     inputs = tuple(value if need else None for value, need in zip(values, needs, strict=True))
     used = tuple((v, v.version) for v in values if v is not None and v.node is None)

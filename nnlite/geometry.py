@@ -11,11 +11,12 @@ choosing a kernel variant for it can be cached, and ``ints()`` is its image in `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache, wraps
 from math import inf
 from operator import index
+from typing import Any, TypeVar
 
 from nnlite.errors import ShapeError
 
@@ -24,8 +25,24 @@ Pair = tuple[int, int]
 Shape = tuple[int, ...]
 
 
+class _Fields:
+    """What every kernel call asks of its geometry, computed once: the fields and their hash."""
+
+    @cached_property
+    def values(self) -> tuple[Any, ...]:
+        """All fields in order."""
+        return tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.values)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 @dataclass(frozen=True)
-class Conv2dGeometry:
+class Conv2dGeometry(_Fields):
     """A two-dimensional convolution y [N,K,P,Q] of x [N,C,H,W] with w [K,C/groups,R,S]."""
 
     N: int
@@ -46,6 +63,8 @@ class Conv2dGeometry:
     dilation_h: int
     dilation_w: int
     groups: int
+
+    __hash__ = _Fields.__hash__
 
     @property
     def x_shape(self) -> Shape:
@@ -69,11 +88,11 @@ class Conv2dGeometry:
 
     def ints(self) -> tuple[int, ...]:
         """The fields in order, as ``csrc/include/params.h`` has them."""
-        return astuple(self)
+        return self.values
 
 
 @dataclass(frozen=True)
-class Pool2dGeometry:
+class Pool2dGeometry(_Fields):
     """A two-dimensional pooling y [N,C,P,Q] of x [N,C,H,W] with an R x S window."""
 
     N: int
@@ -94,6 +113,8 @@ class Pool2dGeometry:
     dilation_w: int
     count_include_pad: int
 
+    __hash__ = _Fields.__hash__
+
     @property
     def x_shape(self) -> Shape:
         """[N,C,H,W]."""
@@ -106,7 +127,7 @@ class Pool2dGeometry:
 
     def ints(self) -> tuple[int, ...]:
         """The fields in order, as ``csrc/include/params.h`` has them."""
-        return astuple(self)
+        return self.values
 
 
 NO_ACTIVATION, RELU, CLAMP = 0, 1, 2
@@ -114,7 +135,7 @@ NO_ACTIVATION, RELU, CLAMP = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class NormGeometry:
+class NormGeometry(_Fields):
     """Work per channel on x [M,C], M being all other axes of a channels-last array."""
 
     M: int
@@ -124,13 +145,15 @@ class NormGeometry:
     low: float = -inf
     high: float = inf
 
+    __hash__ = _Fields.__hash__
+
     def ints(self) -> tuple[int, ...]:
         """The fields in order, as ``csrc/include/params.h`` has them."""
         return (self.M, self.C)
 
 
 @dataclass(frozen=True)
-class EltwiseGeometry:
+class EltwiseGeometry(_Fields):
     """Elementwise work on ``size`` numbers that lie one after another, whatever their axes."""
 
     size: int
@@ -139,6 +162,8 @@ class EltwiseGeometry:
     activation: int = NO_ACTIVATION
     low: float = -inf
     high: float = inf
+
+    __hash__ = _Fields.__hash__
 
     def ints(self) -> tuple[int, ...]:
         """The fields in order, as ``csrc/include/params.h`` has them."""
@@ -157,6 +182,23 @@ def describe(geometry: Geometry) -> str:
     return " ".join(f"{name}={value}" for name, value in values if usual.get(name) != value)
 
 
+_Result = TypeVar("_Result")
+
+
+def remembered(function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """``function`` with its latest results kept; arguments that cannot be hashed are computed with anew."""
+    cached = lru_cache(maxsize=4096, typed=True)(function)
+
+    @wraps(function)
+    def call(*args: Any, **params: Any) -> _Result:
+        try:
+            return cached(*args, **params)
+        except TypeError:  # a list among them
+            return function(*args, **params)
+
+    return call
+
+
 # ---------------------------------------------------------------------------------- parameters
 
 
@@ -168,6 +210,7 @@ def _integers(value: int | Sequence[int]) -> tuple[int, ...]:
         return ()
 
 
+@remembered
 def pair(op: str, name: str, value: int | Sequence[int], minimum: int) -> Pair:
     """One or two integers as (height, width); raises ShapeError below ``minimum``."""
     values = _integers(value)

@@ -17,25 +17,10 @@ Array = np.ndarray[Any, Any]
 _counter = threading.local()
 
 
-def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
-    # Strides of axes of size 1 mean nothing: NumPy leaves anything there.
-    expected = itemsize
-    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
-        if size == 0:
-            return True
-        if size != 1 and stride != expected:
-            return False
-        expected *= size
-    return True
-
-
 def is_channels_last(array: Array) -> bool:
     """True when ``array`` [N,C,...] lies in memory as contiguous [N,...,C]."""
-    shape, strides = array.shape, array.strides
-    if array.ndim > 2:
-        shape = (shape[0], *shape[2:], shape[1])
-        strides = (strides[0], *strides[2:], strides[1])
-    return _is_dense(shape, strides, array.itemsize)
+    # NumPy's flag knows that the strides of axes of size 1 mean nothing.
+    return channels_inside(array).flags.c_contiguous
 
 
 def channels_last(array: Array) -> Array:
@@ -44,9 +29,7 @@ def channels_last(array: Array) -> Array:
         return array
     _counter.copies = copies() + 1
     _counter.bytes = copied_bytes() + array.nbytes
-    if array.ndim <= 2:
-        return np.ascontiguousarray(array)
-    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1)
+    return _channels_second(np.ascontiguousarray(channels_inside(array)))
 
 
 def contiguous(array: Array) -> Array:
@@ -58,8 +41,8 @@ def contiguous(array: Array) -> Array:
     return np.ascontiguousarray(array)
 
 
-def _channels_inside(array: Array) -> Array:
-    """[N,C,...] as [N,...,C]."""
+def channels_inside(array: Array) -> Array:
+    """[N,C,...] as the view [N,...,C]."""
     if array.ndim <= 2:
         return array
     # np.moveaxis takes four microseconds to find out what transpose is told here.
@@ -67,13 +50,21 @@ def _channels_inside(array: Array) -> Array:
     return view
 
 
+def _channels_second(array: Array) -> Array:
+    """[N,...,C] as the view [N,C,...]."""
+    if array.ndim <= 2:
+        return array
+    view: Array = array.transpose(0, 3, 1, 2) if array.ndim == 4 else np.moveaxis(array, -1, 1)
+    return view
+
+
 def rows(array: Array) -> Array:
     """A channels-last [N,C,...] array as the view [M,C], M = N·H·W; never copies."""
     if array.ndim <= 2:
         return array
-    view = _channels_inside(array).reshape(-1, array.shape[1])
-    assert view.size == 0 or np.may_share_memory(view, array), "rows() needs a channels-last array"
-    return view
+    inside = channels_inside(array)
+    assert inside.flags.c_contiguous, "rows() needs a channels-last array"
+    return inside.reshape(-1, array.shape[1])
 
 
 def runs(*arrays: Array) -> list[Array] | None:
@@ -81,7 +72,7 @@ def runs(*arrays: Array) -> list[Array] | None:
     if all(array.flags.c_contiguous for array in arrays):
         return [array.reshape(-1) for array in arrays]
     if all(map(is_channels_last, arrays)):
-        return [_channels_inside(array).reshape(-1) for array in arrays]
+        return [channels_inside(array).reshape(-1) for array in arrays]
     return None
 
 

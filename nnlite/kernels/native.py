@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import cache, lru_cache, partial
 from importlib import import_module
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -43,6 +42,12 @@ def _load() -> tuple[Any, str | None]:
             raise ConfigError(f"NNLITE_ISA={isa}: {error}") from None
     threads.follow(_native.set_num_threads)
     return _native, None
+
+
+@cache
+def _function(name: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = getattr(_load()[0], name)
+    return function
 
 
 def unavailable() -> str | None:
@@ -153,21 +158,18 @@ def _norm(g: NormGeometry, dtype: DType) -> str | None:
 def _register(
     kernel: str, name: str, function: str, geometry: type, supports: Supports, workspace: bool = False
 ) -> None:
-    # dataclasses.astuple, which ints() uses, takes longer than a small kernel; this is the same tuple.
-    values = attrgetter(*(field.name for field in fields(geometry)))
     # A convolution and a pooling pass their geometry as one tuple of integers, all else number by number.
     spread = geometry in (NormGeometry, EltwiseGeometry)
 
     def run(geometry: Any, *operands: Any) -> None:
-        function_ = getattr(_load()[0], function)
         if spread:
-            function_(*values(geometry), *operands)
+            _function(function)(*geometry.values, *operands)
         else:
-            function_(values(geometry), *operands)
+            _function(function)(geometry.values, *operands)
 
     def size(geometry: Any) -> int:
-        function_ = getattr(_load()[0], f"{function}_workspace")
-        return int(function_(*values(geometry)) if spread else function_(values(geometry)))
+        measure = _function(f"{function}_workspace")
+        return int(measure(*geometry.values) if spread else measure(geometry.values))
 
     variant = Variant(kernel, "native", name, run, supports)
     if workspace:

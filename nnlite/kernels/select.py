@@ -30,7 +30,10 @@ BACKENDS = ("native", "numba", "reference")
 
 _MODULES = {"numba": "numba_cpu"}  # where it is not called as the backend is
 
-_requested: contextvars.ContextVar[str] = contextvars.ContextVar("nnlite_backend", default="")
+# Read once: every kernel call asks. Changed by use_backend.
+_requested: contextvars.ContextVar[str] = contextvars.ContextVar(
+    "nnlite_backend", default=os.environ.get("NNLITE_BACKEND", "") or "auto"
+)
 _recorder: contextvars.ContextVar[list[Decision] | None] = contextvars.ContextVar(
     "nnlite_decisions", default=None
 )
@@ -45,6 +48,8 @@ class Decision:
     dtype: DType
     variant: Variant
     rejected: tuple[tuple[str, str], ...]
+    workspace: int
+    """Bytes of scratch memory that the variant needs."""
 
     def __str__(self) -> str:
         text = f"{self.kernel}[{describe(self.geometry)}] {self.dtype}: {self.variant}"
@@ -63,7 +68,7 @@ def unavailable(backend: str) -> str | None:
 
 def requested_backend() -> str:
     """The backend asked for by name, or ``auto``."""
-    return _requested.get() or os.environ.get("NNLITE_BACKEND", "") or "auto"
+    return _requested.get()
 
 
 @contextmanager
@@ -107,7 +112,8 @@ def _decide(kernel: str, geometry: Geometry, dtype: DType, requested: str) -> De
             if reason := variant.supports(geometry, dtype):
                 rejected.append((str(variant), reason))
             else:
-                return Decision(kernel, geometry, dtype, variant, tuple(rejected))
+                size = variant.workspace(geometry)
+                return Decision(kernel, geometry, dtype, variant, tuple(rejected), size)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in rejected) or "it has no variant of it"
     raise BackendError(
         f"{kernel}[{describe(geometry)}] {dtype}: backend {requested!r} cannot serve ({reasons}); "
@@ -131,11 +137,16 @@ def record(*decisions: Decision) -> None:
 
 def launch(kernel: str, geometry: Geometry, *operands: Array | None) -> None:
     """Select a variant and run it on ``operands``, inputs first, then outputs."""
-    dtype = next(a.dtype for a in operands if a is not None and a.dtype.kind == "f")
-    decision = select(kernel, geometry, dtype)
-    record(decision)
-    size = decision.variant.workspace(geometry)
-    decision.variant.run(geometry, *operands, memory.workspace(size) if size else None)
+    dtype = None
+    for operand in operands:
+        if operand is not None and operand.dtype.kind == "f":
+            dtype = operand.dtype
+            break
+    decision = _decide(kernel, geometry, dtype, _requested.get())
+    if (decisions := _recorder.get()) is not None:
+        decisions.append(decision)
+    scratch = memory.workspace(decision.workspace) if decision.workspace else None
+    decision.variant.run(geometry, *operands, scratch)
 
 
 @dataclass(frozen=True)

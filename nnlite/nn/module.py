@@ -217,8 +217,11 @@ class Module:
 
         A module without parameters is frozen when ``freeze`` said so.
         """
-        parameters = list(self.parameters())
-        return not any(p.requires_grad for p in parameters) if parameters else self._frozen
+        parameter = None
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                return False
+        return self._frozen if parameter is None else True
 
     def freeze(
         self: Self, recurse: bool = True, keys: str | Sequence[str] | None = None, strict: bool = False

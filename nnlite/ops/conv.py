@@ -16,6 +16,7 @@ from nnlite.geometry import (
     Pair,
     conv2d_geometry,
     pair,
+    remembered,
     resolve_pads,
 )
 from nnlite.kernels import launch
@@ -60,6 +61,7 @@ def channel_sums(gy: Array) -> Array:
 # ---------------------------------------------------------------------------------------- conv2d
 
 
+@remembered
 def conv2d_geometry_of(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],

@@ -89,10 +89,13 @@ def broadcast_shape(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
 
 def _shape_rule(row: Row) -> Callable[..., ArrayType]:
     def rule(*types: ArrayType, **params: Any) -> ArrayType:
-        dtype = np.result_type(*(t.dtype for t in types))
+        shapes, dtypes = {t.shape for t in types}, {t.dtype for t in types}
+        dtype = dtypes.pop() if len(dtypes) == 1 else np.result_type(*dtypes)
         if dtype.kind not in ("fiu" if row.integers else "f"):
             listed = ", ".join(str(t.dtype) for t in types)
             raise DTypeError(f"{row.name}: operands of type {listed} are not taken; convert with astype")
+        if len(shapes) == 1:  # most often there is nothing to broadcast, which NumPy takes long to find out
+            return ArrayType(shapes.pop(), dtype)
         return ArrayType(broadcast_shape(row.name, *(t.shape for t in types)), dtype)
 
     return rule

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnlite import memory
 from nnlite.errors import DTypeError, OperandError, ShapeError
-from nnlite.geometry import CLAMP, NO_ACTIVATION, RELU, NormGeometry
+from nnlite.geometry import CLAMP, NO_ACTIVATION, RELU, NormGeometry, remembered
 from nnlite.kernels import launch
 from nnlite.layout import Array, rows
 from nnlite.node import Node, Value
@@ -50,9 +50,10 @@ def _check_epilogue(op: str, x: ArrayType, residual: ArrayType | None, activatio
         raise OperandError(f"{op}: a residual goes with 'relu' or None; apply {activation} after it")
 
 
-def _geometry(x: Array, epsilon: float, activation: Act) -> NormGeometry:
-    M = x.size // x.shape[1] if x.shape[1] else 0
-    return NormGeometry(M, x.shape[1], epsilon, **activation_fields(activation))
+@remembered
+def _geometry(x_shape: tuple[int, ...], epsilon: float, activation: Act) -> NormGeometry:
+    N, C, *size = x_shape
+    return NormGeometry(prod((N, *size)), C, epsilon, **activation_fields(activation))
 
 
 def _new(geometry: NormGeometry, dtype: Any) -> Array:
@@ -108,7 +109,7 @@ def batch_norm_forward(
     momentum: float = 0.1,
     activation: Act = None,
 ) -> Array:
-    geometry = _geometry(x, epsilon, activation)
+    geometry = _geometry(x.shape, epsilon, activation)
     inv_std = (1 / np.sqrt(variance.astype(np.float64) + epsilon)).astype(x.dtype)
     scale = weight * inv_std
     shift = bias - mean * scale
@@ -255,7 +256,7 @@ def batch_norm_training_forward(
     epsilon: float,
     activation: Act = None,
 ) -> tuple[Array, ...]:
-    geometry = _geometry(x, epsilon, activation)
+    geometry = _geometry(x.shape, epsilon, activation)
     y = memory.empty(x.shape, x.dtype)
     mean, inv_std = _new(geometry, x.dtype), _new(geometry, x.dtype)
     launch(

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnlite import memory
 from nnlite.errors import DTypeError, ShapeError
-from nnlite.geometry import Padding, Pair, Pool2dGeometry, pair, pool2d_geometry, resolve_pads
+from nnlite.geometry import Padding, Pair, Pool2dGeometry, pair, pool2d_geometry, remembered, resolve_pads
 from nnlite.kernels import launch
 from nnlite.layout import Array
 from nnlite.node import Node, Value
@@ -35,6 +35,7 @@ def _float_type(op: str, x: ArrayType) -> np.dtype[Any]:
     return x.dtype
 
 
+@remembered
 def pool2d_geometry_of(
     op: str,
     x_shape: tuple[int, ...],
