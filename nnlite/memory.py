@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -58,7 +59,7 @@ class Stats:
     cached: int
 
 
-def _available() -> int:
+def available() -> int:
     """The machine's memory, or the container's where that is less."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -72,17 +73,21 @@ def _available() -> int:
     return total
 
 
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+UNITS |= {"K": 2**10, "M": 2**20, "G": 2**30, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_bytes(name: str, text: str | int) -> int:
+    """Bytes from ``500000000``, ``96MB``, ``2GiB`` or ``512M`` (2^20 each); ConfigError naming the option."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([A-Z]*)", str(text).strip().upper())
+    if match is None or match[2] not in UNITS:
+        raise ConfigError(f"{name}={text!r} must be bytes, such as 500000000, 96MB, 2GiB or 512M")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
 def _initial_limit() -> int:
-    text = os.environ.get("NNLITE_MEMORY_LIMIT", "").strip().upper()
-    if not text:
-        return _available() // 4
-    number, unit = (text[:-1], text[-1]) if text[-1] in "KMG" else (text, "")
-    if not (number.isascii() and number.isdigit()):
-        raise ConfigError(
-            f"NNLITE_MEMORY_LIMIT={os.environ['NNLITE_MEMORY_LIMIT']!r} must be bytes, "
-            "such as 500000000, 500M or 2G"
-        )
-    return int(number) << {"": 0, "K": 10, "M": 20, "G": 30}[unit]
+    text = os.environ.get("NNLITE_MEMORY_LIMIT", "").strip()
+    return parse_bytes("NNLITE_MEMORY_LIMIT", text) if text else available() // 4
 
 
 _Memory = tuple[Array, int]

@@ -74,6 +74,24 @@ def nnlite() -> None:
 @click.option(
     "--views", type=int, default=4, show_default=True, help="Views per picture that the head learns from."
 )
+@click.option(
+    "--cache",
+    type=click.Choice(["auto", "memory", "disk", "off"]),
+    default="auto",
+    show_default=True,
+    help="Where features of the frozen part are kept for the stages; off augments anew in every epoch.",
+)
+@click.option("--cache-dir", metavar="DIR", help="Folder for features on disk, shared between runs.")
+@click.option(
+    "--cache-limit", default="4GB", show_default=True, metavar="SIZE", help="Most that it may hold."
+)
+@click.option(
+    "--cache-precision",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Numbers on disk.",
+)
 @click.option("--head", metavar="NAME", help="The layer to replace, where it is not found.")
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror pictures left and right.")
 @click.option(

@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
+
+from nnlite import memory
 from nnlite.data import FAMILIES
 from nnlite.errors import ConfigError
+
+CACHES = ("auto", "memory", "disk", "off")
+PRECISIONS: dict[str, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,14 @@ class FinetuneConfig:
     workers: int = 2
     on_bad_image: Literal["fail", "skip"] = "fail"
     flip: bool = True
+    cache: Literal["auto", "memory", "disk", "off"] = "auto"
+    """Where features of the frozen part are kept for the unfrozen stages; ``off`` augments in every epoch."""
+    cache_dir: str | None = None
+    """Folder of the files; by default below the user's cache folder."""
+    cache_limit: str = "4GB"
+    """How much the files may take together; in memory at most a quarter of the machine's."""
+    cache_precision: Literal["fp32", "fp16"] = "fp32"
+    """How the files hold features; fp16 halves them, rounded to 11 bits."""
     baselines: bool = True
 
     def __post_init__(self) -> None:
@@ -65,6 +79,11 @@ class FinetuneConfig:
             raise ConfigError(f"preprocessing={self.preprocessing!r} must be one of {', '.join(FAMILIES)}")
         if self.on_bad_image not in ("fail", "skip"):
             raise ConfigError(f"on_bad_image={self.on_bad_image!r} must be fail or skip")
+
+        for name, known in (("cache", CACHES), ("cache_precision", tuple(PRECISIONS))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
+        memory.parse_bytes("cache_limit", self.cache_limit)
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain JSON types."""

@@ -13,21 +13,23 @@ import numpy as np
 from nnlite import metrics, onnx, random
 from nnlite.data import ImageFolder, Loader
 from nnlite.errors import ModelError, TrainingError
-from nnlite.graph import GraphModule, Plan
+from nnlite.graph import GraphModule, node_macs
 from nnlite.layout import Array
 from nnlite.node import Value
 from nnlite.optim import AdamW
 from nnlite.transfer import baselines
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.evaluate import Classifier
+from nnlite.transfer.feature_file import Features
+from nnlite.transfer.features import Choice, choose_cache, in_batches, open_store
 from nnlite.transfer.head import Head, replace_head
 from nnlite.transfer.inference import Progress, run_over, silent, softmax
 from nnlite.transfer.metadata import Chosen, choose_preprocessing, to_metadata
 from nnlite.transfer.run_folder import RunFolder, check_writable
 from nnlite.transfer.stages import choose_cut, freeze_below, types_for
-from nnlite.transfer.training import EpochRecord, Phase
+from nnlite.transfer.training import Batches, EpochRecord, Phase
 
-EVALUATION_BATCH = 32
+EVALUATION_BATCH = 16
 
 
 @dataclass
@@ -60,11 +62,13 @@ class _Job:
     def loader(
         self, samples: Any, augment: bool, shuffle: bool = False, batch: int = EVALUATION_BATCH
     ) -> Loader:
+        """Batches of ``samples``; decoded pictures are kept only where they will be seen again."""
         preprocessing, config = self.chosen.preprocessing, self.config
         transform = preprocessing.training(flip=config.flip) if augment else preprocessing.evaluation()
         return Loader(
             samples, transform, batch, shuffle=shuffle, seed=config.seed, workers=config.workers,
             on_bad_image=config.on_bad_image, at_least=preprocessing.decode_hint(),
+            cache_bytes=256 << 20 if augment else 0,
         )  # fmt: skip
 
     def record(self, record: EpochRecord) -> None:
@@ -86,16 +90,17 @@ def finetune(
     start = time.perf_counter()
     random.manual_seed(config.seed)
     job = _prepare(config, progress, say)
-    train_features, held_features = _train_head(job)
+    at_head, at_cut = _features(job)
+    _train_head(job, at_head)
     if config.unfreeze != "none" and config.epochs:
-        _guarded(job, lambda: _train_stages(job))
+        _guarded(job, lambda: _train_stages(job, at_cut))
     tuned_seconds = time.perf_counter() - start
     out = Path(config.out)
     _export(job, out)
     report = _evaluate(job, out)
     report["seconds"] = {"tuning": tuned_seconds}
     if config.baselines:
-        report["baselines"] = _baselines(job, train_features, held_features)
+        report["baselines"] = _baselines(job, at_head)
     report["seconds"]["total"] = time.perf_counter() - start
     report["skipped"] = [{"path": path, "reason": reason} for path, reason in sorted(job.skipped.items())]
     job.run.write_json("metrics.json", report)
@@ -151,90 +156,152 @@ def _typical_side(folder: ImageFolder) -> int:
 # ------------------------------------------------------------------------------------- training
 
 
-def _train_head(job: _Job) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Train the head on the frozen backbone's features, computed once per view.
+@dataclass(frozen=True)
+class _Views:
+    """Features of every picture at one value of the network: training views, the first unaugmented."""
 
-    Returns features and labels of the unaugmented training and held-out pictures.
-    """
-    config, head = job.config, job.head
-    backbone = job.module.part(job.module.graph.inputs, [head.features]).compile()
+    at: Value
+    train: list[Features]
+    held: Features
+
+
+def _features(job: _Job) -> tuple[_Views, _Views | None]:
+    """Features at the head and, where they are kept for the unfrozen stages, at the cut."""
+    module, head, config = job.module, job.head, job.config
+    kept = job.cut if job.cut.node is not None and config.unfreeze != "none" and config.epochs else None
+    mode = "memory"
+    if kept is not None:
+        choice = _choose_cache(job, kept)
+        mode, kept = choice.mode, None if choice.mode == "off" else kept
+        job.say(choice.reason)
+    elif config.cache == "disk":
+        mode = "disk"
+    at = head.features if kept is None else kept
+    frozen = module.part(module.graph.inputs, [at]).compile()
+    store = open_store(config, mode, (3, *job.chosen.preprocessing.size))
     plain, held_out = job.loader(job.folder.train, False), job.loader(job.folder.validation, False)
-    train = run_over(backbone, plain, 0, "features", job.progress)
-    held = run_over(backbone, held_out, 0, "features (held out)", job.progress)
-    views = [train]
     augmented = job.loader(job.folder.train, True)
+    train = [store.compute(frozen, plain, 0, "features", job.progress)]
+    held = store.compute(frozen, held_out, 0, "features (held out)", job.progress)
     for view in range(1, config.views):
         what = f"features, view {view + 1}/{config.views}"
-        views.append(run_over(backbone, augmented, view, what, job.progress))
+        train.append(store.compute(frozen, augmented, view, what, job.progress))
     for loader in (plain, held_out, augmented):
         job.note_skipped(loader)
+    if store.found:
+        job.say(f"{store.found} of {config.views + 1} sets of features were there from an earlier run")
+    views = _Views(at, train, held)
+    if kept is None:
+        return views, None
+    rest = module.part([at], [head.features]).compile()
 
-    freeze_below(job.module, head.features)
-    layer = job.module.part([head.features], job.module.graph.outputs)
-    rng = np.random.Generator(np.random.Philox(config.seed))
-    held_features, held_labels, _ = held
+    def to_head(features: Features) -> Features:
+        return features._replace(values=in_batches(rest, features.values, EVALUATION_BATCH))
+
+    return _Views(head.features, [to_head(one) for one in train], to_head(held)), views
+
+
+def _choose_cache(job: _Job, cut: Value) -> Choice:
+    module, types = job.module, types_for(job.module, job.chosen.preprocessing.size)
+    before = set(module.graph.between(module.graph.inputs, [cut]).nodes)
+    macs = [0, 0]
+    for node in module.graph.nodes:
+        macs[node not in before] += node_macs(node, types)
+    pictures = len(job.folder.train) + -(-len(job.folder.validation) // job.config.views)
+    return choose_cache(job.config, pictures, types[cut].shape[1:], (macs[0], macs[1]))
+
+
+def _over_views(views: list[Features], config: FinetuneConfig, phase: int) -> Callable[[int], Batches]:
+    """Epochs of shuffled batches, each epoch over the next view."""
 
     def batches(epoch: int) -> Iterator[tuple[Array, Array]]:
-        features, labels, _ = views[epoch % len(views)]
-        order = rng.permutation(len(labels))
+        values, labels, _ = views[epoch % len(views)]
+        order = np.random.Generator(np.random.Philox([config.seed, phase, epoch])).permutation(len(labels))
         for begin in range(0, len(order), config.batch_size):
             chosen = np.sort(order[begin : begin + config.batch_size])
-            yield features[chosen], labels[chosen]
+            yield _as_float32(values[chosen]), labels[chosen]
 
-    steps = -(-len(train[1]) // config.batch_size)
+    return batches
+
+
+def _as_float32(values: Array) -> Array:
+    return values.astype(np.float32, copy=False)
+
+
+def _train_head(job: _Job, views: _Views) -> None:
+    """Train the head on the frozen backbone's features."""
+    config = job.config
+    freeze_below(job.module, views.at)
+    layer = job.module.part([views.at], job.module.graph.outputs)
+    steps = -(-len(views.train[0].labels) // config.batch_size)
     optimizer = AdamW(
         [p for p in layer.parameters() if p.requires_grad],
         lr=config.head_learning_rate, weight_decay=config.weight_decay,
     )  # fmt: skip
     phase = Phase(
-        "head", layer, optimizer, config.head_epochs, steps, batches,
-        lambda: _loss_and_accuracy(layer.compile()(held_features), held_labels), config.label_smoothing,
+        "head", layer, optimizer, config.head_epochs, steps, _over_views(views.train, config, 0),
+        lambda: _validate(layer, views.held), config.label_smoothing,
     )  # fmt: skip
-    job.say(f"training the head on frozen features {list(train[0].shape[1:])}, {config.head_epochs} epochs")
+    shape = list(views.train[0].values.shape[1:])
+    job.say(f"training the head on frozen features {shape}, {config.head_epochs} epochs")
     _guarded(job, lambda: phase.run(job.record))
-    return (train[0], train[1]), (held_features, held_labels)
 
 
-def _train_stages(job: _Job) -> None:
-    """Train the unfrozen stages with the head, on pictures augmented anew in every epoch."""
+def _train_stages(job: _Job, kept: _Views | None) -> None:
+    """Train the unfrozen stages with the head: on kept features, or on pictures augmented anew."""
     config, module, cut = job.config, job.module, job.cut
     trained, total = freeze_below(module, cut)
     say_cut = "everything" if cut.node is None else f"what follows {cut.name!r}"
     job.say(f"training {say_cut}: {trained:,} of {total:,} parameters, {config.epochs} epochs")
-    prefix = None if cut.node is None else module.part(module.graph.inputs, [cut]).compile()
     suffix = module.part([cut], module.graph.outputs)
-    loader = job.loader(job.folder.train, True, shuffle=True, batch=config.batch_size)
-    held_features, held_labels = _held_out_at(job, prefix)
+    loader: Loader | None = None
+    if kept is not None:
+        batches, held = _over_views(kept.train, config, 1), kept.held
+        steps = -(-len(kept.train[0].labels) // config.batch_size)
+    else:
+        loader = job.loader(job.folder.train, True, shuffle=True, batch=config.batch_size)
+        batches, held, steps = _anew(job, loader), _held_out_at_cut(job), len(loader)
+    optimizer = AdamW(
+        _parameter_groups(suffix, job.head, config), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    Phase(
+        "stages", suffix, optimizer, config.epochs, steps, batches,
+        lambda: _validate(suffix, held), config.label_smoothing,
+    ).run(job.record)  # fmt: skip
+    if loader is not None:
+        job.note_skipped(loader)
+
+
+def _frozen_part(job: _Job) -> Callable[[Array], Array]:
+    """What is computed before the cut; nothing where everything is trained."""
+    if job.cut.node is None:
+        return lambda images: images
+    return job.module.part(job.module.graph.inputs, [job.cut]).compile()
+
+
+def _anew(job: _Job, loader: Loader) -> Callable[[int], Batches]:
+    """Epochs of pictures that no epoch saw before, as they leave the frozen part."""
+    prefix, config = _frozen_part(job), job.config
 
     def batches(epoch: int) -> Iterator[tuple[Array, Array]]:
         # Epoch numbers go on after the views, so that no augmented picture is seen twice.
         number = config.views + epoch
         shown = job.progress(loader.epoch(number), f"epoch {epoch + 1}/{config.epochs}", len(loader))
         for batch in shown:
-            yield batch.images if prefix is None else prefix(batch.images), batch.labels
+            yield prefix(batch.images), batch.labels
 
-    def validate() -> tuple[float, float]:
-        run = suffix.compile()
-        logits = [
-            run(held_features[i : i + EVALUATION_BATCH]) for i in range(0, len(held_labels), EVALUATION_BATCH)
-        ]
-        return _loss_and_accuracy(np.concatenate(logits), held_labels)
-
-    optimizer = AdamW(
-        _parameter_groups(suffix, job.head, config), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    Phase(
-        "stages", suffix, optimizer, config.epochs, len(loader), batches, validate, config.label_smoothing
-    ).run(job.record)
-    job.note_skipped(loader)
+    return batches
 
 
-def _held_out_at(job: _Job, prefix: Plan | None) -> tuple[Array, Array]:
+def _held_out_at_cut(job: _Job) -> Features:
     """Held-out pictures as they enter the unfrozen part; the frozen part needs to see them only once."""
     loader = job.loader(job.folder.validation, False)
-    run = (lambda images: images) if prefix is None else prefix
-    features, labels, _ = run_over(run, loader, 0, "held out", job.progress)
-    return features, labels
+    return Features(*run_over(_frozen_part(job), loader, 0, "held out", job.progress))
+
+
+def _validate(part: GraphModule, held: Features) -> tuple[float, float]:
+    logits = in_batches(part.compile(), held.values, EVALUATION_BATCH)
+    return _loss_and_accuracy(logits, held.labels)
 
 
 def _parameter_groups(suffix: GraphModule, head: Head, config: FinetuneConfig) -> list[dict[str, Any]]:
@@ -296,8 +363,9 @@ def _evaluate(job: _Job, path: Path) -> dict[str, Any]:
     return report
 
 
-def _baselines(job: _Job, train: tuple[Array, Array], held: tuple[Array, Array]) -> dict[str, Any]:
+def _baselines(job: _Job, features: _Views) -> dict[str, Any]:
     config, classes = job.config, len(job.folder.classes)
+    train, held = features.train[0][:2], features.held[:2]
     job.say("baselines on the same split")
     result: dict[str, Any] = {"majority": baselines.majority(train[1], held[1])}
     result["probe"] = baselines.probe(*train, *held, classes)

@@ -163,6 +163,16 @@ class Plan:
         """
         return self._known_program(arrays).memory
 
+    def fingerprint(self, types: Sequence[ArrayType]) -> str:
+        """A hash of all that the results depend on: steps, kernel variants, instruction set, weights.
+
+        Raises ModelError where shapes depend on data.
+        """
+        program = self.program(types)
+        if program is None:
+            raise ModelError("shapes depend on data here: the graph runs node by node, without a plan")
+        return program.fingerprint()
+
     def profile(self, *arrays: Array, repeats: int = 5) -> list[dict[str, Any]]:
         """What every step is, and the least of ``repeats`` measurements of the seconds that it takes.
 

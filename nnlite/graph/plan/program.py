@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ import numpy as np
 
 from nnlite import memory
 from nnlite.graph.infer import infer, node_macs
-from nnlite.graph.ir import Graph
+from nnlite.graph.ir import Graph, operands
 from nnlite.graph.plan.arena import Placement, peak, place
 from nnlite.graph.plan.layout import Layout, Place, Prepared
 from nnlite.graph.plan.steps import BUILDERS, Slots, Step, any_op
 from nnlite.kernels import Decision, record
+from nnlite.kernels.native import native_info
 from nnlite.layout import Array
 from nnlite.node import Value
 from nnlite.ops import ArrayType
@@ -70,6 +72,7 @@ class Program:
         self._outputs = [layout.slot(value) for value in graph.outputs]
         self._shared = {slot for slot in self._outputs if slot in layout.constants}
         self._constants = [layout.constants.get(slot) for slot in range(layout.slot_count)]
+        self._known = known
         self._plan_memory(layout, known)
 
     def _plan_memory(self, layout: Layout, known: Mapping[Value, Array]) -> None:
@@ -139,6 +142,26 @@ class Program:
             for slot in done:
                 slots[slot] = None
         return seconds
+
+    def fingerprint(self) -> str:
+        """A hash of the steps, their variants, the instruction set and every constant."""
+        native = native_info()
+        digest = hashlib.sha256(repr((native and native.isa, np.__version__)).encode())
+        numbers: dict[Value, int] = {}
+        for step in self.steps:
+            node = step.node
+            for value in (*operands(node), *node.outputs):
+                numbers.setdefault(value, len(numbers))
+            inputs = [None if value is None else numbers[value] for value in node.inputs]
+            params = {k: numbers[p] if isinstance(p, Value) else p for k, p in node.params.items()}
+            outputs = [(numbers[value], str(self.types[value])) for value in node.outputs]
+            digest.update(repr((node.op.name, inputs, params, outputs, step.variant)).encode())
+            for value in operands(node):
+                if value in self._known:
+                    array = self._known[value]
+                    digest.update(repr((numbers[value], array.shape, str(array.dtype))).encode())
+                    digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def rows(self, seconds: Sequence[float] | None = None) -> list[dict[str, Any]]:
         """A line per step: name, op, variant, shape and bytes of the result, MACs, time if measured."""
