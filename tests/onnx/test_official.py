@@ -11,6 +11,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 
+import official_counts
 import onnx
 import pytest
 
@@ -111,6 +112,13 @@ def test_every_listed_name_exists():
     if version == onnx.__version__:
         assert set(refusals) <= set(ITEMS)
         assert set(DIFFERS) <= set(ITEMS)
+
+
+def test_nothing_in_float32_that_vision_models_use_is_refused():
+    total, names = official_counts.counts()
+    common = [row for row in total if row[0] <= 2 and row[1] == "float32"]
+    assert sum(total[row] for row in common) > 500
+    assert [name for row in common for name in names[row]] == []
 
 
 def test_the_backends_own_interface(onnx_model, normal):
