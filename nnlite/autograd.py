@@ -111,7 +111,9 @@ def apply(
     used = tuple((v, v.version) for v in values if v is not None and v.node is None)
     node = TapeNode(op, inputs, params, context, output_types, used)
     return outputs, tuple(
-        Value(node, index, type=output_type, requires_grad=True) if output_type.dtype.kind == "f" else None
+        Value(node, index, type=output_type, requires_grad=True)
+        if differentiable(output_type.dtype)
+        else None
         for index, output_type in enumerate(output_types)
     )
 
@@ -242,7 +244,12 @@ def backward(roots: Sequence[Value], seeds: Sequence[Array], retain_graph: bool 
         leaf.grad = gradient if leaf.grad is None else add(leaf.grad, gradient)
 
 
+def differentiable(dtype: np.dtype[Any]) -> bool:
+    """Whether numbers of this type carry a gradient; floats of 8 bits are stored, not computed with."""
+    return dtype.kind == "f" and dtype.itemsize > 1
+
+
 def check_differentiable(dtype: np.dtype[Any]) -> None:
     """Raises DTypeError unless ``dtype`` is a floating type."""
-    if dtype.kind != "f":
+    if not differentiable(dtype):
         raise DTypeError(f"only floating-point tensors can require gradients, not {dtype}")

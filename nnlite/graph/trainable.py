@@ -34,6 +34,8 @@ def parameter_leaves(graph: Graph) -> set[Value]:
             array = graph.arrays[value]
             if index in STATISTIC_INPUTS.get(node.op.name, ()):
                 measured.add(value)
-            elif array.dtype.kind == "f" and (index in weights or array.size > 1):
+            elif (
+                array.dtype.kind == "f" and array.dtype.itemsize > 1 and (index in weights or array.size > 1)
+            ):
                 found.add(value)
     return found - measured

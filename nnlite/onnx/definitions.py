@@ -19,10 +19,12 @@ def definition(
     version: int,
     attributes: Mapping[str, onnx.AttributeProto],
     kinds: Sequence[int | None],
+    ranks: Sequence[int | None],
 ) -> onnx.FunctionProto | None:
     """The function that says what ``proto`` computes in operator set ``version``; None when there is none.
 
-    ``attributes`` are the node's, references to a function's replaced; ``kinds`` the inputs' element types.
+    ``attributes`` are the node's, references to a function's replaced; ``kinds`` and ``ranks`` the
+    element types and numbers of axes of the inputs, where known.
     """
     try:
         schema: Any = onnx.defs.get_schema(proto.op_type, version, "")
@@ -42,7 +44,10 @@ def definition(
     del plain.attribute[:]
     plain.attribute.extend(attributes.values())
     types = [
-        onnx.TypeProto() if kind is None else onnx.helper.make_tensor_type_proto(kind, None) for kind in kinds
+        onnx.TypeProto()
+        if kind is None
+        else onnx.helper.make_tensor_type_proto(kind, None if rank is None else [None] * rank)
+        for kind, rank in zip(kinds, ranks, strict=True)
     ]
     try:
         body = schema.get_context_dependent_function(
@@ -51,6 +56,8 @@ def definition(
     except RuntimeError as error:
         raise ModelError(f"ONNX does not define it for these inputs: {error}") from None
     function.ParseFromString(body)
+    if not function.node:
+        raise ModelError("ONNX does not define it for inputs of which the number of axes is not known")
     return function
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import TensorProto
 
 from nnlite.errors import ModelError
 from nnlite.layout import Array
-from nnlite.onnx.tensors import array_of, tensor_type, widened
+from nnlite.onnx.tensors import array_of, byte_count, tensor_type, widened
+from nnlite.ops.storage import is_storage
 
 
 class Source:
@@ -47,10 +49,14 @@ class Source:
             offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
         except ValueError:
             raise ModelError(f"{where} has an offset or a length that is no number") from None
-        expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        expected = byte_count(shape, dtype)
         if length not in (-1, expected) or offset < 0:
             raise ModelError(f"{where} needs {expected} bytes but offset {offset}, length {length} are given")
         raw = _read_inside(self.path.parent, parts, offset, expected, where)
+        if is_storage(dtype):  # may lie packed
+            return array_of(
+                TensorProto(data_type=tensor.data_type, dims=shape, raw_data=raw, name=tensor.name)
+            )
         array = np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape)
         return widened(array.astype(dtype, copy=False))
 

@@ -382,7 +382,8 @@ class Reading:
             self.read_nodes(function.node)
             if len(self.problems) > problems:
                 return [Value() for _ in proto.output]
-            return [self.value(output) for output, _ in zip(function.output, proto.output, strict=False)]
+            pairs = zip(function.output, proto.output, strict=False)
+            return [self.value(inner) if outer else None for inner, outer in pairs]
 
     def _definition(
         self, proto: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]
@@ -391,7 +392,8 @@ class Reading:
         values = [self.value(name) for name in proto.input]
         kinds = [None if value is None else self.kinds.get(value) for value in values]
         version = self.scope.version
-        body = definition(proto, version, attributes, kinds)
+        ranks = [None if value is None else self.rank(value) for value in values]
+        body = definition(proto, version, attributes, kinds, ranks)
         if body is not None:
             check_node(proto, version, attributes)
             check_kinds(proto.op_type, version, list(proto.input), kinds)

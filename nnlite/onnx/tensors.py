@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from nnlite.errors import ModelError
 from nnlite.layout import Array
 from nnlite.memory import max_tensor_bytes
+from nnlite.ops.storage import BITS, is_storage
 
 MAX_RANK = 32
 """More axes than NumPy 1 has."""
@@ -23,9 +24,10 @@ def element_type(code: int, what: str) -> np.dtype[Any]:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(code))
     except (KeyError, ValueError, TypeError):
         raise ModelError(f"{what} has the unknown element type {code}") from None
-    if not is_half(dtype) and (dtype.kind not in "fiub" or not hasattr(np, dtype.name)):
+    known = is_storage(dtype) or is_half(dtype)
+    if not known and (dtype.kind not in "fiub" or not hasattr(np, dtype.name)):
         name = onnx.TensorProto.DataType.Name(code).lower()
-        raise ModelError(f"{what} has elements of type {name}; only numbers of 8 bits and more are supported")
+        raise ModelError(f"{what} has elements of type {name}; only real numbers are supported")
     return dtype
 
 
@@ -49,8 +51,6 @@ def tensor_type(tensor: onnx.TensorProto) -> tuple[tuple[int, ...], np.dtype[Any
     """Shape and element type; ModelError when they are not possible or beyond the budget."""
     name = tensor.name or "a constant"
     dtype = element_type(tensor.data_type, f"tensor {name}")
-    if dtype.kind not in "fiub" and not is_half(dtype):
-        raise ModelError(f"tensor {name} has elements of type {dtype}; only numbers are supported")
     shape = tuple(tensor.dims)
     check_budget(f"tensor {name}", shape, dtype)
     return shape, dtype
@@ -67,6 +67,11 @@ def check_budget(what: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Non
         )
 
 
+def byte_count(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """How many bytes of a file an array takes: elements of less than 8 bits lie packed."""
+    return -(-math.prod(shape) * BITS.get(dtype.name, 8 * dtype.itemsize) // 8)
+
+
 def array_of(tensor: onnx.TensorProto) -> Array:
     """The array that ``tensor`` holds in the file itself; half precision is widened to float32.
 
@@ -74,7 +79,7 @@ def array_of(tensor: onnx.TensorProto) -> Array:
     """
     shape, dtype = tensor_type(tensor)
     held = len(tensor.raw_data)
-    if held and held != int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
+    if held and held != byte_count(shape, dtype):
         raise ModelError(f"tensor {tensor.name} of shape {list(shape)} and type {dtype} holds {held} bytes")
     try:
         array: Array = numpy_helper.to_array(tensor)

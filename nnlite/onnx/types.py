@@ -79,18 +79,29 @@ def result_kinds(
         elif len(types) == 1:
             result.append(_code(next(iter(types))))
         else:
-            result.append(_named_by_attribute(proto.op_type, attributes))
+            named = _named_by_attribute(proto.op_type, attributes)
+            # Without one, what was a quantised number has the type of its scale.
+            result.append(kinds[1] if named is None and proto.op_type == "DequantizeLinear" else named)
     return result
 
 
+NAMING = {
+    "BitCast": "to", "Cast": "to", "DequantizeLinear": "output_dtype", "EyeLike": "dtype",
+    "QuantizeLinear": "output_dtype",
+}  # fmt: skip
+"""Attributes that name the type of the result."""
+
+
 def _named_by_attribute(op_type: str, attributes: Mapping[str, Any]) -> int | None:
-    name = {"Cast": "to", "EyeLike": "dtype"}.get(op_type, "")
+    name = NAMING.get(op_type, "")
     if name in attributes:
         kind = attributes[name].i
         if attributes[name].s:  # until operator set 5 Cast named its type in words
             word = attributes[name].s.decode("utf-8", "replace").lower()
             kind = next((code for code, known in _NAMES.items() if known == word), 0)
         return kind if kind in TensorProto.DataType.values() else None
+    if op_type == "QuantizeLinear":
+        return TensorProto.UINT8
     if op_type == "ConstantOfShape":
         return attributes["value"].t.data_type if "value" in attributes else TensorProto.FLOAT
     return None

@@ -243,10 +243,16 @@ class _Writing:
     def add_many(
         self, op_type: str, inputs: Sequence[Value | Array | str | None], outputs: int, **attributes: Any
     ) -> list[str]:
-        since = _first_version(op_type)
+        given = tuple(key for key, value in attributes.items() if value is not None)
+        since = _first_version(op_type, given)
         if since > self.version:
+            what = (
+                op_type
+                if _first_version(op_type, ()) > self.version
+                else f"{op_type} with {', '.join(given)}"
+            )
             raise ModelError(
-                f"{self.op}: ONNX has {op_type} from operator set {since} on; export with opset={since}"
+                f"{self.op}: ONNX has {what} from operator set {since} on; export with opset={since}"
             )
         names = [self._name(item) for item in inputs]
         while names and not names[-1]:
@@ -260,11 +266,15 @@ class _Writing:
         return value if isinstance(value, Value) else np.asarray(value, dtype)
 
 
-@lru_cache(maxsize=512)
-def _first_version(op_type: str) -> int:
-    """The operator set that an operator came with."""
-    newest = onnx.defs.onnx_opset_version()
-    return next(v for v in range(1, newest + 1) if onnx.defs.has(op_type, v, ""))
+@lru_cache(maxsize=2048)
+def _first_version(op_type: str, attributes: tuple[str, ...]) -> int:
+    """The operator set that an operator, or its attributes, came with."""
+    for version in range(1, onnx.defs.onnx_opset_version() + 1):
+        if onnx.defs.has(op_type, version, ""):
+            schema = onnx.defs.get_schema(op_type, version, "")
+            if set(attributes) <= set(schema.attributes):
+                return version
+    raise AssertionError(f"{op_type} has no attributes {attributes}")
 
 
 def _attribute(value: Any) -> Any:

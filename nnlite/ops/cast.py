@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.errors import DTypeError
+from nnlite.errors import DTypeError, OperandError
 from nnlite.layout import Array
 from nnlite.node import Node, Value
 from nnlite.ops.record import (
@@ -21,24 +21,24 @@ from nnlite.ops.record import (
     Sample,
     register,
 )
+from nnlite.ops.storage import is_storage, stored
 
-NAMES = (
-    "FLOAT", "UINT8", "INT8", "UINT16", "INT16", "INT32", "INT64", "BOOL", "FLOAT16", "DOUBLE", "UINT32",
-    "UINT64", "BFLOAT16",
-)  # fmt: skip
-"""ONNX's element types that can be computed with."""
+ROUND_MODES = ("up", "down", "nearest")
 
 
-def cast_shape(x: ArrayType, dtype: str) -> ArrayType:
-    if np.dtype(dtype).kind not in "fiub" and dtype != "bfloat16":
+def cast_shape(x: ArrayType, dtype: str, saturate: bool = True, round_mode: str = "up") -> ArrayType:
+    kind = np.dtype(dtype)
+    if kind.kind not in "fiub" and kind.name != "bfloat16" and not is_storage(kind):
         raise DTypeError(f"cast: {dtype} is not a number type")
-    return ArrayType(x.shape, np.dtype(dtype))
+    if round_mode not in ROUND_MODES:
+        raise OperandError(f"cast: round_mode={round_mode!r} must be one of {', '.join(ROUND_MODES)}")
+    return ArrayType(x.shape, kind)
 
 
-def cast_forward(ctx: Context, x: Array, dtype: str) -> Array:
-    ctx.values["dtype"] = x.dtype
+def cast_forward(ctx: Context, x: Array, dtype: str, saturate: bool = True, round_mode: str = "up") -> Array:
+    ctx.values["dtype"], kind = x.dtype, np.dtype(dtype)
     with np.errstate(all="ignore"):  # what becomes of an infinity or a NaN as an integer is not defined
-        return x.astype(dtype)
+        return stored(x, kind, saturate, round_mode) if is_storage(kind) else x.astype(kind)
 
 
 def cast_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
@@ -56,16 +56,18 @@ def emit_cast(n: OnnxNode, x: Value | None, kind: Any) -> Any:
     from onnx import TensorProto, helper
 
     name = TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else None
-    if name not in NAMES:
+    dtype = None
+    if name not in (None, "UNDEFINED", "STRING", "COMPLEX64", "COMPLEX128"):
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind))
+    if dtype is None or not (dtype.kind in "fiub" or dtype.name == "bfloat16" or is_storage(dtype)):
         raise n.refuse(f"the element type {name or kind} is not supported")
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind))
-    y = n.emit("cast", x, dtype=dtype.name)
+    saturate, round_mode = bool(n.attribute("saturate", 1)), n.attribute("round_mode", "up")
+    options = dict(saturate=saturate, round_mode=round_mode) if is_storage(dtype) else {}
+    y = n.emit("cast", x, dtype=dtype.name, **options)
     return n.emit("cast", y, dtype="float32") if name in ("FLOAT16", "BFLOAT16") else y
 
 
 def read_cast(n: OnnxNode) -> Any:
-    n.attribute("saturate")  # both matter to 8-bit floats only, which are not supported
-    n.attribute("round_mode")
     to = n.attribute("to")
     if isinstance(to, str):  # until operator set 5 in words
         from onnx import TensorProto
@@ -75,8 +77,6 @@ def read_cast(n: OnnxNode) -> Any:
 
 
 def read_cast_like(n: OnnxNode) -> Any:
-    n.attribute("saturate")
-    n.attribute("round_mode")
     if n.kind(1) is None:
         raise n.refuse("the element type of its second input is not known")
     return emit_cast(n, n.inputs[0], n.kind(1))
@@ -85,7 +85,10 @@ def read_cast_like(n: OnnxNode) -> Any:
 def write_cast(w: OnnxWriter, node: Node) -> str:
     from onnx import helper
 
-    return w.add("Cast", node.inputs, to=int(helper.np_dtype_to_tensor_dtype(np.dtype(node.params["dtype"]))))
+    attributes = {"to": int(helper.np_dtype_to_tensor_dtype(np.dtype(node.params["dtype"])))}
+    if not node.params.get("saturate", True):
+        attributes["saturate"] = 0
+    return w.add("Cast", node.inputs, **attributes)
 
 
 register(
@@ -98,8 +101,59 @@ register(
         forward=cast_forward,
         backward=cast_backward,
         samples=cast_samples,
-        errors=lambda: [ErrorSample(DTypeError, "not a number type", (2, 3), dtype="str")],
+        errors=lambda: [
+            ErrorSample(DTypeError, "not a number type", (2, 3), dtype="str"),
+            ErrorSample(OperandError, "must be one of up", (2, 3), dtype="float32", round_mode="away"),
+        ],
         reads={"Cast": read_cast, "CastLike": read_cast_like},
         writes=write_cast,
+    )
+)
+
+# -------------------------------------------------------------------------------------- bit_cast
+
+
+def bit_cast_shape(x: ArrayType, dtype: str) -> ArrayType:
+    kind = np.dtype(dtype)
+    if kind.kind not in "fiub" or kind.itemsize != x.dtype.itemsize:
+        raise DTypeError(f"bit_cast: {x.dtype} and {dtype} are not numbers of as many bits")
+    return ArrayType(x.shape, kind)
+
+
+def bit_cast_forward(ctx: Context, x: Array, dtype: str) -> Array:
+    y: Array = np.ascontiguousarray(x).view(dtype).reshape(x.shape)
+    return y
+
+
+def read_bit_cast(n: OnnxNode) -> Any:
+    from onnx import helper
+
+    kinds = n.kind(0), n.attribute("to")
+    for kind in kinds:
+        if kind is None or np.dtype(helper.tensor_dtype_to_np_dtype(kind)).name in ("float16", "bfloat16"):
+            raise n.refuse("the bits of half precision, or of an unknown type, are not at hand")
+    return n.emit("bit_cast", n.inputs[0], dtype=np.dtype(helper.tensor_dtype_to_np_dtype(kinds[1])).name)
+
+
+def write_bit_cast(w: OnnxWriter, node: Node) -> str:
+    from onnx import helper
+
+    to = int(helper.np_dtype_to_tensor_dtype(np.dtype(node.params["dtype"])))
+    return w.add("BitCast", node.inputs, to=to)
+
+
+register(
+    Op(
+        name="bit_cast",
+        formula="the bits of x read as elements of type dtype, which has as many",
+        gradient="none: bits carry no gradient",
+        source="ONNX BitCast-26; torch.Tensor.view(dtype)",
+        shape=bit_cast_shape,
+        forward=bit_cast_forward,
+        backward=None,
+        samples=lambda: [Sample(np.array([[1, -2], [3, 4]], np.int32), dtype="uint32")],
+        errors=lambda: [ErrorSample(DTypeError, "as many bits", np.array([1, 2]), dtype="int32")],
+        reads={"BitCast": read_bit_cast},
+        writes=write_bit_cast,
     )
 )

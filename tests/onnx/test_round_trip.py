@@ -47,10 +47,13 @@ NOT_IN_OLD_OPSETS = {
     **dict.fromkeys(("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not"), (18, lambda params: True)),
     "trilu": (14, lambda params: True),
     "cumprod": (26, lambda params: True),
+    "bit_cast": (26, lambda params: True),
+    "quantize": (21, lambda params: params.get("block_size")),
+    "dequantize": (21, lambda params: params.get("block_size")),
     "cross_entropy": (99, lambda params: params["label_smoothing"]),
 }
 
-NEWEST_IN_ONNXRUNTIME = {"roi_align": 21}
+NEWEST_IN_ONNXRUNTIME = {"roi_align": 21, "quantize": 24, "dequantize": 24}
 """Operators of which ONNX Runtime has no newer version."""
 
 EVALUATOR_ERRS = {
@@ -64,6 +67,7 @@ EVALUATOR_ERRS = {
     **dict.fromkeys(
         [f"grid_sample-{i}" for i in (*range(6), *range(12, 18))], "it knows only the newest names of modes"
     ),
+    **dict.fromkeys([f"dequantize-{i}" for i in range(3)], "it has no version of before operator set 19"),
     "nll_loss-6": "without class weights its mean counts ignored labels",
     "max_unpool2d-0": "it ignores output_shape while it places elements",
     "softsign-2": "it gives a number an axis",
