@@ -264,7 +264,6 @@ def test_a_model_all_in_half_precision(onnx_model, run_ort):
 
 X = {"x": [1, 2, 4, 4]}
 W = {"w": np.ones((3, 2, 3, 3), np.float32)}
-BN = {name: np.ones(2, np.float32) for name in "sbmv"}
 REFUSED = {
     "operator": ([("Hardmax", ["x"], ["y"])], {}, r"Hardmax \(hardmax0\): not supported .operator set 17."),
     "domain": ([("Gelu", ["x"], ["y"], dict(domain="com.microsoft"))], {}, r"com.microsoft.Gelu.*domain"),
@@ -273,17 +272,7 @@ REFUSED = {
     "missing attribute": ([("Concat", ["x"], ["y"])], {}, "attribute axis is missing"),
     "missing input": ([("Conv", ["x"], ["y"])], {}, "has 1 inputs but must have at least 2"),
     "empty input": ([("Conv", ["x", ""], ["y"])], {}, "input W is empty"),
-    "training": (
-        [("BatchNormalization", ["x", *"sbmv"], ["y", "a", "b2"], dict(training_mode=1))],
-        BN,
-        "training mode",
-    ),
     "training dropout": ([("Dropout", ["x", "", "t"], ["y"])], {"t": np.bool_(True)}, "training mode"),
-    "indices": (
-        [("MaxPool", ["x"], ["y", "i"], dict(kernel_shape=[2, 2], storage_order=1))],
-        {},
-        "storage_order=1",
-    ),
     "kernel": ([("Conv", ["x", "w"], ["y"], dict(kernel_shape=[5, 5]))], W, "disagrees with the weight's"),
     "mode": ([("Pad", ["x", "p"], ["y"], dict(mode="mirror"))], {"p": np.zeros(8, int)}, "mode 'mirror'"),
     "used early": ([("Relu", ["z"], ["y"]), ("Relu", ["x"], ["z"])], {}, "'z' is used before"),
@@ -301,12 +290,6 @@ def test_refusals_say_what_is_not_supported(onnx_model, what):
     model = onnx_model(nodes, X, ["y"], arrays)
     with pytest.raises(ModelError, match=match):
         nx.load(model)
-
-
-def test_spatial_batch_normalisation_is_refused(onnx_model):
-    nodes = [("BatchNormalization", ["x", *"sbmv"], ["y"], dict(spatial=0))]
-    with pytest.raises(ModelError, match="spatial=0"):
-        nx.load(onnx_model(nodes, X, ["y"], BN, opset=7))
 
 
 @pytest.mark.parametrize("opset", [0, 10_000])
@@ -338,10 +321,10 @@ def test_what_a_model_must_have(onnx_model):
         nx.load(onnx_model(nodes, X, []))
     with pytest.raises(ModelError, match="'z' is used before anything computes it"):
         nx.load(onnx_model(nodes, X, ["z"]))
-    sequence = onnx_model(nodes, X, ["y"])
-    sequence.graph.input[0].type.CopyFrom(helper.make_sequence_type_proto(sequence.graph.input[0].type))
-    with pytest.raises(ModelError, match="input x is not a tensor"):
-        nx.load(sequence)
+    opaque = onnx_model(nodes, X, ["y"])
+    opaque.graph.input[0].type.map_type.key_type = onnx.TensorProto.INT64
+    with pytest.raises(ModelError, match="input x is"):
+        nx.load(opaque)
     sparse = onnx_model(nodes, X, ["y"])
     sparse.graph.sparse_initializer.add()
     with pytest.raises(ModelError, match="sparse"):
