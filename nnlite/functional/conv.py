@@ -135,13 +135,5 @@ def fold(
     size, kernel = as_pair("fold", "output_size", output_size), as_pair("fold", "kernel_size", kernel_size)
     steps, spread = as_pair("fold", "stride", stride), as_pair("fold", "dilation", dilation)
     pads = as_pair("fold", "padding", padding, 0)
-    spans = [size[i] + 2 * pads[i] - spread[i] * (kernel[i] - 1) - 1 for i in (0, 1)]
-    p, q = (spans[i] // steps[i] + 1 for i in (0, 1))
-    if x.ndim != 3 or x.shape[1] % (kernel[0] * kernel[1]) or x.shape[2] != p * q:
-        wanted = f"[N, C·{kernel[0] * kernel[1]}, {p}·{q}]"
-        raise ShapeError(f"fold: x has shape {list(x.shape)} but output_size {list(size)} needs {wanted}")
-    channels = x.shape[1] // (kernel[0] * kernel[1])
-    pixels = x.reshape(-1, x.shape[1], p, q)
-    rest = [spans[i] % steps[i] for i in (0, 1)]  # rows and columns that no window reaches
-    weight = _each_alone(kernel, channels, x)
-    return conv_transpose2d(pixels, weight, None, steps, pads, rest, channels, spread)
+    options = {"stride": steps, "padding": (*pads, *pads), "dilation": spread}
+    return apply(OPS["fold"], x, size=size, kernel_size=kernel, **options)

@@ -74,7 +74,7 @@ def _padded(at: Array, size: int, padding_mode: str, align_corners: bool) -> tup
     return np.clip(at, 0, size - 1), slope * inside
 
 
-def _taps(
+def taps_along(
     at: Array, size: int, mode: str, padding_mode: str, align_corners: bool
 ) -> Iterator[tuple[Array, Array, Array]]:
     """For one axis: (index, weight, d weight / d at) of every element that takes part; weight 0 outside."""
@@ -115,7 +115,9 @@ def _axes(x_shape: tuple[int, ...], grid: Array, params: Any) -> tuple[list[list
         scale = (size - 1) / 2 if params["align_corners"] else size / 2
         at = (g + 1) * scale if params["align_corners"] else ((g + 1) * size - 1) / 2
         at = at.astype(grid.dtype)
-        taps.append(list(_taps(at, size, params["mode"], params["padding_mode"], params["align_corners"])))
+        taps.append(
+            list(taps_along(at, size, params["mode"], params["padding_mode"], params["align_corners"]))
+        )
         scales.append(scale)
     return taps, scales
 

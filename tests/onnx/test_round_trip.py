@@ -41,6 +41,8 @@ NOT_IN_OLD_OPSETS = {
     "pad": (19, lambda params: params.get("mode") == "wrap"),
     "roi_align": (16, lambda params: params["half_pixel"]),
     "grid_sample": (16, lambda params: True),
+    "fold": (18, lambda params: True),
+    "deform_conv2d": (19, lambda params: True),
     "scatter_nd": REDUCING,
     "scatter_elements": REDUCING,
     "resize": (18, lambda params: any(map(params.get, ("antialias", "axes", "policy")))),
