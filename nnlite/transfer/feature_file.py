@@ -24,7 +24,11 @@ from nnlite.layout import Array, is_channels_last
 HEADER = 4096
 """Bytes of the header with its length, padded with blanks: it is written last, with the number of rows."""
 
-DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "I64": np.dtype(np.int64)}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "I64": np.dtype(np.int64),
+}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
