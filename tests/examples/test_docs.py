@@ -13,13 +13,19 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")])
 
 
-def test_how_it_works_runs_from_start_to_end(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "how-it-works.md").read_text(), re.S)
-    assert len(blocks) > 8
+@pytest.mark.parametrize(
+    ("page", "blocks_at_least", "printed"),
+    [("how-it-works.md", 9, "y = a · b"), ("frozen.md", 4, "bytes in one block")],
+)
+def test_pages_run_from_start_to_end(
+    page: str, blocks_at_least: int, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.S)
+    assert len(blocks) >= blocks_at_least
     session: dict[str, object] = {}
     for number, block in enumerate(blocks):
-        exec(compile(block, f"how-it-works.md, block {number}", "exec"), session)
-    assert "y = a · b" in capsys.readouterr().out
+        exec(compile(block, f"{page}, block {number}", "exec"), session)
+    assert printed in capsys.readouterr().out
 
 
 def test_generated_pages_are_up_to_date() -> None:
