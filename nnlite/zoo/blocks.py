@@ -75,3 +75,21 @@ def he_initialised(model: M) -> M:
             if module.bias is not None:
                 module.bias.assign(np.zeros(outputs, np.float32))
     return model
+
+
+def timm_block_names(expands: bool, squeezes: bool) -> dict[str, str]:
+    """timm's names inside an inverted residual -> the names here.
+
+    timm's are conv_pw, bn1, conv_dw, bn2, se.conv_reduce, se.conv_expand, conv_pwl, bn3, in this order. A
+    block that does not expand has no conv_pw before its depthwise convolution and calls the last one so.
+    """
+    convolutions = ["conv_pw", "conv_dw", "conv_pwl"] if expands else ["conv_dw", "conv_pw"]
+    names: dict[str, str] = {}
+    place = 0
+    for number, convolution in enumerate(convolutions, 1):
+        names |= {convolution: f"{place}.0", f"bn{number}": f"{place}.1"}
+        place += 1
+        if convolution == "conv_dw" and squeezes:
+            names |= {"se.conv_reduce": f"{place}.fc1", "se.conv_expand": f"{place}.fc2"}
+            place += 1
+    return names

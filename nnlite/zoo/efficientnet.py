@@ -9,7 +9,7 @@ import numpy as np
 from nnlite import functional as F
 from nnlite import nn
 from nnlite.tensors import Tensor
-from nnlite.zoo.blocks import SqueezeExcitation, conv_norm_act, he_initialised
+from nnlite.zoo.blocks import SqueezeExcitation, conv_norm_act, he_initialised, timm_block_names
 from nnlite.zoo.weights import Weights, with_weights
 
 STAGES = (
@@ -113,15 +113,7 @@ def from_timm(name: str) -> str:
     if match is None:
         return name
     stage, index, part = int(match[1]), match[2], match[3]
-    inner = {
-        "conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1",
-        "se.conv_reduce": "2.fc1", "se.conv_expand": "2.fc2", "conv_pwl": "3.0", "bn3": "3.1",
-    }  # fmt: skip
-    if stage == 0:  # the one block that does not expand
-        inner = {
-            "conv_dw": "0.0", "bn1": "0.1",
-            "se.conv_reduce": "1.fc1", "se.conv_expand": "1.fc2", "conv_pw": "2.0", "bn2": "2.1",
-        }  # fmt: skip
+    inner = timm_block_names(expands=stage > 0, squeezes=True)
     return f"features.{stage + 1}.{index}.block.{inner.get(part, part)}.{kind}"
 
 

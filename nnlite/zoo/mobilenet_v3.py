@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from nnlite import functional as F
 from nnlite import nn
 from nnlite.tensors import Tensor
-from nnlite.zoo.blocks import SqueezeExcitation, conv_norm_act, he_initialised, rounded
+from nnlite.zoo.blocks import SqueezeExcitation, conv_norm_act, he_initialised, rounded, timm_block_names
 from nnlite.zoo.weights import Weights, with_weights
 
 EPS, MOMENTUM = 0.001, 0.01
@@ -109,11 +110,54 @@ class MobileNetV3(nn.Module):
         return self.classifier(F.flatten(self.avgpool(self.features(x)), 1))
 
 
+# ---------------------------------------------------------------------------------- timm's files
+
+DEPTHS = {LARGE: (1, 2, 3, 4, 2, 3), SMALL: (1, 2, 3, 2, 3)}
+"""How many blocks each stage has: where timm counts anew."""
+TIMM_EPS = 1e-5
+
+
+def from_timm(name: str, rows: tuple[Row, ...]) -> str:
+    """torchvision's name of a timm ``mobilenetv3_large_100`` or ``..._small_100`` parameter."""
+    depths, last = DEPTHS[rows], len(rows) + 1
+    outer = {
+        "conv_stem": "features.0.0", "bn1": "features.0.1",
+        f"blocks.{len(depths)}.0.conv": f"features.{last}.0",
+        f"blocks.{len(depths)}.0.bn1": f"features.{last}.1",
+        "conv_head": "classifier.0", "classifier": "classifier.3",
+    }  # fmt: skip
+    layer, _, kind = name.rpartition(".")
+    if layer in outer:
+        return f"{outer[layer]}.{kind}"
+    match = re.fullmatch(r"blocks\.(\d+)\.(\d+)\.(\w+(?:\.\w+)?)", layer)
+    if match is None or int(match[1]) >= len(depths):
+        return name
+    number = sum(depths[: int(match[1])]) + int(match[2])
+    if number >= len(rows):
+        return name
+    inner = timm_block_names(expands=number > 0, squeezes=rows[number].squeeze)
+    return f"features.{number + 1}.block.{inner.get(match[3], match[3])}.{kind}"
+
+
+def normalise_as_timm(model: MobileNetV3) -> None:
+    """timm's MobileNetV3 was trained with another epsilon than torchvision's."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = TIMM_EPS
+
+
+def _mobilenet_v3(rows: tuple[Row, ...], hidden: int, weights: Weights, num_classes: int) -> MobileNetV3:
+    return with_weights(
+        MobileNetV3(rows, hidden, num_classes), weights, heads=("classifier.3",),
+        rename=lambda name: from_timm(name, rows), adapt=normalise_as_timm,
+    )  # fmt: skip
+
+
 def mobilenet_v3_large(weights: Weights = None, num_classes: int = 1000) -> MobileNetV3:
     """MobileNetV3-Large (5.5 M parameters, 0.22 G multiply-accumulates at 224); see :class:`MobileNetV3`."""
-    return with_weights(MobileNetV3(LARGE, 1280, num_classes), weights, heads=("classifier.3",))
+    return _mobilenet_v3(LARGE, 1280, weights, num_classes)
 
 
 def mobilenet_v3_small(weights: Weights = None, num_classes: int = 1000) -> MobileNetV3:
     """MobileNetV3-Small (2.5 M parameters, 0.06 G multiply-accumulates at 224); see :class:`MobileNetV3`."""
-    return with_weights(MobileNetV3(SMALL, 1024, num_classes), weights, heads=("classifier.3",))
+    return _mobilenet_v3(SMALL, 1024, weights, num_classes)

@@ -30,10 +30,16 @@ def with_weights(
     heads: Sequence[str] = (),
     rename: Callable[[str], str] | None = None,
     dropped: tuple[str, ...] = (),
+    adapt: Callable[[M], object] | None = None,
 ) -> M:
-    """``model``, with the weights of a file loaded unless that is None; see :func:`load_weights`."""
+    """``model``, with the weights of a file loaded unless that is None; see :func:`load_weights`.
+
+    ``adapt`` is called with the model where names of the file had to be translated.
+    """
     if weights is not None:
-        load_weights(model, weights, heads=heads, rename=rename, dropped=dropped)
+        translated = load_weights(model, weights, heads=heads, rename=rename, dropped=dropped)
+        if translated and adapt is not None:
+            adapt(model)
     return model
 
 
@@ -44,16 +50,18 @@ def load_weights(
     heads: Sequence[str] = (),
     rename: Callable[[str], str] | None = None,
     dropped: tuple[str, ...] = (),
-) -> None:
+) -> list[str]:
     """Load a file's arrays into ``model`` by name: all of them, or none and a ModelError.
 
     ``heads``: layers that depend on the number of classes; where a file has another number, the layer
     keeps its random initial values and a UserWarning says so. ``rename``: the model's name for a name that
     it does not have. ``dropped``: beginnings of names that the file may have and this model leaves out.
-    Raises ModelError that lists missing and unexpected names and wrong shapes.
+    Returns the file's names that were translated. Raises ModelError that lists missing and unexpected names
+    and wrong shapes.
     """
     own: dict[str, State] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     given: dict[str, Array] = {}
+    translated: list[str] = []
     for name, array in read_weights(path).items():
         target = name if name in own or rename is None else rename(name)
         if target.split(".")[-1] == IGNORED or (target not in own and target.startswith(dropped)):
@@ -64,6 +72,8 @@ def load_weights(
         if target in own and array.ndim == 4 and own[target].shape == (array.shape[0], array[0].size):
             array = array.reshape(own[target].shape)
         given[target] = array
+        if target != name:
+            translated.append(name)
     kept = [head for head in heads if _other_classes(head, given, own)]
     for head in kept:
         classes, wanted = len(given[f"{head}.weight"]), own[f"{head}.weight"].shape[0]
@@ -77,6 +87,7 @@ def load_weights(
         listed = "\n  ".join(problems)
         raise ModelError(f"{path}: does not fit {type(model).__name__}:\n  {listed}")
     model.load_state_dict(given)
+    return translated
 
 
 def _other_classes(head: str, given: Mapping[str, Array], own: Mapping[str, State]) -> bool:

@@ -11,7 +11,7 @@ import pytest
 import nnlite as nl
 from nnlite import zoo
 from nnlite.errors import ConfigError, ModelError
-from nnlite.zoo import densenet, efficientnet, vgg
+from nnlite.zoo import densenet, efficientnet, mobilenet_v3, vgg
 
 save_file = pytest.importorskip("safetensors.numpy", reason="pip install safetensors").save_file
 
@@ -186,6 +186,49 @@ def test_timms_names(make, write):
     assert equal(make(write(renamed), num_classes=3), original)
 
 
+def timm_mobilenet_v3_names(depths: tuple[int, ...], squeezing: set[int]):
+    """timm's names in the order of its file, that of the network; the stages of ``squeezing`` have an se."""
+    norm = ["weight", "bias", "running_mean", "running_var"]
+    yield "conv_stem.weight"
+    yield from (f"bn1.{kind}" for kind in norm)
+    for stage, depth in enumerate(depths):
+        for index in range(depth):
+            block, parts = f"blocks.{stage}.{index}", ["conv_pw", "conv_dw", "conv_pwl"]
+            for number, part in enumerate(parts if stage else ["conv_dw", "conv_pw"], 1):
+                yield f"{block}.{part}.weight"
+                yield from (f"{block}.bn{number}.{kind}" for kind in norm)
+                if part == "conv_dw" and stage in squeezing:
+                    for layer in ("conv_reduce", "conv_expand"):
+                        yield from (f"{block}.se.{layer}.{kind}" for kind in ("weight", "bias"))
+    yield f"blocks.{len(depths)}.0.conv.weight"
+    yield from (f"blocks.{len(depths)}.0.bn1.{kind}" for kind in norm)
+    for layer in ("conv_head", "classifier"):
+        yield from (f"{layer}.{kind}" for kind in ("weight", "bias"))
+
+
+@pytest.mark.parametrize(
+    ("make", "depths", "squeezing"),
+    [
+        (zoo.mobilenet_v3_large, (1, 2, 3, 4, 2, 3), {2, 4, 5}),
+        (zoo.mobilenet_v3_small, (1, 2, 3, 2, 3), {0, 2, 3, 4}),
+    ],
+)
+def test_timms_mobilenet_v3(make, depths, squeezing, write):
+    state = make(num_classes=3).state_dict()
+    names = list(timm_mobilenet_v3_names(depths, squeezing))
+    renamed = dict(zip(names, state.values(), strict=True))
+    renamed["conv_head.weight"] = renamed["conv_head.weight"][:, :, None, None]  # there it is a convolution
+    found = make(write(renamed), num_classes=3)
+    assert equal(found, state)
+    epsilons = {m.eps for m in found.modules() if isinstance(m, nl.nn.BatchNorm2d)}
+    assert epsilons == {1e-5}
+    found = make(write(state), num_classes=3)
+    epsilons = {m.eps for m in found.modules() if isinstance(m, nl.nn.BatchNorm2d)}
+    assert epsilons == {1e-3}
+    with pytest.warns(UserWarning, match="classifier.3 has 3 classes there and 7 here"):
+        make(write(renamed), num_classes=7)
+
+
 def test_timms_vgg_with_convolutions_for_layers(write):
     original = zoo.VGG(vgg.VGG11, False, 3, hidden=8)
     state = original.state_dict()
@@ -213,6 +256,8 @@ def test_densenets_published_names():
 def test_names_that_nobody_knows_stay_as_they_are():
     assert efficientnet.from_timm("blocks.1.0.attention.weight") == "features.2.0.block.attention.weight"
     assert efficientnet.from_timm("tail.weight") == "tail.weight"
+    for name in ("tail.weight", "blocks.7.0.conv.weight", "blocks.5.9.conv_dw.weight"):
+        assert mobilenet_v3.from_timm(name, mobilenet_v3.LARGE) == name
     assert zoo.mobilenet_v2.__module__ == "nnlite.zoo.mobilenet_v2"
 
 
