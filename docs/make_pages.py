@@ -1,4 +1,4 @@
-"""Writes the pages that follow from the registries: docs/ops/*.md. Run after changing an op's record.
+"""Writes the pages that follow from the code: docs/ops/*.md and docs/api/*.md.
 
 python docs/make_pages.py            write them
 python docs/make_pages.py --check    exit with status 1 when they are not up to date
@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from api_pages import pages as api_pages
 
 from nnlite.kernels import SPECS, VARIANTS, unavailable
 from nnlite.ops import OPS, READERS, ArrayType, Op
 
 HERE = Path(__file__).parent
-FOLDER = HERE / "ops"
 HEADER = "<!-- Written by docs/make_pages.py from the op records; change those, not this. -->\n\n"
 
 
@@ -98,20 +98,21 @@ def pages() -> dict[str, str]:
 def main() -> int:
     """Write the pages, or check them."""
     np.seterr(all="ignore")
-    texts = pages()
-    if "--check" in sys.argv[1:]:
-        stale = [name for name, text in texts.items() if not _same(FOLDER / name, text)]
-        stale += [path.name for path in FOLDER.glob("*.md") if path.name not in texts]
-        if stale:
-            print(
-                f"not up to date: {', '.join(sorted(stale))}; run python docs/make_pages.py", file=sys.stderr
-            )
-        return 1 if stale else 0
-    FOLDER.mkdir(exist_ok=True)
-    for path in FOLDER.glob("*.md"):
-        path.unlink()
-    for name, text in texts.items():
-        (FOLDER / name).write_text(text, encoding="utf-8")
+    stale = []
+    for folder, texts in ((HERE / "ops", pages()), (HERE / "api", api_pages())):
+        folder.mkdir(exist_ok=True)
+        old = {path for path in folder.glob("*.md") if path.name not in texts}
+        new = {folder / name: text for name, text in texts.items()}
+        changed = [path for path, text in new.items() if not _same(path, text)]
+        stale += [str(path.relative_to(HERE)) for path in (*old, *changed)]
+        if "--check" not in sys.argv[1:]:
+            for path in old:
+                path.unlink()
+            for path in changed:
+                path.write_text(new[path], encoding="utf-8")
+    if "--check" in sys.argv[1:] and stale:
+        print(f"not up to date: {', '.join(sorted(stale))}; run python docs/make_pages.py", file=sys.stderr)
+        return 1
     return 0
 
 
