@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import metrics, onnx, random
+from nnlite import memory, metrics, onnx, random
 from nnlite.data import ImageFolder, Loader
 from nnlite.errors import ModelError, TrainingError
 from nnlite.graph import GraphModule, node_macs
@@ -29,7 +29,8 @@ from nnlite.transfer.run_folder import RunFolder, check_writable
 from nnlite.transfer.stages import choose_cut, freeze_below, types_for
 from nnlite.transfer.training import Batches, EpochRecord, Phase
 
-EVALUATION_BATCH = 16
+EVALUATION_BATCH = 8
+"""Pictures at a time where nothing is trained: fewer are slower, more need more memory."""
 
 
 @dataclass
@@ -78,6 +79,11 @@ class _Job:
     def note_skipped(self, loader: Loader) -> None:
         self.skipped.update({str(s.path): s.reason for s in loader.skipped})
 
+    def let_go(self) -> None:
+        """Give the network's memory back: what follows reads the file that was written."""
+        del self.module, self.head, self.cut
+        memory.release()
+
 
 def finetune(
     config: FinetuneConfig, *, progress: Progress = silent, say: Callable[[str], None] = lambda text: None
@@ -97,6 +103,7 @@ def finetune(
     tuned_seconds = time.perf_counter() - start
     out = Path(config.out)
     _export(job, out)
+    job.let_go()
     report = _evaluate(job, out)
     report["seconds"] = {"tuning": tuned_seconds}
     if config.baselines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,8 @@ class Plan:
         self._source: Graph | None = module.current_graph()
         self._graph: Graph | None = None
         states = (*module.named_parameters(), *module.named_buffers())
-        self._versions = [(name, state, state.version) for name, state in states]
+        # Weak: where the module is gone, nobody changes its weights, and a plan need not keep them.
+        self._versions = [(name, weakref.ref(state), state.version) for name, state in states]
         self._most = memory.max_tensor_bytes() if module.from_file else None
         self._prepared: Prepared = {}
         self._programs: OrderedDict[Any, Program | None] = OrderedDict()
@@ -103,8 +105,9 @@ class Plan:
             return program
 
     def _check(self, arrays: Sequence[Array]) -> None:
-        for name, leaf, version in self._versions:
-            if leaf.version != version:
+        for name, reference, version in self._versions:
+            state = reference()
+            if state is not None and state.version != version:
                 raise ModelError(f"{name} was changed after the plan was made; compile the module again")
         inputs = (self._graph or self._source).inputs  # type: ignore[union-attr]
         if len(arrays) != len(inputs):
