@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "bands.h"
 #include "cpu.h"
 #include "dispatch.h"
 #include "gather.h"
@@ -31,24 +32,6 @@ struct TapGrid {
         first = (gather.h.first_tap * g.S + gather.w.first_tap) * C;
         row = gather.h.tap_step * g.S * C;
         step = gather.w.tap_step * C;
-    }
-};
-
-struct Bands {
-    int64_t rows, per_image;  // rows per band
-
-    // `rows_per_image` rows of the output, each of which takes `work` multiplications and touches `bytes`
-    Bands(int64_t N, int64_t rows_per_image, int64_t work, int64_t bytes) {
-        constexpr int64_t cache = 1 << 19;
-        rows = bytes > 0 && cache / bytes < rows_per_image ? cache / bytes : rows_per_image;
-        const int64_t share = (N * rows_per_image + 15) / 16;  // at small batches, something for every thread
-        if (rows > share) rows = share;
-        const int64_t least = grain_for(work, 1 << 17);
-        if (rows < least) rows = least;
-        if (rows > rows_per_image) rows = rows_per_image;
-        if (rows < 1) rows = 1;
-        per_image = (rows_per_image + rows - 1) / rows;
-        rows = per_image > 0 ? (rows_per_image + per_image - 1) / per_image : 1;
     }
 };
 
@@ -89,17 +72,10 @@ bool has_band(const Gather& g) {
 }
 
 // Of rows [begin, end) of image n.
-DepthwiseWindows windows(const Conv2d& g, const Gather& gather, int64_t n, int64_t begin, int64_t end) {
+Windows windows(const Conv2d& g, const Gather& gather, int64_t n, int64_t begin, int64_t end) {
     const Axis &h = gather.h, &w = gather.w;
-    return {g.C, w.out, begin, end, h.taps, w.taps, h.step, h.offset(0), h.offset_step, w.step, w.offset(0),
+    return {g.C, w.out, begin, end, h.taps, w.taps, h.step, h.offset(0), h.offset_step, w.step, w.offset(0), 1,
             gather.source + n * gather.source_grid.image, h.source, w.source};
-}
-
-// Outputs that no cache keeps until the next layer reads them go past the caches: half the traffic, since a
-// line that is written whole need not be read before. Only whole lines of 64 bytes, one channel vector each.
-bool streams(const Gather& gather, int64_t output_elements) {
-    constexpr int64_t least = 1 << 21;  // 8 MB
-    return output_elements >= least && gather.out_grid.pixel % 16 == 0 && reinterpret_cast<uintptr_t>(gather.out) % 64 == 0;
 }
 
 struct Depthwise {
@@ -141,17 +117,6 @@ void compute(const Kernels& k, const Conv2d& g, const Gather& gather, const floa
     });
 }
 
-// body(n, begin, end) for bands of the rows of each image.
-template <class Body>
-void for_each_band(int64_t N, int64_t rows_per_image, const Bands& bands, int64_t work, const Body& body) {
-    parallel_for(N * bands.per_image, grain_for(bands.rows * work, 1 << 17), [&](int64_t begin, int64_t end) {
-        for (int64_t band = begin; band < end; ++band) {
-            const int64_t first = band % bands.per_image * bands.rows, last = first + bands.rows;
-            body(band / bands.per_image, first, last < rows_per_image ? last : rows_per_image);
-        }
-    });
-}
-
 }  // namespace
 
 size_t conv2d_forward_depthwise_workspace(const Conv2d& g) { return Depthwise(g, nullptr).workspace.size(); }
@@ -162,9 +127,9 @@ void conv2d_forward_depthwise(const Conv2d& g, const float* x, const float* w, c
     const Kernels& k = kernels();
     pack(k, g, w, plan.packed);
     const Gather gather = forward_gather(g, x, y, nullptr);
-    const bool stream = streams(gather, g.N * g.P * g.Q * g.K);
+    const bool stream = streams(y, g.N * g.P * g.Q * g.K, g.K);
     const int64_t work = g.Q * g.K * (g.taps() + 1), bytes = 4 * (g.stride_h * g.W * g.C + g.Q * g.K);
-    for_each_band(g.N, g.P, Bands(g.N, g.P, work, bytes), work, [&](int64_t n, int64_t begin, int64_t end) {
+    for_each_band(g.N, g.P, work, bytes, [&](int64_t n, int64_t begin, int64_t end) {
         compute(k, g, gather, plan.packed, bias, stream, n, begin, end);
     });
 }
@@ -179,11 +144,12 @@ void conv2d_grad_input_depthwise(const Conv2d& g, const float* gy, const float* 
     const int64_t rows = (g.H + g.stride_h - 1) / g.stride_h;
     const int64_t work = g.Q * g.C * g.taps() + g.stride_h * g.W * g.C;
     const int64_t bytes = 4 * g.C * (g.Q + g.stride_h * g.W);
-    for_each_band(g.N, rows, Bands(g.N, rows, work, bytes), work, [&](int64_t n, int64_t begin, int64_t end) {
+    const bool stream = streams(gx, g.N * g.H * g.W * g.C, g.C);
+    for_each_band(g.N, rows, work, bytes, [&](int64_t n, int64_t begin, int64_t end) {
         for (int64_t phase_h = 0; phase_h < g.stride_h; ++phase_h)
             for (int64_t phase_w = 0; phase_w < g.stride_w; ++phase_w) {
                 const Gather gather = grad_input_gather(g, gy, gx, nullptr, phase_h, phase_w);
-                compute(k, g, gather, plan.packed, nullptr, streams(gather, g.N * g.H * g.W * g.C), n, begin,
+                compute(k, g, gather, plan.packed, nullptr, stream, n, begin,
                         end < gather.h.out ? end : gather.h.out);
             }
     });

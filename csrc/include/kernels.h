@@ -32,18 +32,19 @@ struct GemmTile {
     bool accumulate;  // add to out instead of replacing it
 };
 
-// A depthwise convolution's taps seen from output pixel (i,j): for a < R and b < S the source pixels
-// (i·step_h + offset_h + a·tap_h, j·step_w + offset_w + b) as far as they exist; S is 1, 2, 3, 5 or 7 and
-// step_w 1, or 2 where S is at least 3 (has_depthwise_band).
-struct DepthwiseWindows {
+// What output pixel (i,j) of an image sees: for a < R and b < S the source pixels
+// (i·step_h + offset_h + a·tap_h, j·step_w + offset_w + b·tap_w) as far as they exist.
+struct Windows {
     int64_t channels, columns;  // of the output
     int64_t begin, end;         // its rows that are computed
     int64_t R, S;
     int64_t step_h, offset_h, tap_h;
-    int64_t step_w, offset_w;
+    int64_t step_w, offset_w, tap_w;
     const float* source;  // [height, width, channels]
     int64_t height, width;
 };
+
+// Depthwise convolution with tap_w = 1; S is 1, 2, 3, 5 or 7 and step_w 1, or 2 where S is at least 3.
 
 inline bool has_depthwise_band(int64_t S, int64_t step_w) {
     if (step_w == 1) return S == 1 || S == 2 || S == 3 || S == 5 || S == 7;
@@ -52,18 +53,18 @@ inline bool has_depthwise_band(int64_t S, int64_t step_w) {
 
 // out[i][j][c] = bias[c] + sum_{a,b} (source pixel of tap a,b)[c] w(a,b)[c], where w(a,b) = w + a·w_row + b·w_step
 struct DepthwiseBand {
-    DepthwiseWindows windows;
+    Windows windows;
     const float* w;  // rows of whole vectors
     int64_t w_row, w_step;
     const float* bias;  // [channels] or null
     float* out;
     int64_t out_row, out_pixel;
-    bool stream;  // past the caches, which the output would only flush; out and out_pixel are multiples of 64 bytes
+    bool stream;  // past the caches: see bands.h
 };
 
 // sums(a,b)[c] += sum_{i,j} (source pixel of tap a,b)[c] gy[i][j][c], where sums(a,b) = sums + (a·S + b) sums_step
 struct DepthwiseGradBand {
-    DepthwiseWindows windows;
+    Windows windows;
     const float* gy;  // [rows, columns, channels]
     float* sums;
     int64_t sums_step;
@@ -88,6 +89,34 @@ struct DepthwiseGradRow {
     const float* gy;     // [pixels][channels]
     float* const* sums;  // [taps]
     int64_t step;
+};
+
+// y[i][j][c] = maximum of the window, a NaN wins; index[i][j][c] = h·width + w of the first maximum
+struct MaxPoolBand {
+    Windows windows;
+    float* y;        // [rows, columns, channels]
+    int32_t* index;  // the same, or null
+    bool stream;
+};
+
+// y[i][j][c] = sum of the window / number of its taps with top <= h < bottom, left <= w < right
+struct AveragePoolBand {
+    Windows windows;
+    int64_t top, bottom, left, right;
+    float* y;
+    bool stream;
+};
+
+// The gradient of rows [begin, end) of the source, which gx is: gx[h][w][c] = sum over the windows that hold (h,w) of
+// gy[i][j][c], for the maximum where index[i][j][c] is h·width + w, for the average divided by the taps that count.
+struct PoolGrad {
+    Windows windows;
+    int64_t rows;  // of gy
+    const float* gy;
+    const int32_t* index;                // maximum
+    int64_t top, bottom, left, right;  // average
+    float* gx;
+    bool stream;
 };
 
 // y = act((x - mean) scale + shift + residual) on rows [rows,C]; mean and residual may be null
@@ -195,16 +224,10 @@ struct Kernels {
     void (*depthwise_row)(const DepthwiseRow&);
     void (*depthwise_grad_row)(const DepthwiseGradRow&);
 
-    // y[c] = max over rows[i][c], index[c] = at[i] of the first maximum; a NaN wins.
-    // With `more` the rows compete with what y and index (null: not wanted) already hold.
-    void (*max_rows)(int64_t count, const float* const* rows, const int32_t* at, int64_t C, bool more, float* y,
-                     int32_t* index);
-    // gx[c] = sum_i gy[i][c] where index[i][c] == at
-    void (*sum_where)(int64_t count, const float* const* gy, const int32_t* const* index, int32_t at, int64_t C,
-                      bool more, float* gx);
-    // y[c] = sum_i rows[i][c] weights[i]
-    void (*weighted_sum)(int64_t count, const float* const* rows, const float* weights, int64_t C, bool more,
-                         float* y);
+    void (*max_pool_band)(const MaxPoolBand&);
+    void (*average_pool_band)(const AveragePoolBand&);
+    void (*max_pool_grad)(const PoolGrad&);
+    void (*average_pool_grad)(const PoolGrad&);
 
     // Over rows of x [rows,C]: centre[c] near the mean, sum[c] = sum (x - centre), square[c] = sum (x - centre)^2
     void (*moments)(int64_t rows, int64_t C, const float* x, float* centre, float* sum, float* square);

@@ -25,7 +25,7 @@ struct BandRow {
     int64_t first, count, pitch;
 };
 
-NNLITE_INLINE BandRow band_row(const DepthwiseWindows& t, int64_t i, int64_t c) {
+NNLITE_INLINE BandRow band_row(const Windows& t, int64_t i, int64_t c) {
     const int64_t y = i * t.step_h + t.offset_h, row = t.width * t.channels;
     int64_t first = 0, end = t.R;
     while (first < end && y + first * t.tap_h < 0) ++first;
@@ -35,7 +35,7 @@ NNLITE_INLINE BandRow band_row(const DepthwiseWindows& t, int64_t i, int64_t c) 
 
 // The columns for which all S taps lie inside the source: [begin, end).
 template <int S, int T>
-NNLITE_INLINE void band_inside(const DepthwiseWindows& t, int64_t& begin, int64_t& end) {
+NNLITE_INLINE void band_inside(const Windows& t, int64_t& begin, int64_t& end) {
     const int64_t last = t.width - S - t.offset_w;
     begin = t.offset_w < 0 ? (-t.offset_w + T - 1) / T : 0;
     end = last < 0 ? 0 : last / T + 1;
@@ -57,7 +57,7 @@ template <int count>
 struct BandColumns {
     int begin, end;
 
-    NNLITE_INLINE BandColumns(const DepthwiseWindows& t, int64_t first) {
+    NNLITE_INLINE BandColumns(const Windows& t, int64_t first) {
         const int64_t leftmost = first + t.offset_w;
         begin = leftmost < 0 ? (-leftmost < count ? static_cast<int>(-leftmost) : count) : 0;
         end = t.width - leftmost < count ? static_cast<int>(t.width - leftmost) : count;
@@ -67,7 +67,7 @@ struct BandColumns {
 
 // body(whole, Q, j) over the columns in windows of Q pixels; `whole` where no tap is outside the source.
 template <int S, int T, int Q, class Body>
-NNLITE_INLINE void band_columns(const DepthwiseWindows& t, const Body& body) {
+NNLITE_INLINE void band_columns(const Windows& t, const Body& body) {
     int64_t begin, end, j = 0;
     band_inside<S, T>(t, begin, end);
     for (; j + Q <= t.columns; j += Q) {
@@ -82,7 +82,7 @@ NNLITE_INLINE void band_columns(const DepthwiseWindows& t, const Body& body) {
 
 // Fetches columns [j·T, (j + Q)·T) of the `fresh` last kernel rows, `ahead` of where they are now.
 template <int T, int Q, int NV>
-NNLITE_INLINE void band_fetch(const DepthwiseWindows& t, const BandRow& rows, int64_t fresh, int64_t ahead, int64_t j) {
+NNLITE_INLINE void band_fetch(const Windows& t, const BandRow& rows, int64_t fresh, int64_t ahead, int64_t j) {
     for (int64_t a = rows.count - fresh; a < rows.count; ++a) {
         const float* x = rows.source + a * rows.pitch + j * T * t.channels + ahead;
 #pragma GCC unroll 16
@@ -93,13 +93,13 @@ NNLITE_INLINE void band_fetch(const DepthwiseWindows& t, const BandRow& rows, in
 }
 
 // From channels c of a band to what is computed after them: the next channels or, from the last ones, the next band.
-NNLITE_INLINE int64_t band_ahead(const DepthwiseWindows& t, int64_t c, int64_t channels) {
+NNLITE_INLINE int64_t band_ahead(const Windows& t, int64_t c, int64_t channels) {
     if (c + channels < t.channels) return channels;
     return (t.end - t.begin) * t.step_h * t.width * t.channels - c;
 }
 
 // Kernel rows that output row i meets and the one above did not.
-NNLITE_INLINE int64_t band_fresh(const DepthwiseWindows& t, const BandRow& rows, int64_t i) {
+NNLITE_INLINE int64_t band_fresh(const Windows& t, const BandRow& rows, int64_t i) {
     return i == t.begin || t.step_h > rows.count ? rows.count : t.step_h;
 }
 
@@ -209,7 +209,7 @@ struct BandGrad {
 template <int S, int T, int NV, bool Part>
 void depthwise_grad_channels(const DepthwiseGradBand& t, int64_t c, int64_t left) {
     constexpr int Q = Part ? 3 : band_pixels(T);
-    const DepthwiseWindows& windows = t.windows;
+    const Windows& windows = t.windows;
     const int64_t ahead = band_ahead(windows, c, NV * VL);
     const bool last = c + NV * VL >= windows.channels;
     const int64_t gy_ahead = last ? (windows.end - windows.begin) * windows.columns * windows.channels - c : NV * VL;

@@ -117,6 +117,33 @@ NNLITE_INLINE vec select(ivec mask, vec yes, vec no) {
 }
 NNLITE_INLINE ivec select(ivec mask, ivec yes, ivec no) { return (mask & yes) | (~mask & no); }
 
+// ---- comparisons
+
+// Where value is larger than best, or the first NaN, both take its place.
+NNLITE_INLINE void keep_larger(vec value, ivec at, vec& best, ivec& where) {
+#if defined(__AVX512F__)
+    const __mmask16 number = _mm512_cmp_ps_mask(best, best, _CMP_ORD_Q);
+    const __mmask16 wins = _mm512_mask_cmp_ps_mask(number, value, best, _CMP_NLE_UQ);
+    best = _mm512_mask_mov_ps(best, wins, value);
+    where = reinterpret_cast<ivec>(_mm512_mask_mov_epi32(reinterpret_cast<__m512i>(where), wins,
+                                                         reinterpret_cast<__m512i>(at)));
+#else
+    const ivec wins = (value > best) | ((value != value) & (best == best));
+    best = select(wins, value, best);
+    where = select(wins, at, where);
+#endif
+}
+
+// sum + value where a equals b
+NNLITE_INLINE vec add_where_equal(ivec a, ivec b, vec value, vec sum) {
+#if defined(__AVX512F__)
+    const __mmask16 equal = _mm512_cmpeq_epi32_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b));
+    return _mm512_mask_add_ps(sum, equal, sum, value);
+#else
+    return sum + select(a == b, value, vec{});
+#endif
+}
+
 // ---- transposition of VL vectors
 
 // Elements 0 0 1 1 2 2 ... of the lower (or upper) halves of a and b in turn.
