@@ -260,7 +260,7 @@ def _train_stages(job: _Job, kept: _Views | None) -> None:
     trained, total = freeze_below(module, cut)
     say_cut = "everything" if cut.node is None else f"what follows {cut.name!r}"
     job.say(f"training {say_cut}: {trained:,} of {total:,} parameters, {config.epochs} epochs")
-    suffix = module.part([cut], module.graph.outputs)
+    suffix = module.part([cut], module.graph.outputs).fused()
     loader: Loader | None = None
     if kept is not None:
         batches, held = _over_views(kept.train, config, 1), kept.held

@@ -161,14 +161,14 @@ def test_inspect_shows_the_compiled_plan(run, mobilenet_path):
 
 def test_inspect_lists_what_is_unsupported_and_succeeds(run, onnx_model, tmp_path):
     path = tmp_path / "odd.onnx"
-    onnx.save(onnx_model([("Unique", ["x"], ["a"]), ("Det", ["a"], ["y"])], {"x": [2, 2]}, ["y"]), path)
+    onnx.save(onnx_model([("StringNormalizer", ["x"], ["a"]), ("Det", ["a"], ["y"])], {"x": [2, 2]}, ["y"]), path)
     status, out, _ = run("inspect", path)
     assert status == 0
     assert "2 nodes are not supported" in out
-    assert "Unique (unique0)" in out
+    assert "StringNormalizer (stringnormalizer0)" in out
     assert "Det (det1)" in out
     status, out, _ = run("inspect", path, "--json")
-    assert [problem["op_type"] for problem in json.loads(out)["problems"]] == ["Unique", "Det"]
+    assert [problem["op_type"] for problem in json.loads(out)["problems"]] == ["StringNormalizer", "Det"]
 
 
 def test_backends(run):
@@ -252,7 +252,7 @@ def mistakes(kind, path, mobilenet_path, onnx_model):
     elif kind == "folder":
         path.mkdir()
     elif kind == "unsupported":
-        onnx.save(onnx_model([("Unique", ["x"], ["a"]), ("Det", ["a"], ["y"])], {"x": [2, 2]}, ["y"]), path)
+        onnx.save(onnx_model([("StringNormalizer", ["x"], ["a"]), ("Det", ["a"], ["y"])], {"x": [2, 2]}, ["y"]), path)
     return path
 
 
@@ -281,7 +281,7 @@ def test_models_that_cannot_be_read(run, tmp_path, mobilenet_path, onnx_model, p
     assert lines[0].startswith(f"nnlite: error: {model}: ")
     assert said in lines[0]
     listed = [line.split(" (operator")[0].strip() for line in lines[1:]]
-    wanted = ["Unique (unique0): not supported", "Det (det1): not supported"]
+    wanted = ["StringNormalizer (stringnormalizer0): not supported", "Det (det1): not supported"]
     assert listed == wanted * (kind == "unsupported")
 
 
