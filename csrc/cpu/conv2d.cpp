@@ -20,7 +20,8 @@ struct Igemm {
     Igemm(const Conv2d& g, void* memory)
         : workspace(memory),
           panels(kernels(), g.group_K(), g.taps() * g.group_C()),
-          packed(workspace.take<float>(g.groups * panels.floats())),
+          packed(workspace.take<float>(
+              gather_gemm_scratch(kernels(), forward_gather(g, nullptr, nullptr, nullptr), panels, g.groups))),
           zeros(workspace.take<float>(g.C)) {}
 };
 
@@ -35,8 +36,7 @@ void conv2d_forward_igemm(const Conv2d& g, const float* x, const float* w, const
     const Gather gather = forward_gather(g, x, y, plan.zeros);
     const int64_t C = g.group_C(), row = g.taps() * C;  // w [K, R·S·C]
     const WeightView view = {w, C, g.group_K(), g.groups, 1, row, g.group_K() * row, g.S * C, C};
-    pack_weights(kernels(), plan.panels, view, gather.h, gather.w, plan.packed);
-    gather_gemm(kernels(), gather, plan.panels, plan.packed, C, g.groups, bias);
+    gather_gemm(kernels(), gather, plan.panels, view, bias, plan.packed);
 }
 
 // ---- few input channels (a network's first layer)
@@ -99,8 +99,7 @@ void conv2d_forward_stem(const Conv2d& g, const float* x, const float* w, const 
     gather.w = plan.w;
     gather.border = border;
     const WeightView view = {w, depth, g.K, 1, 1, g.R * depth, 0, depth, 0};
-    pack_weights(kernels(), plan.panels, view, gather.h, gather.w, plan.packed);
-    gather_gemm(kernels(), gather, plan.panels, plan.packed, depth, 1, bias);
+    gather_gemm(kernels(), gather, plan.panels, view, bias, plan.packed);
 }
 
 }  // namespace nnlite

@@ -5,23 +5,30 @@
 #include "cpu.h"
 #include "dispatch.h"
 #include "gemm.h"
-#include "parallel.h"
 #include "workspace.h"
 
 namespace nnlite {
-
 namespace {
 
 struct GradInput {
     Workspace workspace;
     float *packed, *zeros;
 
-    // One phase's panels at a time; phase (0,0) need not have the most taps, so room for all of them.
-    GradInput(const Conv2d& g, void* memory)
-        : workspace(memory),
-          packed(workspace.take<float>(g.groups *
-                                       Panels(kernels(), g.group_C(), g.taps() * g.group_K()).floats())),
-          zeros(workspace.take<float>(g.K)) {}
+    GradInput(const Conv2d& g, void* memory) : workspace(memory) {
+        int64_t most = 0;  // one phase at a time
+        for (int64_t phase_h = 0; phase_h < g.stride_h; ++phase_h)
+            for (int64_t phase_w = 0; phase_w < g.stride_w; ++phase_w) {
+                const Gather gather = grad_input_gather(g, nullptr, nullptr, nullptr, phase_h, phase_w);
+                const int64_t floats = gather_gemm_scratch(kernels(), gather, panels(g, gather), g.groups);
+                if (floats > most) most = floats;
+            }
+        packed = workspace.take<float>(most);
+        zeros = workspace.take<float>(g.K);
+    }
+
+    static Panels panels(const Conv2d& g, const Gather& gather) {
+        return Panels(kernels(), g.group_C(), gather.taps() * g.group_K());
+    }
 };
 
 }  // namespace
@@ -36,10 +43,7 @@ void conv2d_grad_input_igemm(const Conv2d& g, const float* gy, const float* w, f
     for (int64_t phase_h = 0; phase_h < g.stride_h; ++phase_h)
         for (int64_t phase_w = 0; phase_w < g.stride_w; ++phase_w) {
             const Gather gather = grad_input_gather(g, gy, gx, plan.zeros, phase_h, phase_w);
-            const Panels panels(kernels(), C, gather.taps() * K);
-            if (gather.rows() == 0) continue;
-            pack_weights(kernels(), panels, view, gather.h, gather.w, plan.packed);
-            gather_gemm(kernels(), gather, panels, plan.packed, K, g.groups, nullptr);
+            gather_gemm(kernels(), gather, GradInput::panels(g, gather), view, nullptr, plan.packed);
         }
 }
 

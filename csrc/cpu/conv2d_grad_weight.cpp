@@ -21,7 +21,7 @@
 namespace nnlite {
 namespace {
 
-constexpr int64_t pixel_block = 256;                  // a panel of 256 x 32 floats fills two thirds of a 48 KB first-level cache
+constexpr int64_t pixel_block = 256;  // a panel of 256 x 32 floats fills two thirds of a 48 KB first-level cache
 constexpr int64_t max_rows = 576, max_columns = 512;  // of an item
 constexpr int64_t least_pixels = 768;                 // of an item, where there are several ranges
 constexpr int64_t least_items = 16;                   // for two to eight threads
@@ -186,7 +186,8 @@ struct Ahead {
 // One item: the pixels [first, last), the tiles [tile_begin, tile_end) and the panels [panel_begin, panel_end) of
 // `to` [K, R·S·C].
 void add_products(const GradWeight& plan, const float* x, const float* gy, int64_t group, int64_t first, int64_t last,
-                  int64_t tile_begin, int64_t tile_end, int64_t panel_begin, int64_t panel_end, float* copied, float* to) {
+                  int64_t tile_begin, int64_t tile_end, int64_t panel_begin, int64_t panel_end, float* copied,
+                  float* to) {
     const Conv2d& g = plan.g;
     const Kernels& k = plan.k;
     const int64_t K = g.group_K(), columns = plan.panels.columns;
@@ -239,8 +240,8 @@ void conv2d_grad_weight_gemm(const Conv2d& g, const float* x, const float* gy, f
         return;
     }
     parallel_for(plan.lane_count, 1, [&](int64_t lane, int64_t) {
-        float* panel = plan.panel + lane * plan.lane_panel;
-        memset(panel, 0, static_cast<size_t>(plan.lane_panel) * sizeof(float));  // columns behind the last
+        float* copied = plan.panel + lane * plan.lane_panel;
+        memset(copied, 0, static_cast<size_t>(plan.lane_panel) * sizeof(float));  // columns behind the last
         const int64_t item_end = (lane + 1) * plan.items / plan.lane_count;
         for (int64_t item = lane * plan.items / plan.lane_count; item < item_end; ++item) {
             const int64_t column_block = item % plan.column_blocks;
@@ -253,7 +254,7 @@ void conv2d_grad_weight_gemm(const Conv2d& g, const float* x, const float* gy, f
             add_products(plan, x, gy, group, first, last, row_block * plan.tiles / plan.row_blocks,
                          (row_block + 1) * plan.tiles / plan.row_blocks,
                          column_block * plan.panels.count() / plan.column_blocks,
-                         (column_block + 1) * plan.panels.count() / plan.column_blocks, panel, to);
+                         (column_block + 1) * plan.panels.count() / plan.column_blocks, copied, to);
         }
     });
     if (plan.splits == 1) return;

@@ -19,6 +19,9 @@ void pack_tap(const Kernels& k, const WeightView& v, const float* w, int64_t col
     }
 }
 
+namespace {
+
+// packed[group][panel][tap][depth][column]; columns beyond the last are zero.
 void pack_weights(const Kernels& k, const Panels& panels, const WeightView& view, const Axis& h, const Axis& w,
                   float* packed) {
     const int64_t count = panels.count();
@@ -36,8 +39,6 @@ void pack_weights(const Kernels& k, const Panels& panels, const WeightView& view
         }
     });
 }
-
-namespace {
 
 // Row pointers of one block of output rows. They live on the stack, 32 KB at most: threads of some C
 // libraries have 128 KB in all.
@@ -130,12 +131,12 @@ struct Cut {
     }
 };
 
-}  // namespace
+// ---- many rows: all weights are packed first
 
-void gather_gemm(const Kernels& k, const Gather& gather, const Panels& panels, const float* packed, int64_t depth,
-                 int64_t groups, const float* bias) {
-    const int64_t rows = gather.rows(), taps = gather.taps();
-    if (rows == 0) return;
+void with_many_rows(const Kernels& k, const Gather& gather, const Panels& panels, const WeightView& view,
+                    const float* bias, float* packed) {
+    pack_weights(k, panels, view, gather.h, gather.w, packed);
+    const int64_t rows = gather.rows(), taps = gather.taps(), depth = view.depth, groups = view.groups;
     const Cut cut(k, gather, panels, groups);
     const int64_t work = cut.block_rows * cut.panel_block * panels.width * panels.length;
     parallel_for(cut.blocks * groups * cut.panel_blocks, grain_for(work), [&](int64_t begin, int64_t end) {
@@ -174,6 +175,78 @@ void gather_gemm(const Kernels& k, const Gather& gather, const Panels& panels, c
             } while (tap < taps);
         }
     });
+}
+
+// ---- few rows: packing all weights first would mean to write and read them once more than needed, so each panel is
+// packed piece by piece, and each piece used at once (a linear layer 4096-4096 of 1 or 8 rows: 8 ms to 5)
+
+constexpr int64_t lanes = 16;
+constexpr int64_t piece_depth = 512;  // 64 KB of a panel
+
+// Whether all row pointers fit one block and there are panels to share out.
+bool are_few(const Kernels& k, const Gather& gather, const Panels& panels, int64_t groups) {
+    const int64_t rows = (gather.rows() + k.tile_rows - 1) / k.tile_rows * k.tile_rows;
+    return rows <= max_block_rows && rows * gather.taps() <= max_pointers && gather.taps() > 0 &&
+           panels.count() * groups >= 8;
+}
+
+void with_few_rows(const Kernels& k, const Gather& gather, const Panels& panels, const WeightView& view,
+                   const float* bias, float* scratch) {
+    const int64_t rows = gather.rows(), taps = gather.taps(), depth = view.depth;
+    const int64_t depth_blocks = (depth + piece_depth - 1) / piece_depth;
+    const int64_t depth_block = (depth + depth_blocks - 1) / depth_blocks;
+    const int64_t tap_block = depth_blocks > 1 ? 1 : piece_depth / depth;
+    const int64_t items = view.groups * panels.count(), lane_count = items < lanes ? items : lanes;
+    const int64_t work = items * panels.width * panels.length * rows / lane_count;
+    parallel_for(lane_count, grain_for(work), [&](int64_t lane, int64_t end) {
+        Block block;
+        locate(gather, k.tile_rows, 0, rows, 0, taps, block);
+        float* packed = scratch + lane * piece_depth * panels.width;
+        const int64_t last = end * items / lane_count;
+        for (int64_t item = lane * items / lane_count; item < last; ++item) {
+            const int64_t group = item / panels.count(), panel = item % panels.count();
+            const int64_t vectors = panels.vectors_of(panel), width = vectors * panels.vector;
+            const float* w = view.w + group * view.group_stride + panel * panels.width * view.column_stride;
+            GemmTile t = {};
+            t.a_step = 1, t.b = packed;
+            t.out_offset = group * panels.columns + panel * panels.width;
+            t.bias = bias ? bias + t.out_offset : nullptr;
+            t.columns = panels.columns_of(panel);
+            for (int64_t tap = 0; tap < taps; tap += tap_block)
+                for (int64_t d = 0; d < depth; d += depth_block) {
+                    WeightView piece = view;
+                    piece.depth = t.depth = depth - d < depth_block ? depth - d : depth_block;
+                    t.taps = taps - tap < tap_block ? taps - tap : tap_block;
+                    t.a_offset = group * depth + d;
+                    const float* from = w + d * view.depth_stride;
+                    for (int64_t a = 0; a < t.taps; ++a)
+                        pack_tap(k, piece,
+                                 from + gather.h.weight_tap((tap + a) / gather.w.taps) * view.r_stride +
+                                     gather.w.weight_tap((tap + a) % gather.w.taps) * view.s_stride,
+                                 t.columns, width, packed + a * t.depth * width);
+                    for (int64_t row = 0; row < rows; row += k.tile_rows) {
+                        const int64_t left = rows - row < k.tile_rows ? rows - row : k.tile_rows;
+                        t.a = block.rows + row * taps + tap * k.tile_rows;
+                        t.out = block.out + row;
+                        k.gemm_tile[vectors - 1][left - 1](t);
+                    }
+                    t.bias = nullptr, t.accumulate = true;
+                }
+        }
+    });
+}
+
+}  // namespace
+
+int64_t gather_gemm_scratch(const Kernels& k, const Gather& gather, const Panels& panels, int64_t groups) {
+    return are_few(k, gather, panels, groups) ? lanes * piece_depth * panels.width : groups * panels.floats();
+}
+
+void gather_gemm(const Kernels& k, const Gather& gather, const Panels& panels, const WeightView& view,
+                 const float* bias, float* scratch) {
+    if (gather.rows() == 0) return;
+    const auto run = are_few(k, gather, panels, view.groups) ? with_few_rows : with_many_rows;
+    run(k, gather, panels, view, bias, scratch);
 }
 
 }  // namespace nnlite

@@ -38,12 +38,9 @@ struct Panels {
 // One tap of one panel: `columns` columns of w, with zeros up to `width`, to [depth][width].
 void pack_tap(const Kernels& k, const WeightView& view, const float* w, int64_t columns, int64_t width, float* to);
 
-// packed[group][panel][tap][depth][column]; columns beyond the last are zero.
-void pack_weights(const Kernels& k, const Panels& panels, const WeightView& view, const Axis& h, const Axis& w,
-                  float* packed);
-
-// out = bias + gather · packed, all groups. `depth` elements of each source pixel are read from the group's offset.
-void gather_gemm(const Kernels& k, const Gather& gather, const Panels& panels, const float* packed, int64_t depth,
-                 int64_t groups, const float* bias);
+// out = bias + gather · weights, all groups; bias may be null. Scratch holds packed weights: gather_gemm_scratch floats.
+int64_t gather_gemm_scratch(const Kernels& k, const Gather& gather, const Panels& panels, int64_t groups);
+void gather_gemm(const Kernels& k, const Gather& gather, const Panels& panels, const WeightView& view,
+                 const float* bias, float* scratch);
 
 }  // namespace nnlite
