@@ -22,7 +22,7 @@ def diff(first: str | Path, second: str | Path) -> dict[str, Any]:
     relation to the greatest element; a tensor is known by its name, a node by its first result.
     Raises ModelError when a file cannot be read.
     """
-    one, two = parse(first), parse(second)
+    one, two = parse(first, whole=True), parse(second, whole=True)
     report: dict[str, Any] = {
         "first": str(first),
         "second": str(second),

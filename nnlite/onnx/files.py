@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -14,17 +16,25 @@ from onnx import TensorProto
 from nnlite.errors import ModelError
 from nnlite.layout import Array
 from nnlite.onnx.tensors import array_of, byte_count, tensor_type, widened
+from nnlite.onnx.wire import outlined
 from nnlite.ops.storage import is_storage
 
 
 class Source:
     """A parsed model and where its tensors are."""
 
-    def __init__(self, model: onnx.ModelProto, path: Path | None, data: bytes | None = None) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        path: Path | None,
+        data: bytes | None = None,
+        places: Mapping[int, tuple[int, int]] = MappingProxyType({}),
+    ) -> None:
         self.model = model
+        """The model; where it was parsed from bytes, without the raw data of large initializers."""
         self.path = path
-        # Most writers lay the fields out as protobuf does here; what others wrote is kept as it was.
-        self.data = None if data is None or model.SerializeToString() == data else data
+        self.data = data
+        self._places = places
 
     def __str__(self) -> str:
         return str(self.path) if self.path else "the model"
@@ -34,6 +44,35 @@ class Source:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             return self._external(tensor)
         return array_of(tensor)
+
+    def initializers(self, graph: onnx.GraphProto) -> Iterator[tuple[onnx.TensorProto, Array]]:
+        """Every initializer of ``graph``, and its array.
+
+        Large arrays may be read-only views of the file's bytes, and not aligned to their elements.
+        """
+        places = self._places if graph is self.model.graph else {}
+        for number, tensor in enumerate(graph.initializer):
+            if number in places and tensor.data_location != onnx.TensorProto.EXTERNAL:
+                yield tensor, self._held(tensor, *places[number])
+            else:
+                yield tensor, self.array(tensor)
+
+    def _held(self, tensor: onnx.TensorProto, start: int, end: int) -> Array:
+        """The array of which the file holds the bytes from ``start`` to ``end``."""
+        assert self.data is not None
+        shape, dtype = tensor_type(tensor)
+        if is_storage(dtype):  # may lie packed
+            tensor = TensorProto(
+                data_type=tensor.data_type, dims=shape, raw_data=self.data[start:end], name=tensor.name
+            )
+            return array_of(tensor)
+        if end - start != byte_count(shape, dtype):
+            raise ModelError(
+                f"tensor {tensor.name} of shape {list(shape)} and type {dtype} holds {end - start} bytes"
+            )
+        count = int(np.prod(shape, dtype=np.int64))
+        array = np.frombuffer(self.data, dtype.newbyteorder("<"), count, start).reshape(shape)
+        return widened(array.astype(dtype, copy=False))
 
     def _external(self, tensor: onnx.TensorProto) -> Array:
         shape, dtype = tensor_type(tensor)
@@ -83,12 +122,15 @@ def _read_inside(folder: Path, parts: list[str], offset: int, length: int, where
         return file.read(length)
 
 
-def parse(model: str | Path | bytes | onnx.ModelProto) -> Source:
-    """A model from a path, its bytes or a ModelProto; ModelError says why it cannot be read."""
+def parse(model: str | Path | bytes | onnx.ModelProto, whole: bool = False) -> Source:
+    """A model from a path, its bytes or a ModelProto; ModelError says why it cannot be read.
+
+    With ``whole`` the parsed model holds all tensors itself.
+    """
     if isinstance(model, onnx.ModelProto):
         source = Source(model, None)
     elif isinstance(model, bytes):
-        source = Source(_decode(model, "the model"), None, model)
+        source = _source(model, "the model", None, whole)
     else:
         path = Path(model)
         if not path.exists():
@@ -99,13 +141,23 @@ def parse(model: str | Path | bytes | onnx.ModelProto) -> Source:
             data = path.read_bytes()
         except OSError as error:
             raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
-        source = Source(_decode(data, str(path)), path, data)
+        source = _source(data, str(path), path, whole)
     if not source.model.graph.node:
         raise ModelError(f"{source}: not an ONNX model: it has no nodes")
     return source
 
 
-def _decode(data: bytes, name: str) -> onnx.ModelProto:
+def _source(data: bytes, name: str, path: Path | None, whole: bool) -> Source:
+    if whole:
+        return Source(decode(data, name), path, data)
+    try:
+        small, places = outlined(data)
+    except (ValueError, IndexError):
+        small, places = data, {}
+    return Source(decode(small, name), path, data, places)
+
+
+def decode(data: bytes, name: str) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)

@@ -29,7 +29,7 @@ def inspect(path: str | Path, size: int | None = None) -> dict[str, Any]:
     read at all; what is only unsupported is listed.
     """
     module, origin, problems = read(path)
-    proto = origin.model
+    proto = origin.outline
     counts = Counter(f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in proto.graph.node)
     initializers = {tensor.name for tensor in proto.graph.initializer}
     classes = origin.metadata.get(CLASSES_KEY)

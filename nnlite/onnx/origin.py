@@ -30,15 +30,26 @@ class Problem:
 class Origin:
     """What a graph was read from, kept untouched for writing it back."""
 
-    model: onnx.ModelProto
+    outline: onnx.ModelProto
+    """The file's model, of large tensors perhaps without the numbers."""
     constants: dict[str, int] = field(default_factory=dict)
     """Name of a tensor that a Constant node holds -> index of that node."""
     external: dict[str, Array] = field(default_factory=dict)
     """Tensors that lie in other files, as they are there."""
     data: bytes | None = None
-    """The file's bytes, where writing ``model`` anew would give others."""
+    """The file's bytes."""
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The whole model."""
+        model = onnx.ModelProto()
+        if self.data is None:
+            model.CopyFrom(self.outline)
+        else:
+            model.ParseFromString(self.data)
+        return model
 
     @property
     def metadata(self) -> dict[str, str]:
         """The file's ``metadata_props``."""
-        return {entry.key: entry.value for entry in self.model.metadata_props}
+        return {entry.key: entry.value for entry in self.outline.metadata_props}

@@ -124,8 +124,7 @@ class Reading:
         """The initializers of ``graph``, in the current scope."""
         if graph.sparse_initializer:
             raise ModelError(f"{self.source}: sparse initializers are not supported")
-        for tensor in graph.initializer:
-            array = self.source.array(tensor)
+        for tensor, array in self.source.initializers(graph):
             value = self.define(tensor.name, array)
             self.kinds[value] = tensor.data_type
             if tensor.data_location == TensorProto.EXTERNAL and self.scope.outer is None:

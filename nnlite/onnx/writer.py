@@ -101,8 +101,7 @@ def _set_sizes(entry: onnx.ValueInfoProto, sizes: Sequence[int | str | None]) ->
 
 
 def _patched(module: GraphModule, origin: Origin) -> onnx.ModelProto:
-    model = onnx.ModelProto()
-    model.CopyFrom(origin.model)
+    model = origin.model
     graph = model.graph
     _update_tensors(model, module, origin)
     names = [value.name for value in module.graph.outputs]

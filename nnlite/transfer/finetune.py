@@ -341,7 +341,7 @@ def _guarded(job: _Job, train: Callable[[], None]) -> None:
 
 def _export(job: _Job, path: Path) -> None:
     preprocessing = job.chosen.preprocessing
-    declared = job.module.origin.model.graph.input
+    declared = job.module.origin.outline.graph.input
     name = job.module.inputs[0]
     sizes = next(onnx.declared_sizes(entry) for entry in declared if entry.name == name)
     changed = sizes[2:] not in ((None, None), preprocessing.size)

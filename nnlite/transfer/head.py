@@ -118,7 +118,7 @@ def _logits(module: GraphModule, head: Head) -> Value:
     Only what a file names can be its output: a node of the file may be several of the graph.
     """
     origin = module.origin
-    named = None if origin is None else {name for n in origin.model.graph.node for name in n.output}
+    named = None if origin is None else {name for n in origin.outline.graph.node for name in n.output}
     chain = [module.graph.outputs[0]]
     while chain[-1] is not head.output:
         node = chain[-1].node

@@ -134,5 +134,5 @@ def read_weights(path: str | Path) -> dict[str, Array]:
     from nnlite.onnx.files import parse
 
     source = parse(path)
-    arrays = {tensor.name: source.array(tensor) for tensor in source.model.graph.initializer}
+    arrays = {tensor.name: array for tensor, array in source.initializers(source.model.graph)}
     return {name: a for name, a in arrays.items() if np.issubdtype(a.dtype, np.floating) and a.ndim > 0}
