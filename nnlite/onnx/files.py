@@ -149,15 +149,15 @@ def parse(model: str | Path | bytes | onnx.ModelProto, whole: bool = False) -> S
 
 def _source(data: bytes, name: str, path: Path | None, whole: bool) -> Source:
     if whole:
-        return Source(decode(data, name), path, data)
+        return Source(_decode(data, name), path, data)
     try:
         small, places = outlined(data)
     except (ValueError, IndexError):
         small, places = data, {}
-    return Source(decode(small, name), path, data, places)
+    return Source(_decode(small, name), path, data, places)
 
 
-def decode(data: bytes, name: str) -> onnx.ModelProto:
+def _decode(data: bytes, name: str) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def layered(widths, rest=()):
     """Matrix products one after another, and other initializers."""
     rng = np.random.default_rng(0)
     nodes, tensors, name = [], list(rest), "x"
-    for i, (rows, columns) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (rows, columns) in enumerate(pairwise(widths)):
         array = rng.standard_normal((rows, columns)).astype(np.float32)
         tensors.append(numpy_helper.from_array(array, f"w{i}"))
         nodes.append(helper.make_node("MatMul", [name, f"w{i}"], [f"y{i}"]))
@@ -91,7 +92,7 @@ def test_what_is_written_another_way_is_read_whole(normal):
 def test_a_large_tensor_that_holds_too_little():
     model = layered([64, 64])
     model.graph.initializer[0].dims[0] = 63
-    with pytest.raises(ModelError, match="tensor w0 of shape .63, 64. and type float32 holds 16384 bytes"):
+    with pytest.raises(ModelError, match=r"tensor w0 of shape .63, 64. and type float32 holds 16384 bytes"):
         nx.load(model.SerializeToString())
 
 
