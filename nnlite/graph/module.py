@@ -12,6 +12,7 @@ from nnlite import autograd
 from nnlite.errors import DTypeError, ModelError, NnliteError, ShapeError
 from nnlite.graph.control import max_iterations
 from nnlite.graph.ir import Graph
+from nnlite.graph.passes.cancel_transpose import cancel_transpose
 from nnlite.graph.passes.fuse_epilogue import fuse_epilogue
 from nnlite.graph.plan import Plan
 from nnlite.graph.sequences import SEQUENCE, handed_out, held
@@ -189,8 +190,11 @@ class GraphModule(Module):
         return self.part(self.graph.inputs, [value]), self.part([value], self.graph.outputs)
 
     def fused(self) -> GraphModule:
-        """The same model with fewer passes over memory (``fuse_epilogue``), sharing all parameters."""
-        graph = fuse_epilogue(self.graph)
+        """The same model with fewer passes over memory (``fuse_epilogue``), sharing all parameters.
+
+        Transpositions that cancel one another go, too.
+        """
+        graph = fuse_epilogue(cancel_transpose(self.graph))
         leaves = {value: self._leaves[value] for value in graph.arrays}
         fused = GraphModule(graph, leaves=leaves, input_sizes=self.input_sizes)
         fused.training = self.training

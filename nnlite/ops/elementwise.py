@@ -230,6 +230,7 @@ def register_row(
             formula=f"y = {row.expression}, elementwise with broadcasting",
             gradient=gradients,
             source=source or f"ONNX {row.onnx}",
+            elementwise=True,
             shape=shape,
             forward=forward,
             backward=backward,

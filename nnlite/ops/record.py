@@ -196,6 +196,8 @@ class Op:
     """Memory order that forward and backward expect of every array operand."""
     kernels: tuple[str, ...] = ()
     """Kernel specs that forward and backward launch."""
+    elementwise: bool = False
+    """Whether each element of y depends on those elements of the operands that broadcast to its place."""
     macs: Callable[..., int] | None = None
     """Multiply-accumulates of one application, from the same arguments as ``shape``; None: none."""
 

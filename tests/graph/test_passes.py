@@ -7,7 +7,14 @@ import pytest
 
 import nnlite.onnx as nx
 from nnlite.graph import GraphModule
-from nnlite.graph.passes import fold_batch_norm, fold_constants, fold_pad, remove_identity
+from nnlite.graph.passes import (
+    cancel_transpose,
+    fold_batch_norm,
+    fold_constants,
+    fold_pad,
+    remove_identity,
+)
+from nnlite.tensors import Tensor
 
 RNG = np.random.default_rng(0)
 F32 = np.float32
@@ -152,3 +159,109 @@ def test_a_chain_of_scales_and_shifts_goes_into_one_layer(onnx_model):
         "scale": normal(4, 1, 1), "shift": normal(1, 4, 1, 1),
     }  # fmt: skip
     check(onnx_model, nodes, normal(2, 3, 5, 5), ["conv2d"], [fold_batch_norm], arrays, 2e-6)
+
+
+# ------------------------------------------------------------------------------------ transpositions
+
+IN, OUT = {"perm": [0, 3, 1, 2]}, {"perm": [0, 2, 3, 1]}
+"""From [N,H,W,C] to [N,C,H,W], and back."""
+
+
+def layer(i, source, target, width=(4, 4)):
+    """A convolution as exporters of channels-last frameworks write it."""
+    return [
+        ("Transpose", [source], [f"{target}in"], IN),
+        ("Conv", [f"{target}in", f"w{i}"], [f"{target}conv"], {"pads": [1, 1, 1, 1]}),
+        ("Transpose", [f"{target}conv"], [target], OUT),
+    ]
+
+
+WEIGHTS = {f"w{i}": normal(4, 4, 3, 3) for i in range(3)}
+PER_CHANNEL = {"c": normal(4), "whole": normal(6, 5, 4), "one": np.array(0.5, F32)}
+
+
+def test_transpositions_around_convolutions_cancel(onnx_model):
+    nodes = [
+        *layer(0, "x", "a"), ("Relu", ["a"], ["b"], {}),
+        *layer(1, "b", "d"), ("Add", ["d", "c"], ["e"], {}), ("Mul", ["e", "one"], ["f"], {}),
+        *layer(2, "f", "y"),
+    ]  # fmt: skip
+    expected = ["transpose", "conv2d", "relu", "conv2d", "reshape", "add", "mul", "conv2d", "transpose"]
+    arrays = WEIGHTS | {name: PER_CHANNEL[name] for name in ("c", "one")}
+    check(onnx_model, nodes, normal(2, 6, 5, 4), expected, [cancel_transpose], arrays)
+    folded = [name for name in expected if name != "reshape"]
+    check(onnx_model, nodes, normal(2, 6, 5, 4), folded, [cancel_transpose, fold_constants], arrays)
+
+
+def test_they_pass_residuals_concatenations_and_padding(onnx_model):
+    nodes = [
+        *layer(0, "x", "a"), *layer(1, "a", "b"), ("Add", ["a", "b"], ["s"], {}),
+        ("Concat", ["s", "a"], ["k"], {"axis": -1}), ("Slice", ["k", "from", "to", "last"], ["l"], {}),
+        ("Pad", ["l", "pads"], ["p"], {}), *layer(2, "p", "y"),
+    ]  # fmt: skip
+    numbers = {"from": [2], "to": [6], "last": [3], "pads": [0, 1, 0, 0, 0, 0, 2, 0]}
+    arrays = WEIGHTS | {name: np.array(value) for name, value in numbers.items()}
+    expected = ["transpose", "conv2d", "conv2d", "add", "concat", "slice", "pad", "conv2d", "transpose"]
+    check(onnx_model, nodes, normal(2, 6, 5, 4), expected, [cancel_transpose], arrays)
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_a_mean_over_pixels_needs_none_after_it(onnx_model, keepdims):
+    nodes = [*layer(0, "x", "a"), ("ReduceMean", ["a"], ["m"], {"axes": [1, 2], "keepdims": keepdims})]
+    nodes += [("Squeeze", ["m", "pixels"], ["y"], {})] if keepdims else [("Relu", ["m"], ["y"], {})]
+    arrays = {"w0": WEIGHTS["w0"], "pixels": np.array([1, 2])}
+    last = "squeeze" if keepdims else "relu"
+    expected = ["transpose", "conv2d", "mean", last]
+    check(onnx_model, nodes, normal(2, 6, 5, 4), expected, [cancel_transpose], arrays, tolerance=1e-6)
+
+
+def test_softmax_and_what_is_broadcast_along_pixels(onnx_model):
+    nodes = [
+        *layer(0, "x", "a"), ("Mul", ["a", "whole"], ["b"], {}), ("Softmax", ["b"], ["s"], {"axis": -1}),
+        *layer(1, "s", "y"),
+    ]  # fmt: skip
+    arrays = WEIGHTS | {"whole": PER_CHANNEL["whole"]}
+    expected = ["transpose", "conv2d", "mul", "softmax", "conv2d", "transpose"]
+    check(onnx_model, nodes, normal(2, 6, 5, 4), expected, [cancel_transpose, fold_constants], arrays)
+
+
+def test_a_whole_that_ends_where_it_began_has_none_left_and_keeps_its_names(onnx_model):
+    nodes = [("Transpose", ["x"], ["a"], OUT), ("Sigmoid", ["a"], ["b"], {}), ("Transpose", ["b"], ["y"], IN)]
+    graph = check(onnx_model, nodes, normal(2, 4, 5, 6), ["sigmoid", "identity"], [cancel_transpose])
+    assert [value.name for value in graph.outputs] == ["y"]
+
+
+def test_where_nothing_is_gained_the_graph_stays(onnx_model):
+    nodes = [
+        *layer(0, "x", "a"), ("Relu", ["a"], ["r"], {}), ("Neg", ["a"], ["g"], {}),
+        ("Flatten", ["r"], ["p"], {}), ("Flatten", ["g"], ["q"], {}), ("Sub", ["p", "q"], ["y"], {}),
+    ]  # fmt: skip
+    expected = ["transpose", "conv2d", "transpose", "relu", "neg", "flatten", "flatten", "sub"]
+    check(onnx_model, nodes, normal(2, 6, 5, 4), expected, [cancel_transpose], {"w0": WEIGHTS["w0"]})
+
+
+def test_a_model_without_transpositions_trains_as_the_one_with_them(onnx_model):
+    nodes = [
+        *layer(0, "x", "a"), ("Add", ["a", "c"], ["b"], {}), ("Relu", ["b"], ["r"], {}), *layer(1, "r", "y"),
+    ]  # fmt: skip
+    model = onnx_model(nodes, {"x": [2, 6, 5, 4]}, ["y"], WEIGHTS | {"c": PER_CHANNEL["c"]})
+    x, gradients = normal(2, 6, 5, 4), []
+    for change in (lambda module: module, lambda module: module.fused()):
+        module = nx.load(model)
+        change(module).train()(Tensor(x)).sum().backward()
+        gradients.append({name: p.grad.numpy() for name, p in module.named_parameters()})
+    assert gradients[0].keys() == gradients[1].keys() == {"w0", "w1", "c"}
+    for name, expected in gradients[0].items():
+        np.testing.assert_allclose(gradients[1][name], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_plan_of_it_computes_the_same(onnx_model):
+    nodes = [
+        *layer(0, "x", "a"),
+        ("Relu", ["a"], ["b"], {}),
+        *layer(1, "b", "d"),
+        ("Add", ["d", "b"], ["y"], {}),
+    ]
+    module = nx.load(onnx_model(nodes, {"x": [2, 6, 5, 4]}, ["y"], WEIGHTS))
+    x = normal(2, 6, 5, 4)
+    np.testing.assert_allclose(module.compile()(x), module.run([x])[0], rtol=1e-4, atol=1e-4)

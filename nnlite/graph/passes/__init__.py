@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nnlite.graph.passes.annotate import annotate
+from nnlite.graph.passes.cancel_transpose import cancel_transpose
 from nnlite.graph.passes.fold_batch_norm import fold_batch_norm
 from nnlite.graph.passes.fold_constants import fold_constants
 from nnlite.graph.passes.fold_pad import fold_pad
@@ -11,6 +12,7 @@ from nnlite.graph.passes.remove_identity import remove_identity
 
 __all__ = [
     "annotate",
+    "cancel_transpose",
     "fold_batch_norm",
     "fold_constants",
     "fold_pad",

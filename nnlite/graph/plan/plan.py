@@ -15,6 +15,7 @@ from nnlite.graph.interpret import interpret
 from nnlite.graph.ir import Graph
 from nnlite.graph.passes import (
     annotate,
+    cancel_transpose,
     fold_batch_norm,
     fold_constants,
     fold_pad,
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
 Pass = Callable[[Graph], Graph]
 
-PASSES: tuple[Pass, ...] = (remove_identity, fold_constants, fold_pad, fold_batch_norm, fuse_epilogue)
+PASSES: tuple[Pass, ...] = (
+    remove_identity, fold_constants, cancel_transpose, fold_constants, fold_pad, fold_batch_norm, fuse_epilogue
+)  # fmt: skip
 """What is done to a frozen graph, in this order."""
 
 PROGRAMS = 8
