@@ -23,6 +23,7 @@ _HOME = {
     "set_num_threads": "threads",
     "get_num_threads": "threads",
     "manual_seed": "random",
+    "checkpoint": "functional.recompute",
     "NnliteError": "errors",
     "save": "saving",
     "load": "saving",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     )
     from nnlite.autograd import grad_enabled, no_grad, set_grad_enabled
     from nnlite.errors import NnliteError
+    from nnlite.functional.recompute import checkpoint
     from nnlite.kernels import explain, use_backend
     from nnlite.random import manual_seed
     from nnlite.saving import load, save

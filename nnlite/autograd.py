@@ -51,6 +51,20 @@ def byte_budget(limit: int | None) -> Iterator[None]:
         _mode.budget = before
 
 
+@contextmanager
+def watching() -> Iterator[dict[Value, None]]:
+    """Within the block every value that an op reads is noted, in order."""
+    before = getattr(_mode, "watched", None)
+    seen: dict[Value, None] = {}
+    _mode.watched = seen
+    try:
+        yield seen
+    finally:
+        _mode.watched = before
+        if before is not None:
+            before.update(seen)
+
+
 def no_grad() -> Any:
     """A context manager (and decorator) within which nothing is recorded."""
     return set_grad_enabled(False)
@@ -105,12 +119,21 @@ def apply(
     context = Context(params, needs)
     result = op.forward(context, *(_in_order(op, array) for array in arrays), **params)
     outputs = tuple(map(_array, result)) if isinstance(result, tuple) else (_array(result),)
+    if (watched := getattr(_mode, "watched", None)) is not None:
+        watched.update(dict.fromkeys(value for value in values if value is not None))
     if not context.recording:
         return outputs, (None,) * len(outputs)
-    inputs = tuple(value if need else None for value, need in zip(values, needs, strict=True))
+    return outputs, record(op, context, values, output_types)
+
+
+def record(
+    op: Op, context: Context, values: Sequence[Value | None], output_types: Sequence[ArrayType]
+) -> tuple[Value | None, ...]:
+    """Values on the tape for the outputs of ``op``, which was run with ``context`` on ``values``."""
+    inputs = tuple(value if need else None for value, need in zip(values, context.needs, strict=True))
     used = tuple((v, v.version) for v in values if v is not None and v.node is None)
-    node = TapeNode(op, inputs, params, context, output_types, used)
-    return outputs, tuple(
+    node = TapeNode(op, inputs, context.params, context, tuple(output_types), used)
+    return tuple(
         Value(node, index, type=output_type, requires_grad=True)
         if differentiable(output_type.dtype)
         else None

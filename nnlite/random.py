@@ -23,6 +23,18 @@ def manual_seed(seed: int) -> None:
         _state.update(seed=int(seed), counter=0)
 
 
+def get_state() -> tuple[int, int]:
+    """Where the sequence of random operations stands: (seed, how many there were)."""
+    with _lock:
+        return _state["seed"], _state["counter"]
+
+
+def set_state(state: tuple[int, int]) -> None:
+    """Go on from where :func:`get_state` was."""
+    with _lock:
+        _state.update(seed=state[0], counter=state[1])
+
+
 def next_seed() -> int:
     """The next seed of the sequence: a hash of (manual seed, counter)."""
     with _lock:

@@ -35,8 +35,14 @@ if TYPE_CHECKING:
 Pass = Callable[[Graph], Graph]
 
 PASSES: tuple[Pass, ...] = (
-    remove_identity, fold_constants, cancel_transpose, fold_constants, fold_pad, fold_batch_norm, fuse_epilogue
-)  # fmt: skip
+    remove_identity,
+    fold_constants,
+    cancel_transpose,
+    fold_constants,
+    fold_pad,
+    fold_batch_norm,
+    fuse_epilogue,
+)
 """What is done to a frozen graph, in this order."""
 
 PROGRAMS = 8
