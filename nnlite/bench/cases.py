@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
-from nnlite.geometry import Conv2dGeometry, Pool2dGeometry, conv2d_geometry, pool2d_geometry
+from nnlite.geometry import (
+    RELU,
+    Conv2dGeometry,
+    NormGeometry,
+    Pool2dGeometry,
+    conv2d_geometry,
+    pool2d_geometry,
+)
 from nnlite.kernels import SPECS
 
 PASSES = ("conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight")
@@ -20,7 +28,11 @@ class KernelCase:
     group: str
     name: str
     kernel: str
-    geometry: Conv2dGeometry | Pool2dGeometry
+    geometry: Conv2dGeometry | Pool2dGeometry | NormGeometry
+    absent: frozenset[str] = frozenset({"bias"})
+    """Optional operands that are left out."""
+    pictures: tuple[int, int, int, int] | None = None
+    """What the rows [M,C] of a normalisation are: [N,C,H,W]."""
 
     @property
     def flops(self) -> int:
@@ -34,6 +46,8 @@ class KernelCase:
         types = spec.types(self.geometry, FLOAT32)
         total = 0
         for operand in (*spec.inputs, *spec.outputs):
+            if operand in self.absent:
+                continue
             shape, dtype = types[operand]
             size = dtype.itemsize
             for axis in shape:
@@ -78,15 +92,28 @@ def _kernel_cases() -> Iterator[KernelCase]:
         yield KernelCase("pool", "max 3x3/2 64@112 b16", kernel, pool)
         pool = pool2d_geometry((16, 64, 56, 56), (2, 2), (2, 2))
         yield KernelCase("pool", "max 2x2/2 64@56 b16", kernel, pool)
+    for kernel in ("avg_pool2d_forward", "avg_pool2d_backward"):
+        pool = pool2d_geometry((16, 192, 28, 28), (3, 3), (1, 1), (1, 1, 1, 1))
+        yield KernelCase("average pool", "average 3x3/1 192@28 b16", kernel, pool)
+        pool = pool2d_geometry((16, 2048, 7, 7), (7, 7), (7, 7))
+        yield KernelCase("average pool", "average 7x7/7 2048@7 b16", kernel, pool)
+    for kernel in ("batch_norm_training_forward", "batch_norm_training_backward"):
+        for c, side in ((64, 56), (256, 56), (512, 14)):
+            for act, name in (((), "batch norm"), ((RELU, 0.0, inf), "batch norm + relu")):
+                rows = NormGeometry(16 * side * side, c, 1e-5, *act)
+                absent = frozenset({"residual", "gresidual", "y"} if "backward" in kernel else {"residual"})
+                case = f"{name} {c}@{side} b16"
+                yield KernelCase("batch norm", case, kernel, rows, absent, (16, c, side, side))
 
 
 FLOAT32 = np.dtype(np.float32)
 KERNEL_CASES = tuple(_kernel_cases())
 TRAINING_CASES = (
-    # zoo model, batch, side
+    # network, batch, side
     ("resnet18", 16, 224),
     ("resnet50", 8, 224),
     ("mobilenet_v2", 16, 224),
+    ("small_cnn", 64, 32),
 )
 INFERENCE_CASES = (
     ("resnet18", 1, 224),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from math import exp, log, log10
 
 from nnlite.bench.machine import Machine
-from nnlite.bench.run import Row
+from nnlite.bench.row import Row
 
 WIDTH, HEIGHT, MARGIN = 860, 520, 70
 

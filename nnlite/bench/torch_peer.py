@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.bench.cases import KernelCase
-from nnlite.geometry import Conv2dGeometry, Pool2dGeometry
+from nnlite.geometry import Conv2dGeometry, NormGeometry, Pool2dGeometry
 from nnlite.graph.ir import Graph
 from nnlite.layout import Array
 from nnlite.node import Node, Value
@@ -32,14 +32,21 @@ def kernel_calls(case: KernelCase, inputs: Mapping[str, Array]) -> dict[str, Cal
 
     calls = {}
     for layout in LAYOUTS:
-        tensors = {
-            name: torch.from_numpy(np.ascontiguousarray(array)).contiguous(
-                memory_format=getattr(torch, layout) if array.ndim == 4 else torch.contiguous_format
-            )
-            for name, array in inputs.items()
-        }
+        tensors = {name: _tensor(case, array, getattr(torch, layout)) for name, array in inputs.items()}
         calls[layout] = _call(case, tensors)
     return calls
+
+
+def _tensor(case: KernelCase, array: Array, layout: Any) -> Any:
+    """In PyTorch's own, aligned memory."""
+    import torch
+
+    if case.pictures is not None and array.ndim == 2:
+        N, C, H, W = case.pictures
+        array = array.reshape(N, H, W, C).transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(array)).clone(
+        memory_format=layout if array.ndim == 4 else torch.contiguous_format
+    )
 
 
 def _call(case: KernelCase, t: dict[str, Any]) -> Callable[[], Any]:
@@ -60,7 +67,10 @@ def _call(case: KernelCase, t: dict[str, Any]) -> Callable[[], Any]:
         return lambda: torch.ops.aten.convolution_backward(
             t["gy"], x, w, None, stride, pads, dilation, False, [0, 0], g.groups, masks
         )
-    assert isinstance(g, Pool2dGeometry)
+    if isinstance(g, NormGeometry):
+        return _norm_call(case, t, g)
+    if case.kernel.startswith("avg"):
+        return _average_call(case, t, g)
     window = ([g.R, g.S], [g.stride_h, g.stride_w], [g.pad_top, g.pad_left])
     if case.kernel == "max_pool2d_forward":
         # With indices, as training needs them and as nnlite's kernel returns them.
@@ -69,6 +79,47 @@ def _call(case: KernelCase, t: dict[str, Any]) -> Callable[[], Any]:
     indices = t["indices"].long().contiguous(memory_format=_format(t["gy"]))
     backward = torch.ops.aten.max_pool2d_with_indices_backward
     return lambda: backward(t["gy"], x, *window, [1, 1], False, indices)
+
+
+def _average_call(case: KernelCase, t: dict[str, Any], g: Pool2dGeometry) -> Callable[[], Any]:
+    import torch
+
+    options = (
+        [g.R, g.S],
+        [g.stride_h, g.stride_w],
+        [g.pad_top, g.pad_left],
+        False,
+        bool(g.count_include_pad),
+    )
+    if case.kernel == "avg_pool2d_forward":
+        return lambda: torch.nn.functional.avg_pool2d(t["x"], *options)
+    x = torch.empty(g.x_shape).to(memory_format=_format(t["gy"]))
+    return lambda: torch.ops.aten.avg_pool2d_backward(t["gy"], x, *options, None)
+
+
+def _norm_call(case: KernelCase, t: dict[str, Any], g: NormGeometry) -> Callable[[], Any]:
+    import torch
+
+    native = torch.ops.aten
+    if case.kernel == "batch_norm_training_forward":
+
+        def forward() -> Any:
+            y = torch.nn.functional.batch_norm(
+                t["x"], None, None, t["weight"], t["bias"], True, 0.1, g.epsilon
+            )
+            return torch.relu_(y) if g.activation else y
+
+        return forward
+    y = torch.nn.functional.batch_norm(t["x"], None, None, t["weight"], t["bias"], True, 0.1, g.epsilon)
+
+    def backward() -> Any:
+        gy = native.threshold_backward(t["gy"], y, 0.0) if g.activation else t["gy"]
+        statistics = (None, None, t["mean"], t["inv_std"])
+        return native.native_batch_norm_backward(
+            gy, t["x"], t["weight"], *statistics, True, g.epsilon, [True, True, True]
+        )
+
+    return backward
 
 
 def _format(tensor: Any) -> Any:

@@ -238,7 +238,9 @@ def backends(as_json: bool) -> None:
 
 
 @nnlite.command()
-@click.argument("kind", default="kernels", type=click.Choice(["kernels", "training", "inference"]))
+@click.argument(
+    "kind", default="kernels", type=click.Choice(["kernels", "training", "inference", "threads", "memory"])
+)
 @click.option("--against", metavar="PEERS", help="Other engines to measure beside: torch,onnxruntime.")
 @click.option(
     "--backend", default="auto", show_default=True, metavar="NAMES", help="native,numba,reference or auto."
@@ -259,6 +261,8 @@ def bench(
     plot: str | None,
 ) -> None:
     """Measure KIND (kernels, training steps or inference): rates, percent of the roofline, ratios.
+
+    ``threads`` compares all threads with one; ``memory`` says how far training steps let a process grow.
 
     All sides alternate in this process with the same number of threads; medians. A ratio is the
     peer's time divided by ours, so above 1 nnlite is faster; for PyTorch the better of its two memory

@@ -12,11 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from nnlite import functional as F
-from nnlite import random, zoo
+from nnlite import random, threads, zoo
 from nnlite.bench.cases import KERNEL_CASES, KernelCase
+from nnlite.bench.footprint import measure_memory
+from nnlite.bench.layers import measure_threads
 from nnlite.bench.machine import Machine
 from nnlite.bench.report import geometric_mean, roofline_svg, summary, table_rows
-from nnlite.bench.run import Row
+from nnlite.bench.row import Row
 from nnlite.bench.timing import alternate
 from nnlite.cli.commands import nnlite
 from nnlite.geometry import conv2d_geometry
@@ -29,7 +31,30 @@ MACHINE = Machine("a processor", "avx2", 2, 400e9, 20e9)
 def test_flops_and_bytes_of_a_case_by_hand() -> None:
     case = KernelCase("3x3", "tiny", "conv2d_forward", conv2d_geometry((1, 2, 4, 4), (3, 2, 3, 3)))
     assert case.flops == 2 * 3 * 2 * 2 * (2 * 3 * 3)
-    assert case.bytes == 4 * (2 * 4 * 4 + 3 * 2 * 3 * 3 + 3 + 3 * 2 * 2)
+    assert case.bytes == 4 * (2 * 4 * 4 + 3 * 2 * 3 * 3 + 3 * 2 * 2)  # the bias is left out
+
+
+def test_one_thread_is_a_side_of_its_own_and_the_threads_are_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = KernelCase("1x1", "tiny", "conv2d_forward", conv2d_geometry((1, 2, 4, 4), (3, 2, 1, 1)))
+    monkeypatch.setattr("nnlite.bench.layers.KERNEL_CASES", (case,))
+    before = threads.get_num_threads()
+    threads.set_num_threads(2)
+    try:
+        [row] = measure_threads(MACHINE, [], ["auto"], 3, "")
+        assert threads.get_num_threads() == 2
+    finally:
+        threads.set_num_threads(before)
+    assert row.ratios == {"1 thread": row.seconds["1 thread"] / row.seconds["auto"]}
+
+
+def test_memory_grows_by_what_a_step_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nnlite.bench.footprint.TRAINING_CASES", (("small_cnn", 256, 32),))
+    [footprint] = measure_memory([], "")
+    # Backward needs at least the outputs of both convolutions: 256 x (32·32·32 + 64·16·16) numbers.
+    assert footprint.growth["own"] > 4 * 256 * (32 * 32 * 32 + 64 * 16 * 16)
+    assert footprint.ratios == {}
 
 
 def test_cases_are_distinct() -> None:
