@@ -172,6 +172,7 @@ def _decode(data: bytes, name: str) -> onnx.ModelProto:
 def _check_names(graph: onnx.GraphProto, name: str) -> None:
     """ModelError for a name that is not text: protobuf hands such ones out as bytes."""
     names: list[str | bytes] = [tensor.name for tensor in graph.initializer]
+    names += [sparse.values.name for sparse in graph.sparse_initializer]
     names += [entry.name for entry in (*graph.input, *graph.output)]
     for node in graph.node:
         names += [node.op_type, node.domain, node.name, *node.input, *node.output]

@@ -29,7 +29,7 @@ from nnlite.onnx.functions import DOMAINS, Functions
 from nnlite.onnx.legacy import modernise
 from nnlite.onnx.origin import MALFORMED, Origin, Problem
 from nnlite.onnx.schema import check_node
-from nnlite.onnx.tensors import declared_sizes, element_type, is_half
+from nnlite.onnx.tensors import declared_sizes, dense_array_of, element_type, is_half
 from nnlite.onnx.types import check_kinds, result_kinds
 from nnlite.onnx.view import NodeView
 from nnlite.ops import READERS, ArrayType
@@ -122,8 +122,9 @@ class Reading:
 
     def read_constants(self, graph: onnx.GraphProto) -> None:
         """The initializers of ``graph``, in the current scope."""
-        if graph.sparse_initializer:
-            raise ModelError(f"{self.source}: sparse initializers are not supported")
+        for sparse in graph.sparse_initializer:
+            value = self.define(sparse.values.name, dense_array_of(sparse))
+            self.kinds[value] = sparse.values.data_type
         for tensor, array in self.source.initializers(graph):
             value = self.define(tensor.name, array)
             self.kinds[value] = tensor.data_type
@@ -302,12 +303,16 @@ class Reading:
                 code: int = TensorProto.FLOAT if array.dtype.kind == "f" else TensorProto.INT64
                 break
         else:
-            if "value" not in attributes:
+            if "sparse_value" in attributes:
+                sparse = attributes["sparse_value"].sparse_tensor
+                array, code = dense_array_of(sparse), sparse.values.data_type
+            elif "value" in attributes:
+                tensor = attributes["value"].t
+                array, code = self.source.array(tensor), tensor.data_type
+                if tensor.data_location == TensorProto.EXTERNAL:
+                    self.origin.external[name] = array
+            else:
                 raise ModelError("only numbers are supported as constants")
-            tensor = attributes["value"].t
-            array, code = self.source.array(tensor), tensor.data_type
-            if tensor.data_location == TensorProto.EXTERNAL:
-                self.origin.external[name] = array
         value = Value(name=self.scope.prefix + name)
         self.arrays[value] = array
         self.kinds[value] = code

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from nnlite.errors import ModelError
 from nnlite.layout import Array
@@ -88,3 +88,29 @@ def array_of(tensor: onnx.TensorProto) -> Array:
     if array.shape != shape:
         raise ModelError(f"tensor {tensor.name} declares shape {list(shape)} but holds {list(array.shape)}")
     return widened(array)
+
+
+def dense_array_of(sparse: onnx.SparseTensorProto) -> Array:
+    """The array that a sparse tensor stands for: 0 wherever it lists nothing.
+
+    Raises ModelError when it is beyond the budget, or lists places that are not there.
+    """
+    name = sparse.values.name or "a constant"
+    shape = tuple(sparse.dims)
+    values_shape, dtype = tensor_type(sparse.values)
+    check_budget(f"sparse tensor {name}", shape, dtype)
+    if TensorProto.EXTERNAL in (sparse.values.data_location, sparse.indices.data_location):
+        raise ModelError(f"sparse tensor {name} lies in another file, which is not supported")
+    values, indices = array_of(sparse.values), array_of(sparse.indices)
+    count, size = math.prod(values_shape), math.prod(shape)
+    if values.ndim != 1 or indices.dtype != np.int64 or indices.shape not in ((count,), (count, len(shape))):
+        raise ModelError(f"sparse tensor {name} has {count} values and indices {list(indices.shape)}")
+    if indices.ndim == 2:
+        if ((indices < 0) | (indices >= np.asarray(shape))).any():
+            raise ModelError(f"sparse tensor {name} of shape {list(shape)} lists a place outside")
+        indices = np.ravel_multi_index(tuple(indices.T), shape) if indices.size else indices.reshape(-1)
+    if indices.size and not 0 <= indices.min() <= indices.max() < size:
+        raise ModelError(f"sparse tensor {name} of shape {list(shape)} lists a place outside")
+    dense = np.zeros(size, values.dtype)
+    dense[indices] = values
+    return dense.reshape(shape)

@@ -325,10 +325,47 @@ def test_what_a_model_must_have(onnx_model):
     opaque.graph.input[0].type.map_type.key_type = onnx.TensorProto.INT64
     with pytest.raises(ModelError, match="input x is"):
         nx.load(opaque)
-    sparse = onnx_model(nodes, X, ["y"])
-    sparse.graph.sparse_initializer.add()
-    with pytest.raises(ModelError, match="sparse"):
-        nx.load(sparse)
+
+
+def sparse(dims, indices, values=(2.0, -1.0), name="w"):
+    values = numpy_helper.from_array(np.float32(values), name)
+    return helper.make_sparse_tensor(values, numpy_helper.from_array(np.asarray(indices)), dims)
+
+
+@pytest.mark.parametrize("indices", [[1, 5], [[0, 1], [1, 2]]])
+@pytest.mark.parametrize("where", ["initializer", "constant"])
+def test_sparse_constants(onnx_model, run_ort, normal, indices, where):
+    nodes = [("Mul", ["x", "w"], ["y"])]
+    tensor = sparse([2, 3], indices)
+    if where == "constant":
+        nodes.insert(0, ("Constant", [], ["w"], dict(sparse_value=tensor)))
+    model = onnx_model(nodes, {"x": [2, 3]}, ["y"])
+    if where == "initializer":
+        model.graph.sparse_initializer.append(tensor)
+    x = normal(2, 3)
+    (y,) = nx.load(model).run([x])
+    np.testing.assert_array_equal(y, x * np.float32([[0, 2, 0], [0, 0, -1]]))
+    if where == "constant" or np.ndim(indices) == 1:  # ONNX Runtime reads no such initializers
+        np.testing.assert_array_equal(y, run_ort(model, [x])[0])
+
+
+@pytest.mark.parametrize(
+    ("dims", "indices", "match"),
+    [
+        ([2, 3], [1, 6], "lists a place outside"),
+        ([2, 3], [-1, 2], "lists a place outside"),
+        ([2, 3], [[0, 3], [1, 0]], "lists a place outside"),
+        ([2, 3], [[0, -1], [1, 0]], "lists a place outside"),
+        ([2, 3], [1, 2, 3], r"2 values and indices \[3\]"),
+        ([1 << 40, 3], [1, 2], "beyond the budget"),
+        ([-2, 3], [1, 2], "beyond the budget"),
+    ],
+)
+def test_sparse_constants_that_are_none(onnx_model, dims, indices, match):
+    model = onnx_model([("Mul", ["x", "w"], ["y"])], {"x": [2, 3]}, ["y"])
+    model.graph.sparse_initializer.append(sparse(dims, indices))
+    with pytest.raises(ModelError, match=match):
+        nx.load(model)
 
 
 def test_all_problems_are_listed_at_once_and_inspect_does_not_raise(onnx_model, tmp_path):
