@@ -53,6 +53,8 @@ def _aligned(view: NodeView, a: Value | None, b: Value | None, axis: int) -> Val
     result: Value = view.emit(
         "reshape", b, shape=_as_host(view, view.emit("concat", shape, _ones(view, behind), axis=0))
     )
+    if b is not None:
+        view.copy_kind(b, result)
     return result
 
 

@@ -70,7 +70,7 @@ register_row(
     Row("prelu", "a where a > 0, else a · b; b is the slope", _leaky,
         (D("gy where a > 0, else gy · b", ("a", "b"), lambda gy, a, b: np.where(a > 0, gy, gy * b)),
          D("0 where a > 0, else gy · a", ("a",), lambda gy, a: np.where(a > 0, 0, gy * a))),
-        "PRelu"),
+        "PRelu", integers=True),
     samples=prelu_samples,
     source="He et al. 2015, arXiv:1502.01852; ONNX PRelu-16",
 )  # fmt: skip

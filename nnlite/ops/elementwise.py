@@ -278,7 +278,7 @@ ROWS = (
     Row("relu", "max(x, 0)", lambda x: np.maximum(x, 0),
         (D("gy where x > 0", ("y",), lambda gy, y: np.where(y <= 0, gy.dtype.type(0), gy),
            Kernel("activation_backward", **_RELU)),),
-        "Relu", kinks=(0.0,), kernel=Kernel("combine", **_RELU)),
+        "Relu", kinks=(0.0,), kernel=Kernel("combine", **_RELU), integers=True),
     Row("sigmoid", "1 / (1 + e⁻ˣ)", stable_sigmoid,
         (D("gy · y · (1 - y)", ("y",), lambda gy, y: gy * y * (1 - y)),), "Sigmoid"),
     Row("tanh", "tanh x", np.tanh, (D("gy · (1 - y²)", ("y",), lambda gy, y: gy * (1 - y * y)),), "Tanh"),

@@ -27,11 +27,12 @@ from nnlite.ops.record import (
 )
 
 
-def _same_type(op: str, *types: ArrayType | None) -> np.dtype[Any]:
+def _same_type(op: str, *types: ArrayType | None, kinds: str = "f") -> np.dtype[Any]:
     dtypes = {t.dtype for t in types if t is not None}
-    if len(dtypes) != 1 or next(iter(dtypes)).kind != "f":
+    if len(dtypes) != 1 or next(iter(dtypes)).kind not in kinds:
         listed = ", ".join(sorted(map(str, dtypes)))
-        raise DTypeError(f"{op}: operands are {listed}; all must have one floating-point type")
+        wanted = "floating-point" if kinds == "f" else "number"
+        raise DTypeError(f"{op}: operands are {listed}; all must have one {wanted} type")
     return next(iter(dtypes))
 
 
@@ -171,7 +172,7 @@ def matmul_shape(a: ArrayType, b: ArrayType) -> ArrayType:
         )
     lead = broadcast_shape("matmul", a.shape[:-2], b.shape[:-2])
     rows, columns = a.shape[-2:-1], b.shape[-1:] if len(b.shape) > 1 else ()
-    return ArrayType((*lead, *rows, *columns), _same_type("matmul", a, b))
+    return ArrayType((*lead, *rows, *columns), _same_type("matmul", a, b, kinds="fiu"))
 
 
 def matmul_forward(ctx: Context, a: Array, b: Array) -> Array:
@@ -207,13 +208,15 @@ def matmul_samples() -> Iterator[Sample]:
     vectors = [((4,), (4, 3)), ((2, 3, 4), (4,)), ((4,), (4,))]
     for a, b in [*matrices, *vectors]:
         yield Sample(a, b)
+    yield Sample(np.array([[1, 2], [3, -4]]), np.array([[5, 6], [7, 8]]), gradcheck=False)
 
 
 def matmul_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(ShapeError, "inner sizes 4 and 3 differ", (2, 4), (3, 5))
     yield ErrorSample(ShapeError, "no matrix", (), (3, 5))
     yield ErrorSample(ShapeError, "do not broadcast", (2, 3, 4), (3, 4, 5))
-    yield ErrorSample(DTypeError, "floating-point", np.ones((2, 2), int), np.ones((2, 2), int))
+    yield ErrorSample(DTypeError, "one number type", np.ones((2, 2), bool), np.ones((2, 2), bool))
+    yield ErrorSample(DTypeError, "one number type", (2, 2), np.ones((2, 2), int))
 
 
 register(

@@ -325,9 +325,13 @@ def read_resize(n: OnnxNode) -> Any:
 def read_upsample(n: OnnxNode) -> Any:
     """Upsample, and Resize of operator set 10: asymmetric coordinates."""
     mode = n.attribute("mode", "nearest")
+    if n.version < 7 and mode == "bilinear":
+        mode = "linear"
     if mode not in ("nearest", "linear"):
         raise n.refuse(f"mode {mode!r} is not supported")
-    scales = n.attribute("scales") if n.version < 9 else n.host(1)
+    scales = n.host(1) if n.version >= 9 else n.attribute("scales")
+    if n.version < 7:
+        scales = (1.0, 1.0, n.attribute("height_scale"), n.attribute("width_scale"))
     rule = dict[str, Any](mode=mode, coordinates="asymmetric", nearest="simple")
     return n.emit("resize", n.inputs[0], sizes=None, scales=scales, **rule)
 

@@ -98,7 +98,8 @@ def chunk_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | No
 
 
 def read_split(n: OnnxNode) -> Any:
-    sizes = n.attribute("split") if n.version < 13 else n.host(1)
+    given = len(n.inputs) > 1  # in operator set 1, too, where they are of floating type
+    sizes = n.host(1) if given else n.attribute("split") if n.version < 13 else None
     parts = n.attribute("num_outputs", n.outputs)
     params = dict[str, Any](axis=n.attribute("axis", 0), parts=parts, sizes=sizes)
     return tuple(n.emit("chunk", n.inputs[0], index=i, **params) for i in range(n.outputs))
