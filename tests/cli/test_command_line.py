@@ -161,7 +161,9 @@ def test_inspect_shows_the_compiled_plan(run, mobilenet_path):
 
 def test_inspect_lists_what_is_unsupported_and_succeeds(run, onnx_model, tmp_path):
     path = tmp_path / "odd.onnx"
-    onnx.save(onnx_model([("StringNormalizer", ["x"], ["a"]), ("Det", ["a"], ["y"])], {"x": [2, 2]}, ["y"]), path)
+    onnx.save(
+        onnx_model([("StringNormalizer", ["x"], ["a"]), ("Det", ["a"], ["y"])], {"x": [2, 2]}, ["y"]), path
+    )
     status, out, _ = run("inspect", path)
     assert status == 0
     assert "2 nodes are not supported" in out
@@ -252,7 +254,10 @@ def mistakes(kind, path, mobilenet_path, onnx_model):
     elif kind == "folder":
         path.mkdir()
     elif kind == "unsupported":
-        onnx.save(onnx_model([("StringNormalizer", ["x"], ["a"]), ("Det", ["a"], ["y"])], {"x": [2, 2]}, ["y"]), path)
+        onnx.save(
+            onnx_model([("StringNormalizer", ["x"], ["a"]), ("Det", ["a"], ["y"])], {"x": [2, 2]}, ["y"]),
+            path,
+        )
     return path
 
 
