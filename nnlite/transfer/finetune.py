@@ -197,6 +197,7 @@ def _features(job: _Job) -> tuple[_Views, _Views | None]:
         job.note_skipped(loader)
     if store.found:
         job.say(f"{store.found} of {config.views + 1} sets of features were there from an earlier run")
+    memory.release()  # the frozen part's block: nothing that follows is of its size
     views = _Views(at, train, held)
     if kept is None:
         return views, None
