@@ -20,7 +20,8 @@ def _chosen(match: str) -> Iterator[KernelCase]:
     return (case for case in KERNEL_CASES if match in f"{case.group} {case.name} {case.kernel}")
 
 
-def _inputs(case: KernelCase) -> dict[str, Array]:
+def random_inputs(case: KernelCase) -> dict[str, Array]:
+    """What the case is measured on."""
     spec = SPECS[case.kernel]
     inputs = spec.random_inputs(case.geometry, FLOAT32, np.random.default_rng(0))
     return {name: array for name, array in inputs.items() if name not in case.absent}
@@ -38,9 +39,8 @@ def measure_kernels(
 ) -> Iterator[Row]:
     """Every kernel case whose name contains ``match``."""
     for case in _chosen(match):
-        inputs = _inputs(case)
-        own = {name: _in_pool(array) for name, array in inputs.items()}
-        sides = {backend: _own_call(case, own, backend) for backend in backends}
+        inputs = random_inputs(case)
+        sides = {backend: own_call(case, inputs, backend) for backend in backends}
         if "torch" in peers:
             from nnlite.bench import torch_peer
 
@@ -68,9 +68,7 @@ def measure_threads(
         for case in _chosen(match):
             if case.group not in ("3x3", "1x1") or case.kernel != "conv2d_forward":
                 continue
-            call = _own_call(
-                case, {name: _in_pool(array) for name, array in _inputs(case).items()}, backends[0]
-            )
+            call = own_call(case, random_inputs(case), backends[0])
             sides = {backends[0]: with_threads(count, call), "1 thread": with_threads(1, call)}
             yield _kernel_row("threads", case, alternate(sides, repeats), backends[0], machine)
     finally:
@@ -85,9 +83,10 @@ def _kernel_row(kind: str, case: KernelCase, seconds: dict[str, float], own: str
     )
 
 
-def _own_call(case: KernelCase, inputs: dict[str, Array], backend: str) -> Callable[[], object]:
-    """The kernel with outputs allocated as the ops allocate them."""
+def own_call(case: KernelCase, inputs: dict[str, Array], backend: str = "auto") -> Callable[[], object]:
+    """The kernel on ``inputs``, with outputs allocated as the ops allocate them."""
     spec = SPECS[case.kernel]
+    inputs = {name: _in_pool(array) for name, array in inputs.items()}
     types = spec.types(case.geometry, FLOAT32)
     operands = [inputs.get(name) for name in spec.inputs]
 
