@@ -170,7 +170,30 @@ class EltwiseGeometry(_Fields):
         return (self.size,)
 
 
-Geometry = Conv2dGeometry | Pool2dGeometry | NormGeometry | EltwiseGeometry
+FUNCTIONS = ("sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "leaky_relu")
+"""Elementwise functions that kernels know by their place in this list."""
+
+
+@dataclass(frozen=True)
+class FunctionGeometry(_Fields):
+    """One of :data:`FUNCTIONS` on ``size`` numbers that lie one after another.
+
+    ``a`` and ``b`` are slope and shift of hardsigmoid and hardswish, ``a`` leaky_relu's slope below 0.
+    """
+
+    size: int
+    function: int
+    a: float = 0.0
+    b: float = 0.0
+
+    __hash__ = _Fields.__hash__
+
+    def ints(self) -> tuple[int, ...]:
+        """The fields in order, as ``csrc/include/params.h`` has them."""
+        return (self.size, self.function)
+
+
+Geometry = Conv2dGeometry | Pool2dGeometry | NormGeometry | EltwiseGeometry | FunctionGeometry
 
 
 def describe(geometry: Geometry) -> str:

@@ -22,9 +22,16 @@ Eltwise eltwise(int64_t size, double alpha, double beta, int64_t kind, double lo
     return {size, static_cast<float>(alpha), static_cast<float>(beta), activation(kind, low, high)};
 }
 
+Named named(int64_t size, int64_t function, double a, double b) {
+    require(size >= 0, "the size must not be negative");
+    require(function >= sigmoid_function && function <= leaky_relu_function, "there is no such function");
+    return {size, function, static_cast<float>(a), static_cast<float>(b)};
+}
+
 // How each geometry arrives; the order is that of the fields in nnlite/geometry.py.
 #define NNLITE_NORM int64_t M, int64_t C, double epsilon, int64_t kind, double low, double high
 #define NNLITE_ELTWISE int64_t size, double alpha, double beta, int64_t kind, double low, double high
+#define NNLITE_FUNCTION int64_t size, int64_t function, double a, double b
 
 void bind_norm(py::module_& m) {
     m.def("batch_norm_training_forward",
@@ -132,6 +139,19 @@ void bind_eltwise(py::module_& m) {
         const float* z = in<float>(z_, "z", {size});
         float* gx = out<float>(gx_, "gx", {size});
         without_gil([&] { activation_backward(g, gy, z, gx); });
+    });
+    m.def("function_forward", [](NNLITE_FUNCTION, Object x_, Object y_, Object) {
+        const Named g = named(size, function, a, b);
+        const float* x = in<float>(x_, "x", {size});
+        float* y = out<float>(y_, "y", {size});
+        without_gil([&] { function_forward(g, x, y); });
+    });
+    m.def("function_backward", [](NNLITE_FUNCTION, Object gy_, Object z_, Object gx_, Object) {
+        const Named g = named(size, function, a, b);
+        const float* gy = in<float>(gy_, "gy", {size});
+        const float* z = in<float>(z_, "z", {size});
+        float* gx = out<float>(gx_, "gx", {size});
+        without_gil([&] { function_backward(g, gy, z, gx); });
     });
     m.def("sgd_step", [](NNLITE_ELTWISE, Object weight_, Object gradient_, Object velocity_, Object options_,
                          Object new_weight_, Object new_velocity_, Object) {

@@ -73,6 +73,8 @@ void channel_sum(const Norm& g, const float* x, float* total, void* workspace);
 // Outputs may be the inputs that they replace.
 void combine(const Eltwise& g, const float* a, const float* b, float* y);
 void activation_backward(const Eltwise& g, const float* gy, const float* z, float* gx);
+void function_forward(const Named& g, const float* x, float* y);
+void function_backward(const Named& g, const float* gy, const float* z, float* gx);
 void sgd_step(const Eltwise& g, const float* weight, const float* gradient, const float* velocity,
               const float* options, float* new_weight, float* new_velocity);
 void adam_step(const Eltwise& g, const float* weight, const float* gradient, const float* mean, const float* square,

@@ -25,6 +25,20 @@ void activation_backward(const Eltwise& g, const float* gy, const float* z, floa
     });
 }
 
+void function_forward(const Named& g, const float* x, float* y) {
+    const Kernels& k = kernels();
+    parallel_for(g.size, chunk / 4, [&](int64_t begin, int64_t end) {
+        k.smooth({end - begin, g.function, g.a, g.b, x + begin, nullptr, y + begin});
+    });
+}
+
+void function_backward(const Named& g, const float* gy, const float* z, float* gx) {
+    const Kernels& k = kernels();
+    parallel_for(g.size, chunk / 4, [&](int64_t begin, int64_t end) {
+        k.smooth({end - begin, g.function, g.a, g.b, z + begin, gy + begin, gx + begin});
+    });
+}
+
 void sgd_step(const Eltwise& g, const float* weight, const float* gradient, const float* velocity,
               const float* options, float* new_weight, float* new_velocity) {
     const Kernels& k = kernels();

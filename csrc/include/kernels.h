@@ -149,6 +149,14 @@ struct Combine {
     float* y;
 };
 
+// out = f(z), or with gy out = gy f'(z), z being f's output for sigmoid and tanh
+struct Smooth {
+    int64_t size, function;
+    float a, b;
+    const float *z, *gy;  // gy may be null
+    float* out;
+};
+
 // gx = gy where act(z) depends on z; gx may be gy
 struct Gate {
     int64_t size;
@@ -239,6 +247,7 @@ struct Kernels {
 
     void (*combine)(const Combine&);
     void (*gate)(const Gate&);
+    void (*smooth)(const Smooth&);
     void (*sgd_step)(const SgdStep&);
     void (*adam_step)(const AdamStep&);
 };

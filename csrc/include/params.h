@@ -47,6 +47,16 @@ struct Eltwise {
     Activation act;
 };
 
+// Elementwise functions with a name: a and b are the slope and the shift of hardsigmoid and hardswish, a the
+// slope of leaky relu below 0.
+constexpr int64_t sigmoid_function = 0, tanh_function = 1, silu_function = 2, hardsigmoid_function = 3,
+                  hardswish_function = 4, leaky_relu_function = 5;
+
+struct Named {
+    int64_t size, function;
+    float a, b;
+};
+
 constexpr int conv2d_fields = 18;
 constexpr int pool2d_fields = 17;
 static_assert(sizeof(Conv2d) == conv2d_fields * sizeof(int64_t), "no padding, no forgotten field");

@@ -12,9 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.geometry import CLAMP, NO_ACTIVATION, RELU, EltwiseGeometry, NormGeometry
+from nnlite.geometry import (
+    CLAMP,
+    FUNCTIONS,
+    NO_ACTIVATION,
+    RELU,
+    EltwiseGeometry,
+    FunctionGeometry,
+    NormGeometry,
+)
 from nnlite.kernels.catalog import FLOAT32_EPSILON, sum_tolerance
-from nnlite.kernels.samples import eltwise_samples, norm_samples, plain_norm_samples, run_samples
+from nnlite.kernels.samples import (
+    eltwise_samples,
+    function_samples,
+    norm_samples,
+    plain_norm_samples,
+    run_samples,
+)
 from nnlite.kernels.spec import REGISTRY, DType, KernelSpec, Types
 from nnlite.layout import Array
 
@@ -174,6 +188,53 @@ REGISTRY.add_spec(
         tolerance=lambda g: 0.0,
         samples=eltwise_samples,
         make_inputs=_gate_inputs,
+    )
+)
+
+
+def _function_types(g: FunctionGeometry, dtype: DType) -> Types:
+    return dict.fromkeys(("x", "y", "gy", "z", "gx"), ((g.size,), dtype))
+
+
+def _function_inputs(g: FunctionGeometry, types: Types, rng: np.random.Generator) -> dict[str, Array]:
+    # All of what floats can hold without overflow, and no number where rounding decides about a kink.
+    inputs = {n: rng.standard_normal(shape).astype(dtype) for n, (shape, dtype) in types.items()}
+    name = "x" if "x" in inputs else "z"
+    values = inputs[name] * rng.choice([0.01, 1.0, 10.0], g.size).astype(inputs[name].dtype)
+    kinks = {"leaky_relu": (0.0,), "hardsigmoid": (-g.b / (g.a or 1), (1 - g.b) / (g.a or 1))}
+    for kink in kinks.get(FUNCTIONS[g.function].replace("hardswish", "hardsigmoid"), ()):
+        values[np.abs(values - kink) < 1e-4] += 1e-3
+    inputs[name] = values
+    return inputs
+
+
+REGISTRY.add_spec(
+    KernelSpec(
+        name="function_forward",
+        formula="y = f(x): sigmoid 1 / (1 + e^-x); tanh; silu x sigmoid(x);"
+        " hardsigmoid min(max(a x + b, 0), 1); hardswish x hardsigmoid(x);"
+        " leaky_relu x where x > 0, else a x; y may be x",
+        inputs=("x",),
+        outputs=("y",),
+        types=_function_types,
+        flops=lambda g: 20 * g.size,
+        tolerance=lambda g: 8 * FLOAT32_EPSILON,
+        samples=function_samples,
+        make_inputs=_function_inputs,
+    )
+)
+REGISTRY.add_spec(
+    KernelSpec(
+        name="function_backward",
+        formula="gx = gy f'(z), z being f's output for sigmoid and tanh, else its input; at a kink of"
+        " hardsigmoid and leaky_relu the slope below it; gx may be gy",
+        inputs=("gy", "z"),
+        outputs=("gx",),
+        types=_function_types,
+        flops=lambda g: 24 * g.size,
+        tolerance=lambda g: 16 * FLOAT32_EPSILON,
+        samples=function_samples,
+        make_inputs=_function_inputs,
     )
 )
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from nnlite import threads
 from nnlite.errors import ConfigError
-from nnlite.geometry import Conv2dGeometry, EltwiseGeometry, NormGeometry, Pool2dGeometry
+from nnlite.geometry import Conv2dGeometry, EltwiseGeometry, FunctionGeometry, NormGeometry, Pool2dGeometry
 from nnlite.kernels.spec import REGISTRY, DType, Variant
 
 Supports = Callable[[Any, DType], str | None]
@@ -159,7 +159,7 @@ def _register(
     kernel: str, name: str, function: str, geometry: type, supports: Supports, workspace: bool = False
 ) -> None:
     # A convolution and a pooling pass their geometry as one tuple of integers, all else number by number.
-    spread = geometry in (NormGeometry, EltwiseGeometry)
+    spread = geometry in (NormGeometry, EltwiseGeometry, FunctionGeometry)
 
     def run(geometry: Any, *operands: Any) -> None:
         if spread:
@@ -206,6 +206,9 @@ for _kernel, _workspace in (
     ("channel_sum", True),
 ):
     _register(_kernel, "rows", _kernel, NormGeometry, _norm, workspace=_workspace)
+
+for _kernel in ("function_forward", "function_backward"):
+    _register(_kernel, "run", _kernel, FunctionGeometry, _float32)
 
 for _kernel in ("combine", "activation_backward", "sgd_step", "adam_step"):
     _register(_kernel, "run", _kernel, EltwiseGeometry, _float32)

@@ -9,10 +9,12 @@ from math import inf
 from nnlite.errors import ShapeError
 from nnlite.geometry import (
     CLAMP,
+    FUNCTIONS,
     NO_ACTIVATION,
     RELU,
     Conv2dGeometry,
     EltwiseGeometry,
+    FunctionGeometry,
     NormGeometry,
     Pool2dGeometry,
     conv2d_geometry,
@@ -128,6 +130,14 @@ def eltwise_samples() -> Iterator[EltwiseGeometry]:
     ):
         yield EltwiseGeometry(size, alpha, beta, *act)
     yield EltwiseGeometry(70_001, 1.0, 1.0, RELU, 0.0, inf)
+
+
+def function_samples() -> Iterator[FunctionGeometry]:
+    """Every function x sizes around the vector length and the chunk."""
+    numbers = {"hardsigmoid": (0.2, 0.5), "hardswish": (1 / 6, 0.5), "leaky_relu": (0.1, 0.0)}
+    for name, size in product(FUNCTIONS, [1, 7, 16, 65, 1000]):
+        yield FunctionGeometry(size, FUNCTIONS.index(name), *numbers.get(name, ()))
+    yield FunctionGeometry(40_001, FUNCTIONS.index("silu"))
 
 
 def run_samples() -> Iterator[EltwiseGeometry]:

@@ -7,6 +7,7 @@ spells the formula out in operators that it has.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from math import pi, sqrt
 from typing import Any
 
@@ -18,8 +19,10 @@ from nnlite.node import Node
 from nnlite.ops.elementwise import Derivative, Row, register_row, stable_sigmoid
 from nnlite.ops.erf import erf
 from nnlite.ops.record import ErrorSample, OnnxNode, OnnxWriter, Sample
+from nnlite.ops.runs import Kernel, named
 
 D = Derivative
+_SILU, _HARDSWISH = named("silu"), named("hardswish", 1 / 6, 0.5)
 
 
 def _attributes(op: str, onnx: str, **params: tuple[str, float]) -> dict[str, Any]:
@@ -45,6 +48,11 @@ def _number(w: OnnxWriter, node: Node, value: float) -> Any:
 # ------------------------------------------------------------------------------ piecewise linear
 
 
+@lru_cache(maxsize=256)
+def _leaky_kernels(slope: float) -> tuple[Kernel, Kernel]:
+    return named("leaky_relu", slope)
+
+
 def _leaky(x: Array, negative_slope: float) -> Array:
     return np.asarray(np.where(x > 0, x, x * negative_slope))
 
@@ -52,8 +60,9 @@ def _leaky(x: Array, negative_slope: float) -> Array:
 register_row(
     Row("leaky_relu", "x where x > 0, else negative_slope · x", _leaky,
         (D("gy where x > 0, else negative_slope · gy", ("x",),
-           lambda gy, x, negative_slope: np.where(x > 0, gy, gy * negative_slope)),),
-        "LeakyRelu", kinks=(0.0,)),
+           lambda gy, x, negative_slope: np.where(x > 0, gy, gy * negative_slope),
+           lambda negative_slope: _leaky_kernels(negative_slope)[1]),),
+        "LeakyRelu", kinks=(0.0,), kernel=lambda negative_slope: _leaky_kernels(negative_slope)[0]),
     settings=[{"negative_slope": 0.01}, {"negative_slope": 0.3}],
     source="Maas et al. 2013; ONNX LeakyRelu-16; torch.nn.functional.leaky_relu",
     **_attributes("leaky_relu", "LeakyRelu", negative_slope=("alpha", 0.01)),
@@ -114,11 +123,22 @@ def _hardsigmoid(x: Array, alpha: float, beta: float) -> Array:
     return np.asarray(np.clip(x * alpha + beta, 0, 1), x.dtype)
 
 
+def _hardsigmoid_gradient(gy: Array, x: Array, alpha: float, beta: float) -> Array:
+    y = x * alpha + beta
+    return np.asarray(gy * ((y > 0) & (y < 1)) * alpha)
+
+
+@lru_cache(maxsize=256)
+def _ramp(name: str, alpha: float, beta: float) -> tuple[Kernel, Kernel]:
+    return named(name, alpha, beta)
+
+
 register_row(
     Row("hardsigmoid", "min(max(alpha · x + beta, 0), 1)", _hardsigmoid,
-        (D("alpha · gy where 0 < y < 1", ("y",),
-           lambda gy, y, alpha, beta: gy * ((y > 0) & (y < 1)) * alpha),),
-        "HardSigmoid", low=-4, high=4, kinks=(-3.0, 3.0, -2.5, 2.5)),
+        (D("alpha · gy where 0 < alpha · x + beta < 1", ("x",), _hardsigmoid_gradient,
+           lambda alpha, beta: _ramp("hardsigmoid", alpha, beta)[1]),),
+        "HardSigmoid", low=-4, high=4, kinks=(-3.0, 3.0, -2.5, 2.5),
+        kernel=lambda alpha, beta: _ramp("hardsigmoid", alpha, beta)[0]),
     settings=[{"alpha": 1 / 6, "beta": 0.5}, {"alpha": 0.2, "beta": 0.5}],
     source="Howard et al. 2019, arXiv:1905.02244 (alpha = 1/6); ONNX HardSigmoid-22 (alpha = 0.2)",
     **_attributes("hardsigmoid", "HardSigmoid", alpha=("alpha", 0.2), beta=("beta", 0.5)),
@@ -139,8 +159,9 @@ def _write_hardswish(w: OnnxWriter, node: Node) -> str:
 register_row(
     Row("hardswish", "x · min(max(x + 3, 0), 6) / 6",
         lambda x: np.asarray(x * (np.clip(x + 3, 0, 6) / 6), x.dtype),
-        (D("0 below -3, gy above 3, gy · (2x + 3) / 6 between", ("x",), _hardswish_gradient),),
-        "HardSwish", low=-4, high=4, kinks=(-3.0, 3.0)),
+        (D("0 below -3, gy above 3, gy · (2x + 3) / 6 between", ("x",), _hardswish_gradient,
+           _HARDSWISH[1]),),
+        "HardSwish", low=-4, high=4, kinks=(-3.0, 3.0), kernel=_HARDSWISH[0]),
     source="Howard et al. 2019, arXiv:1905.02244; ONNX HardSwish-22",
     writes=_write_hardswish,
 )  # fmt: skip
@@ -268,7 +289,8 @@ def _write_silu(w: OnnxWriter, node: Node) -> str:
 
 register_row(
     Row("silu", "x · sigmoid(x)", lambda x: x * stable_sigmoid(x),
-        (D("gy · s · (1 + x · (1 - s)), s = sigmoid(x)", ("x",), _silu_gradient),), ""),
+        (D("gy · s · (1 + x · (1 - s)), s = sigmoid(x)", ("x",), _silu_gradient, _SILU[1]),), "",
+        kernel=_SILU[0]),
     source="Elfwing et al. 2017, arXiv:1702.03118; ONNX Swish-24 (alpha 1); torch.nn.functional.silu",
     reads={"Swish": _read_swish},
     writes=_write_silu,

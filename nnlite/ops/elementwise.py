@@ -29,7 +29,7 @@ from nnlite.ops.record import (
     Writer,
     register,
 )
-from nnlite.ops.runs import Kernel, evaluate
+from nnlite.ops.runs import Kernel, evaluate, named
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ class Derivative:
     text: str
     uses: tuple[str, ...]
     function: Callable[..., Array]
-    kernel: Kernel | None = None
-    """A kernel that computes the same from (gy, *used), for float32 arrays of one shape."""
+    kernel: Kernel | Callable[..., Kernel] | None = None
+    """A kernel that computes the same from (gy, *used), for float32 arrays of one shape; or what makes one
+    of the params."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,17 @@ class Row:
     """Points without derivative, which test operands avoid."""
     integers: bool = False
     """True when integers are taken too (shape arithmetic in model files)."""
-    kernel: Kernel | None = None
-    """A kernel that computes the same, for float32 operands of one shape."""
+    kernel: Kernel | Callable[..., Kernel] | None = None
+    """A kernel that computes the same, for float32 operands of one shape; or what makes one of the params."""
+
+
+def _kernel(kernel: Kernel | Callable[..., Kernel] | None, params: Params) -> Kernel | None:
+    return kernel if kernel is None or isinstance(kernel, Kernel) else kernel(**params)
+
+
+def _kernel_names(row: Row, params: Params) -> tuple[str, ...]:
+    kernels = [_kernel(one, params) for one in (row.kernel, *(d.kernel for d in row.derivatives))]
+    return tuple(sorted({kernel.name for kernel in kernels if kernel is not None}))
 
 
 def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
@@ -105,7 +115,8 @@ def _make(
     row: Row, names: tuple[str, ...]
 ) -> tuple[Callable[..., Array], Callable[..., Sequence[Array | None]]]:
     def forward(ctx: Context, *operands: Array, **params: Any) -> Array:
-        y = None if row.kernel is None else row.kernel(*operands)
+        kernel = _kernel(row.kernel, params)
+        y = None if kernel is None else kernel(*operands)
         if y is None:
             y = evaluate(row.forward, *operands, **params)
         if ctx.recording:
@@ -125,7 +136,8 @@ def _make(
                 result.append(None)
                 continue
             used = [known[name] for name in derivative.uses]
-            gradient = None if derivative.kernel is None else derivative.kernel(gy, *used)
+            kernel = _kernel(derivative.kernel, ctx.params)
+            gradient = None if kernel is None else kernel(gy, *used)
             if gradient is None:
                 gradient = evaluate(derivative.function, gy, *used, **ctx.params)
             result.append(unbroadcast(gradient, shape).astype(dtype, copy=False))
@@ -238,7 +250,7 @@ def register_row(
             errors=lambda: [*_errors(row, settings[0]), *refused],
             reads={row.onnx: _READERS.get(row.name) or _reader(row.name)} if reads is None else reads,
             writes=writes or (lambda w, node: w.add(row.onnx, node.inputs)),
-            kernels=tuple(sorted({k.name for k in (row.kernel, *(d.kernel for d in row.derivatives)) if k})),
+            kernels=_kernel_names(row, settings[0]),
         )
     )
 
@@ -266,6 +278,7 @@ def _share_max(gy: Array, own: Array, other: Array) -> Array:
 _NEGATE = Kernel("combine", alpha=-1.0)
 _RELU = dict(activation=RELU, low=0.0)
 
+_SIGMOID, _TANH = named("sigmoid"), named("tanh")
 D = Derivative
 ROWS = (
     Row("neg", "-x", np.negative, (D("-gy", (), np.negative, _NEGATE),), "Neg", integers=True,
@@ -280,8 +293,10 @@ ROWS = (
            Kernel("activation_backward", **_RELU)),),
         "Relu", kinks=(0.0,), kernel=Kernel("combine", **_RELU), integers=True),
     Row("sigmoid", "1 / (1 + e⁻ˣ)", stable_sigmoid,
-        (D("gy · y · (1 - y)", ("y",), lambda gy, y: gy * y * (1 - y)),), "Sigmoid"),
-    Row("tanh", "tanh x", np.tanh, (D("gy · (1 - y²)", ("y",), lambda gy, y: gy * (1 - y * y)),), "Tanh"),
+        (D("gy · y · (1 - y)", ("y",), lambda gy, y: gy * y * (1 - y), _SIGMOID[1]),), "Sigmoid",
+        kernel=_SIGMOID[0]),
+    Row("tanh", "tanh x", np.tanh,
+        (D("gy · (1 - y²)", ("y",), lambda gy, y: gy * (1 - y * y), _TANH[1]),), "Tanh", kernel=_TANH[0]),
     Row("add", "a + b", np.add, (D("gy", (), lambda gy: gy), D("gy", (), lambda gy: gy)), "Add",
         integers=True, kernel=Kernel("combine")),
     Row("sub", "a - b", np.subtract, (D("gy", (), lambda gy: gy), D("-gy", (), np.negative, _NEGATE)), "Sub",

@@ -11,30 +11,31 @@ from typing import Any
 import numpy as np
 
 from nnlite import layout, memory
-from nnlite.geometry import EltwiseGeometry
+from nnlite.geometry import FUNCTIONS, EltwiseGeometry, FunctionGeometry
 from nnlite.kernels import launch
 from nnlite.layout import Array
 
 _FLOAT32 = np.dtype(np.float32)
-_OPERANDS = {"combine": 2, "activation_backward": 2}
+_OPERANDS = {"combine": 2, "activation_backward": 2, "function_forward": 1, "function_backward": 2}
 
 
 class Kernel:
     """A kernel spec with the options of its geometry: ``Kernel("combine", alpha=-1.0)``."""
 
-    def __init__(self, name: str, **options: Any) -> None:
+    def __init__(self, name: str, geometry: Any = EltwiseGeometry, **options: Any) -> None:
         self.name = name
         self.options = options
-        self._geometries: dict[int, EltwiseGeometry] = {}
+        self._make = geometry
+        self._geometries: dict[int, Any] = {}
         self._operands = _OPERANDS[name]
 
-    def geometry(self, size: int) -> EltwiseGeometry:
+    def geometry(self, size: int) -> Any:
         """The geometry for ``size`` numbers; made once, because hashing a new one costs microseconds."""
         known = self._geometries.get(size)
         if known is None:
             if len(self._geometries) > 1024:
                 self._geometries.clear()
-            known = self._geometries[size] = EltwiseGeometry(size, **self.options)
+            known = self._geometries[size] = self._make(size, **self.options)
         return known
 
     def __call__(self, *operands: Array) -> Array | None:
@@ -54,6 +55,13 @@ class Kernel:
         absent = [None] * (self._operands - len(operands))
         launch(self.name, self.geometry(first.size), *runs, *absent, *out)
         return y
+
+
+def named(function: str, a: float = 0.0, b: float = 0.0) -> tuple[Kernel, Kernel]:
+    """The kernels of one of ``geometry.FUNCTIONS`` and of its gradient."""
+    options: dict[str, Any] = dict(function=FUNCTIONS.index(function), a=a, b=b)
+    forward = Kernel("function_forward", FunctionGeometry, **options)
+    return forward, Kernel("function_backward", FunctionGeometry, **options)
 
 
 _ADD = Kernel("combine")

@@ -12,6 +12,7 @@ from nnlite.graph.passes import (
     fold_batch_norm,
     fold_constants,
     fold_pad,
+    fuse_gate,
     remove_identity,
 )
 from nnlite.tensors import Tensor
@@ -227,7 +228,9 @@ def test_softmax_and_what_is_broadcast_along_pixels(onnx_model):
 
 def test_a_whole_that_ends_where_it_began_has_none_left_and_keeps_its_names(onnx_model):
     nodes = [("Transpose", ["x"], ["a"], OUT), ("Sigmoid", ["a"], ["b"], {}), ("Transpose", ["b"], ["y"], IN)]
-    graph = check(onnx_model, nodes, normal(2, 4, 5, 6), ["sigmoid", "identity"], [cancel_transpose])
+    graph = check(
+        onnx_model, nodes, normal(2, 4, 5, 6), ["sigmoid", "identity"], [cancel_transpose], None, 1e-6
+    )
     assert [value.name for value in graph.outputs] == ["y"]
 
 
@@ -265,3 +268,46 @@ def test_a_plan_of_it_computes_the_same(onnx_model):
     module = nx.load(onnx_model(nodes, {"x": [2, 6, 5, 4]}, ["y"], WEIGHTS))
     x = normal(2, 6, 5, 4)
     np.testing.assert_allclose(module.compile()(x), module.run([x])[0], rtol=1e-4, atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------ gates
+
+SHIFT, CLIP = ("Add", ["x", "three"], ["a"], {}), ("Clip", ["a", "zero", "six"], ["b"], {})
+GATES = {
+    "silu": ([("Sigmoid", ["x"], ["a"], {}), ("Mul", ["a", "x"], ["y"], {})], ["silu"]),
+    "hardsigmoid": ([SHIFT, CLIP, ("Div", ["b", "six"], ["y"], {})], ["hardsigmoid"]),
+    "hardswish": (
+        [SHIFT, CLIP, ("Mul", ["b", "sixth"], ["c"], {}), ("Mul", ["x", "c"], ["y"], {})],
+        ["hardswish"],
+    ),
+    "hardswish, divided last": (
+        [SHIFT, CLIP, ("Mul", ["x", "b"], ["c"], {}), ("Div", ["c", "six"], ["y"], {})],
+        ["hardswish"],
+    ),
+    "HardSigmoid": (
+        [("HardSigmoid", ["x"], ["a"], {"alpha": 1 / 6}), ("Mul", ["x", "a"], ["y"], {})],
+        ["hardswish"],
+    ),
+    "another slope": (
+        [("HardSigmoid", ["x"], ["a"], {"alpha": 0.2}), ("Mul", ["x", "a"], ["y"], {})],
+        ["hardsigmoid", "mul"],
+    ),
+    "less six": ([SHIFT, CLIP, ("Sub", ["b", "six"], ["y"], {})], ["add", "clamp", "sub"]),
+    "of something else": (
+        [("Sigmoid", ["x"], ["a"], {}), ("Neg", ["x"], ["b"], {}), ("Mul", ["a", "b"], ["y"], {})],
+        ["sigmoid", "neg", "mul"],
+    ),
+    "read elsewhere": (
+        [("Sigmoid", ["x"], ["a"], {}), ("Mul", ["a", "x"], ["b"], {}), ("Add", ["a", "b"], ["y"], {})],
+        ["sigmoid", "mul", "add"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GATES)
+def test_gates_that_are_spelled_out(onnx_model, case):
+    nodes, expected = GATES[case]
+    arrays = {"zero": F32(0), "three": F32(3), "six": F32(6), "sixth": F32(1 / 6)}
+    used = {name: array for name, array in arrays.items() if any(name in node[1] for node in nodes)}
+    x = F32(np.linspace(-5, 5, 41)).reshape(1, 41)
+    check(onnx_model, nodes, x + F32(0.01), expected, [fuse_gate], used, 2e-7)

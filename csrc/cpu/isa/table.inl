@@ -10,6 +10,7 @@
 #include "depthwise.inl"
 #include "depthwise_band.inl"
 #include "eltwise.inl"
+#include "smooth.inl"
 #include "norm.inl"
 #include "pool.inl"
 #include "probe.inl"
@@ -59,6 +60,7 @@ extern const Kernels NNLITE_TABLE = {
     sum_rows,
     combine,
     gate,
+    smooth,
     sgd_step,
     adam_step,
 };

@@ -8,6 +8,7 @@ from nnlite.graph.passes.fold_batch_norm import fold_batch_norm
 from nnlite.graph.passes.fold_constants import fold_constants
 from nnlite.graph.passes.fold_pad import fold_pad
 from nnlite.graph.passes.fuse_epilogue import fuse_epilogue, split_epilogue
+from nnlite.graph.passes.fuse_gate import fuse_gate
 from nnlite.graph.passes.remove_identity import remove_identity
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "fold_constants",
     "fold_pad",
     "fuse_epilogue",
+    "fuse_gate",
     "remove_identity",
     "split_epilogue",
 ]

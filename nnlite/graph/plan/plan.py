@@ -20,6 +20,7 @@ from nnlite.graph.passes import (
     fold_constants,
     fold_pad,
     fuse_epilogue,
+    fuse_gate,
     remove_identity,
 )
 from nnlite.graph.plan.layout import Prepared
@@ -41,6 +42,7 @@ PASSES: tuple[Pass, ...] = (
     fold_constants,
     fold_pad,
     fold_batch_norm,
+    fuse_gate,
     fuse_epilogue,
 )
 """What is done to a frozen graph, in this order."""

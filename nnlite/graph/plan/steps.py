@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnlite.geometry import CLAMP, RELU, EltwiseGeometry, Geometry, NormGeometry, pair
+from nnlite.geometry import CLAMP, FUNCTIONS, RELU, EltwiseGeometry, Geometry, NormGeometry, pair
 from nnlite.kernels import Decision, select
 from nnlite.layout import Array, channels_last, contiguous, rows
 from nnlite.node import Node, Value
@@ -23,6 +23,7 @@ from nnlite.ops.conv import conv2d_geometry_of
 from nnlite.ops.conv_transpose import conv_transpose2d_geometry_of
 from nnlite.ops.epilogue import Act, activation_fields
 from nnlite.ops.pool import pool2d_geometry_of
+from nnlite.ops.runs import Kernel, named
 
 if TYPE_CHECKING:
     from nnlite.graph.plan.layout import Layout
@@ -239,10 +240,38 @@ def activation(layout: Layout, node: Node) -> Step | None:
     return Step(node, run, decision)
 
 
+def _named_kernel(node: Node) -> Kernel:
+    params = {key: float(value) for key, value in node.params.items()}
+    match node.op.name:
+        case "hardswish":
+            return named("hardswish", 1 / 6, 0.5)[0]
+        case "hardsigmoid":
+            return named("hardsigmoid", params["alpha"], params["beta"])[0]
+        case "leaky_relu":
+            return named("leaky_relu", params["negative_slope"])[0]
+        case name:
+            return named(name)[0]
+
+
+def function(layout: Layout, node: Node) -> Step | None:
+    """Sigmoid and its kin, in place where nobody else reads the operand."""
+    x = node.inputs[0]
+    if x is None or layout.types[x].dtype != np.float32 or not layout.is_planned(x):
+        return None
+    geometry = _named_kernel(node).geometry(prod(layout.types[x].shape))
+    launch, decision = launcher("function_forward", geometry, layout.types[x].dtype, layout)
+    source, target = layout.slot(x), layout.in_place(node.outputs[0], x, node)
+
+    def run(slots: Slots) -> None:
+        launch(slots, flat(slots[source]), flat(slots[target]))
+
+    return Step(node, run, decision)
+
+
 UFUNCS: Mapping[str, np.ufunc] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide,
     "maximum": np.maximum, "minimum": np.minimum,
-    "neg": np.negative, "abs": np.abs, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "tanh": np.tanh,
+    "neg": np.negative, "abs": np.abs, "exp": np.exp, "log": np.log, "sqrt": np.sqrt,
 }  # fmt: skip
 
 
@@ -326,6 +355,7 @@ BUILDERS: Mapping[str, Callable[[Layout, Node], Step | None]] = {
     "adaptive_avg_pool2d": pool2d("avg_pool2d_forward", 0),
     "relu": activation,
     "clamp": activation,
+    **dict.fromkeys(FUNCTIONS, function),
     **dict.fromkeys(UFUNCS, ufunc),
     "concat": concat,
     **dict.fromkeys(("reshape", "flatten", "squeeze", "unsqueeze"), view),

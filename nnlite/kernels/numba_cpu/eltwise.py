@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.geometry import EltwiseGeometry
+from nnlite.geometry import EltwiseGeometry, FunctionGeometry
 from nnlite.kernels.numba_cpu.launch import compiled, floating, session
 from nnlite.kernels.numba_cpu.norm import bounds, gate
 from nnlite.kernels.spec import REGISTRY, DType, Variant
@@ -24,6 +24,16 @@ def combine(g: EltwiseGeometry, a: Array, b: Array | None, y: Array, workspace: 
 def activation_backward(g: EltwiseGeometry, gy: Array, z: Array, gx: Array, workspace: Array | None) -> None:
     with session():
         compiled("rows").gate(gy, z, gx, gate(g, seen_from_y=False), *bounds(g, z.dtype))
+
+
+def function_forward(g: FunctionGeometry, x: Array, y: Array, workspace: Array | None) -> None:
+    with session():
+        compiled("rows").function(x, y, g.function, x.dtype.type(g.a), x.dtype.type(g.b))
+
+
+def function_backward(g: FunctionGeometry, gy: Array, z: Array, gx: Array, workspace: Array | None) -> None:
+    with session():
+        compiled("rows").function_gradient(gy, z, gx, g.function, z.dtype.type(g.a), z.dtype.type(g.b))
 
 
 def sgd_step(
@@ -57,13 +67,15 @@ def adam_step(
         compiled("rows").adam(weight, gradient, mean, square, options, new_weight, new_mean, new_square)
 
 
-def _serves(g: EltwiseGeometry, dtype: DType) -> str | None:
+def _serves(g: EltwiseGeometry | FunctionGeometry, dtype: DType) -> str | None:
     return floating(dtype)
 
 
 for _name, _run in (
     ("combine", combine),
     ("activation_backward", activation_backward),
+    ("function_forward", function_forward),
+    ("function_backward", function_backward),
     ("sgd_step", sgd_step),
     ("adam_step", adam_step),
 ):

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.geometry import CLAMP, NO_ACTIVATION, RELU, EltwiseGeometry, NormGeometry
+from nnlite.geometry import (
+    CLAMP,
+    FUNCTIONS,
+    NO_ACTIVATION,
+    RELU,
+    EltwiseGeometry,
+    FunctionGeometry,
+    NormGeometry,
+)
 from nnlite.kernels.spec import REGISTRY, Variant
 from nnlite.layout import Array
 
@@ -52,5 +60,51 @@ def activation_backward(g: EltwiseGeometry, gy: Array, z: Array, gx: Array, work
     np.copyto(gx, 0, where=stopped)
 
 
+def _sigmoid(x: Array) -> Array:
+    small = np.exp(-np.abs(x))
+    return np.asarray(np.where(x >= 0, 1, small) / (1 + small))
+
+
+def _ramp(g: FunctionGeometry, x: Array) -> Array:
+    return np.asarray(np.clip(x * x.dtype.type(g.a) + x.dtype.type(g.b), 0, 1))
+
+
+def function_forward(g: FunctionGeometry, x: Array, y: Array, workspace: Array | None) -> None:
+    match FUNCTIONS[g.function]:
+        case "sigmoid":
+            y[...] = _sigmoid(x)
+        case "tanh":
+            np.tanh(x, out=y)
+        case "silu":
+            np.multiply(x, _sigmoid(x), out=y)
+        case "hardsigmoid":
+            y[...] = _ramp(g, x)
+        case "hardswish":
+            np.multiply(x, _ramp(g, x), out=y)
+        case _:
+            y[...] = np.where(x > 0, x, x * x.dtype.type(g.a))
+
+
+def function_backward(g: FunctionGeometry, gy: Array, z: Array, gx: Array, workspace: Array | None) -> None:
+    a = z.dtype.type(g.a)
+    match FUNCTIONS[g.function]:
+        case "sigmoid":
+            slope = z * (1 - z)
+        case "tanh":
+            slope = 1 - z * z
+        case "silu":
+            s = _sigmoid(z)
+            slope = s * (1 + z * (1 - s))
+        case "leaky_relu":
+            slope = np.where(z > 0, z.dtype.type(1), a)
+        case name:
+            y, hardswish = _ramp(g, z), name == "hardswish"
+            inside = y + z * a if hardswish else a
+            slope = np.where(y <= 0, 0, np.where(y >= 1, int(hardswish), inside))
+    np.multiply(gy, slope, out=gx, dtype=gx.dtype)
+
+
+REGISTRY.add_variant(Variant("function_forward", "reference", "numpy", function_forward))
+REGISTRY.add_variant(Variant("function_backward", "reference", "numpy", function_backward))
 REGISTRY.add_variant(Variant("combine", "reference", "numpy", combine))
 REGISTRY.add_variant(Variant("activation_backward", "reference", "numpy", activation_backward))

@@ -155,6 +155,68 @@ def combine(a: Array, b: Array, y: Array, alpha: float, beta: float, low: float,
                 to[i] = _within(alpha * u[i], low, high)
 
 
+@helper
+def _sigmoid(x: float) -> float:
+    small: float = np.exp(-abs(x))
+    return (1 if x >= 0 else small) / (1 + small)
+
+
+@helper
+def _value(x: float, function: int, a: float, b: float) -> float:
+    """The functions in the order of ``nnlite.geometry.FUNCTIONS``."""
+    if function == 0:
+        return _sigmoid(x)
+    if function == 1:
+        return float(np.tanh(x))
+    if function == 2:
+        return x * _sigmoid(x)
+    if function == 5:
+        return x if x > 0 else x * a
+    ramp = _within(x * a + b, 0, 1)
+    return ramp if function == 3 else x * ramp
+
+
+@helper
+def _slope(z: float, function: int, a: float, b: float) -> float:
+    if function == 0:
+        return z * (1 - z)
+    if function == 1:
+        return 1 - z * z
+    if function == 2:
+        s = _sigmoid(z)
+        return s * (1 + z * (1 - s))
+    if function == 5:
+        return 1 if z > 0 else a
+    y = z * a + b
+    if y <= 0:
+        return 0
+    if y >= 1:
+        return 0 if function == 3 else 1
+    return a if function == 3 else y + z * a
+
+
+@parallel
+def function(x: Array, y: Array, function: int, a: float, b: float) -> None:
+    """y = f(x)."""
+    size = y.size
+    for piece in prange((size + PIECE - 1) // PIECE):
+        first, last = piece * PIECE, min(size, (piece + 1) * PIECE)
+        values, to = borrow(x)[first:last], borrow(y)[first:last]
+        for i in range(last - first):
+            to[i] = _value(values[i], function, a, b)
+
+
+@parallel
+def function_gradient(gy: Array, z: Array, gx: Array, function: int, a: float, b: float) -> None:
+    """gx = gy f'(z)."""
+    size = gx.size
+    for piece in prange((size + PIECE - 1) // PIECE):
+        first, last = piece * PIECE, min(size, (piece + 1) * PIECE)
+        gradients, values, to = borrow(gy)[first:last], borrow(z)[first:last], borrow(gx)[first:last]
+        for i in range(last - first):
+            to[i] = gradients[i] * _slope(values[i], function, a, b)
+
+
 @parallel
 def gate(gy: Array, z: Array, gx: Array, gate: int, low: float, high: float) -> None:
     """gx = gy where the activation passes at z, else 0."""
