@@ -29,6 +29,7 @@ from nnlite.layout import Array
 
 ALIGNMENT = 64
 SMALLEST = 4096  # smaller arrays are cheaper straight from NumPy
+_BYTE = np.dtype(np.uint8)
 MAX_BYTES = 1 << 46  # what an address space can hold; larger requests are arithmetic gone wrong
 
 
@@ -196,6 +197,7 @@ def _plan(
     shape: tuple[int, ...], dtype: np.dtype[Any], order: str
 ) -> tuple[int, tuple[int, ...] | None, Any, tuple[int, ...] | None]:
     """Bytes of the block (0: small enough for NumPy), strides and block type, and the shape in memory."""
+    shape = tuple(map(int, shape))
     size = dtype.itemsize
     for axis in shape:
         size *= axis
@@ -230,11 +232,13 @@ def empty(
     """
     if not isinstance(dtype, np.dtype):
         dtype = np.dtype(dtype)
-    size, strides, block_type, small = _plan(tuple(map(int, shape)), dtype, order)
+    size, strides, block_type, small = _plan(tuple(shape), dtype, order)
     if not size:
         if small is None:
             return np.empty(shape, dtype)
-        return np.moveaxis(np.empty(small, dtype), -1, 1)
+        axes = range(1, len(small) - 1)
+        view: Array = np.empty(small, dtype).transpose(0, len(small) - 1, *axes)
+        return view
     raw = _pool.take(size)
     block = block_type.from_address(raw[1])
     block._memory = raw
@@ -259,7 +263,7 @@ def empty_like(array: Array) -> Array:
 
 def workspace(size: int) -> Array:
     """``size`` bytes of aligned scratch memory for a kernel."""
-    return empty((size,), np.uint8, "C")
+    return empty((size,), _BYTE, "C")
 
 
 def stats() -> Stats:
