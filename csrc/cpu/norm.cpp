@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "bands.h"
 #include "cpu.h"
 #include "dispatch.h"
 #include "parallel.h"
@@ -114,9 +115,10 @@ void batch_norm_training_forward(const Norm& g, double epsilon, const float* x, 
             }
         }
     });
+    const bool stream = streams(y, g.M * g.C, g.C);
     for_each_rows(g, [&](int64_t begin, int64_t end) {
         k.scale_rows({end - begin, g.C, x + begin * g.C, mean, plan.scale, bias, from(residual, begin * g.C), g.act,
-                      y + begin * g.C});
+                      y + begin * g.C, stream});
     });
 }
 
@@ -201,7 +203,8 @@ void batch_norm_training_backward(const Norm& g, const float* x, const float* gy
                                   float* gx, float* gweight, float* gbias, float* gresidual, void* workspace) {
     const Backward plan(g, workspace);
     for (int64_t c = 0; c < g.C; ++c) plan.a[c] = inv_std[c] * weight[c];
-    NormGrad all = {g.M, g.C, x, gy, y, mean, inv_std, mean, plan.a, bias, g.act, plan.a, plan.b, plan.d, gx, gresidual};
+    NormGrad all = {g.M, g.C, x, gy, y, mean, inv_std, mean, plan.a, bias, g.act, plan.a, plan.b, plan.d, gx, gresidual,
+                    streams(gx, g.M * g.C, g.C)};
     parameter_gradients(g, plan, all, gweight, gbias);
     if (!gx) return;
     // gx = a (g - gbias/M - (x - mean) inv_std gweight/M) with a = weight inv_std
@@ -215,9 +218,10 @@ void batch_norm_training_backward(const Norm& g, const float* x, const float* gy
 
 void batch_norm_inference_forward(const Norm& g, const float* x, const float* scale, const float* shift,
                                   const float* residual, float* y) {
+    const bool stream = streams(y, g.M * g.C, g.C);
     for_each_rows(g, [&](int64_t begin, int64_t end) {
         kernels().scale_rows({end - begin, g.C, x + begin * g.C, nullptr, scale, shift, from(residual, begin * g.C),
-                              g.act, y + begin * g.C});
+                              g.act, y + begin * g.C, stream});
     });
 }
 
@@ -228,7 +232,8 @@ void batch_norm_inference_backward(const Norm& g, const float* x, const float* g
                                    float* gx, float* gweight, float* gbias, float* gresidual, void* workspace) {
     const Backward plan(g, workspace);
     const NormGrad all = {g.M,   g.C,   x,     gy,      y,       mean, inv_std,  nullptr,
-                          scale, shift, g.act, scale,   nullptr, nullptr, gx, gresidual};
+                          scale, shift, g.act, scale,   nullptr, nullptr, gx, gresidual,
+                          streams(gx, g.M * g.C, g.C)};
     if (gweight || gbias || gresidual) parameter_gradients(g, plan, all, gweight, gbias);
     if (gx) input_gradient(g, all);
 }

@@ -125,6 +125,7 @@ struct ScaleRows {
     const float *x, *mean, *scale, *shift, *residual;
     Activation act;
     float* y;
+    bool stream;  // past the caches: see bands.h
 };
 
 // With g = gy where act lets it pass, seen from its output y or, where that is null, from
@@ -138,6 +139,7 @@ struct NormGrad {
     Activation act;
     const float *a, *b, *d;
     float *gx, *gresidual;
+    bool stream;  // gx past the caches
 };
 
 // y = act(alpha a + beta b); b may be null, y may be a or b

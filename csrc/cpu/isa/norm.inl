@@ -51,7 +51,8 @@ struct ScaleLoop {
         if (CENTRED) value -= load_upto(k.mean + c, left);
         value = fma(value, load_upto(k.scale + c, left), load_upto(k.shift + c, left));
         if (RESIDUAL) value += load_upto(k.residual + at, left);
-        store_upto(k.y + at, activate<KIND>(value, splat(k.act.low), splat(k.act.high)), left);
+        value = activate<KIND>(value, splat(k.act.low), splat(k.act.high));
+        k.stream ? stream(k.y + at, value) : store_upto(k.y + at, value, left);
     }
     template <int KIND>
     NNLITE_INLINE void run() const {
@@ -68,6 +69,7 @@ void scale_rows(const ScaleRows& k) {
     else if (k.mean) with_kind(k.act, ScaleLoop<true, false>{k});
     else if (k.residual) with_kind(k.act, ScaleLoop<false, true>{k});
     else with_kind(k.act, ScaleLoop<false, false>{k});
+    if (k.stream) done_streaming();
 }
 
 // gy where the activation lets it pass. Seen from the output an activation passes strictly within its
@@ -139,7 +141,7 @@ struct GradRowsLoop {
             const vec centred = x - load_upto(k.mean + c, left);
             value += fma(centred, load_upto(k.b + c, left), load_upto(k.d + c, left));
         }
-        store_upto(k.gx + at, value, left);
+        k.stream ? stream(k.gx + at, value) : store_upto(k.gx + at, value, left);
     }
     template <int KIND>
     NNLITE_INLINE void run() const {
@@ -154,6 +156,7 @@ struct GradRowsLoop {
 void grad_rows(const NormGrad& k) {
     if (k.b) with_kind(k.act, GradRowsLoop<true>{k});
     else with_kind(k.act, GradRowsLoop<false>{k});
+    if (k.stream) done_streaming();
 }
 
 template <int NV>
