@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-import nnlite
 from nnlite import memory, threads
 from nnlite.bench.cases import TRAINING_CASES
 from nnlite.bench.networks import network, own_step, pictures, torch_steps
@@ -55,7 +54,7 @@ def measure_memory(peers: Iterable[str], match: str) -> Iterator[Footprint]:
 
 def _grown(name: str, batch: int, side: int, who: str) -> int:
     command = [sys.executable, "-m", "nnlite.bench.footprint", name, str(batch), str(side), who]
-    package = str(Path(nnlite.__file__).parents[1])
+    package = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:

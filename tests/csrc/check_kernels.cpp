@@ -74,6 +74,15 @@ struct Argument<const nnlite::Eltwise&> {
     }
 };
 template <>
+struct Argument<const nnlite::Named&> {
+    static nnlite::Named take(Call& call) {
+        const int64_t size = call.integer(), function = call.integer();
+        const double a = call.number(), b = call.number();
+        return {size, function, static_cast<float>(a), static_cast<float>(b)};
+    }
+};
+
+template <>
 struct Argument<double> {  // the one number that is passed beside a geometry
     static double take(Call& call) { return call.epsilon; }
 };
