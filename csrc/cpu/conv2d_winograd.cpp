@@ -26,7 +26,7 @@
 namespace nnlite {
 namespace {
 
-constexpr int64_t max_block = 96;  // tiles
+constexpr int64_t max_block = 264;  // tiles
 constexpr int64_t lanes = 16;      // pieces of work with a scratch of their own
 constexpr int64_t weight_rows = 64;  // that are packed and transformed at a time: 16 take a tenth longer
 

@@ -1,7 +1,11 @@
 #include "gemm.h"
 
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
+#include "bands.h"
 #include "parallel.h"
 
 namespace nnlite {
@@ -131,6 +135,13 @@ struct Cut {
     }
 };
 
+// Before anyone else reads what went past the caches.
+void done_streaming() {
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
+
 // ---- many rows: all weights are packed first
 
 void with_many_rows(const Kernels& k, const Gather& gather, const Panels& panels, const WeightView& view,
@@ -138,6 +149,8 @@ void with_many_rows(const Kernels& k, const Gather& gather, const Panels& panels
     pack_weights(k, panels, view, gather.h, gather.w, packed);
     const int64_t rows = gather.rows(), taps = gather.taps(), depth = view.depth, groups = view.groups;
     const Cut cut(k, gather, panels, groups);
+    const int64_t channels = groups * panels.columns;
+    const bool stream = cut.tap_block >= taps && streams(gather.out, rows * channels, channels);
     const int64_t work = cut.block_rows * cut.panel_block * panels.width * panels.length;
     parallel_for(cut.blocks * groups * cut.panel_blocks, grain_for(work), [&](int64_t begin, int64_t end) {
         Block block;
@@ -154,7 +167,7 @@ void with_many_rows(const Kernels& k, const Gather& gather, const Panels& panels
                 locate(gather, k.tile_rows, row_begin, row_end, tap, tap_end, block);
                 for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
                     const int64_t vectors = panels.vectors_of(panel);
-                    GemmTile t;
+                    GemmTile t = {};
                     t.taps = tap_end - tap, t.depth = depth;
                     t.a_offset = group * depth, t.a_step = 1;
                     t.b = packed + group * panels.floats() + panels.start(panel) +
@@ -162,7 +175,7 @@ void with_many_rows(const Kernels& k, const Gather& gather, const Panels& panels
                     t.out_offset = group * panels.columns + panel * panels.width;
                     t.bias = bias && tap == 0 ? bias + t.out_offset : nullptr;
                     t.columns = panels.columns_of(panel);
-                    t.accumulate = tap > 0;
+                    t.accumulate = tap > 0, t.stream = stream;
                     for (int64_t row = row_begin; row < row_end; row += k.tile_rows) {
                         const int64_t left = row_end - row < k.tile_rows ? row_end - row : k.tile_rows;
                         t.a = block.rows + (row - row_begin) * t.taps;
@@ -174,6 +187,7 @@ void with_many_rows(const Kernels& k, const Gather& gather, const Panels& panels
                 tap = tap_end;
             } while (tap < taps);
         }
+        if (stream) done_streaming();
     });
 }
 

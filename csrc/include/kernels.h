@@ -30,6 +30,7 @@ struct GemmTile {
     int64_t out_offset;
     int64_t columns;  // columns that exist, at most the panel's width
     bool accumulate;  // add to out instead of replacing it
+    bool stream;      // whole vectors of out go past the caches: see bands.h
 };
 
 // What output pixel (i,j) of an image sees: for a < R and b < S the source pixels

@@ -87,7 +87,10 @@ void gemm_tile(const GemmTile& t) {
             float* out = t.out[i] + t.out_offset + v * VL;
             vec sum = sums[i][v] + bias;
             if (t.accumulate) sum += load_upto(out, left);
-            store_upto(out, sum, left);
+            if (t.stream && left >= VL)
+                stream(out, sum);
+            else
+                store_upto(out, sum, left);
         }
     }
 }
