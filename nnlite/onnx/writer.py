@@ -47,11 +47,14 @@ def save(
     ``inputs`` to be traced with; the first axis becomes dynamic.
     Raises ModelError when the module cannot be expressed or the file cannot be written.
     """
-    model = to_model(module, inputs=inputs, opset=opset, metadata=metadata, input_sizes=input_sizes)
-    data = model.SerializeToString()
+    model = _model(module, inputs, opset, metadata, input_sizes)
     origin = module.origin if isinstance(module, GraphModule) else None
     if isinstance(origin, Origin) and origin.data is not None and model == origin.model:
         data = origin.data  # unchanged: the very bytes that were read
+    else:
+        data = model.SerializeToString()
+    del model  # the checker makes one of its own
+    _check(data)
     write_atomically(Path(path), data)
 
 
@@ -64,6 +67,25 @@ def to_model(
     input_sizes: Sequence[Sequence[int | str | None]] | None = None,
 ) -> onnx.ModelProto:
     """The ModelProto that :func:`save` writes."""
+    model = _model(module, inputs, opset, metadata, input_sizes)
+    _check(model)
+    return model
+
+
+def _check(model: onnx.ModelProto | bytes) -> None:
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"the ONNX checker refuses the model: {error}") from error
+
+
+def _model(
+    module: Module,
+    inputs: Sequence[Tensor | Array] | None,
+    opset: int | None,
+    metadata: Mapping[str, str] | None,
+    input_sizes: Sequence[Sequence[int | str | None]] | None,
+) -> onnx.ModelProto:
     if isinstance(module, GraphModule) and isinstance(module.origin, Origin):
         if opset is not None:
             raise ModelError("a model that was read from ONNX keeps its operator set; leave opset out")
@@ -79,10 +101,6 @@ def to_model(
         entry.value = value
     for entry, sizes in zip(model.graph.input, input_sizes or (), strict=False):
         _set_sizes(entry, sizes)
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise ModelError(f"the ONNX checker refuses the model: {error}") from error
     return model
 
 
