@@ -1,23 +1,23 @@
 // Depthwise convolution whose kernel rows lie on adjacent pixels (no horizontal dilation), stride 1 or 2.
 //
-// A band of output rows is computed for one or two vectors of channels at a time, from top to bottom: what
-// the windows of adjacent rows share is then still in the first-level cache. Along a row a window of Q
-// pixels slides: each source vector is loaded once per kernel row and meets every pixel of the window that
-// it belongs to, 9 loads of x for 21 multiply-adds of 3x3. The row after the next is fetched meanwhile, since
-// walking along pixels takes one line in every few, which no prefetcher of the processor follows.
+// A band of output rows is computed for two vectors of channels at a time, from top to bottom: what the
+// windows of adjacent rows share is then still in the first-level cache. Along a row a window of Q pixels
+// slides: each source vector is loaded once per kernel row and meets every pixel of the window that it belongs
+// to, 9 loads of x for 21 multiply-adds of 3x3. The channels that come next are fetched meanwhile: a walk along
+// pixels takes one line in every few, which no prefetcher of the processor follows.
 
 namespace nnlite {
 namespace {
 
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int band_vectors = 2;  // of channels: Q·2 sums, S·2 weights, 2 of x in 32 registers
-#else
-constexpr int band_vectors = 1;
-#endif
+constexpr int band_vectors = 2;  // of channels: with AVX2 a whole line of 64 bytes
 
-// Pixels per window: maps of common networks are multiples of 7 wide. At stride 2 the source vectors of
-// more than 4 pixels are too many at once for the buffers that wait for memory (measured).
+// Pixels per window. With 32 registers 7, since maps of common networks are multiples of 7 wide; at stride 2 the
+// source vectors of more than 4 are too many at once for the buffers that wait for memory (measured).
+#if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int band_pixels(int T) { return T == 1 ? 7 : 4; }
+#else
+constexpr int band_pixels(int) { return 4; }
+#endif
 
 // The kernel rows inside the source for one output row.
 struct BandRow {
@@ -145,7 +145,7 @@ struct BandForward {
         }
         if (!Part) band_fetch<T, Q, NV>(t.windows, rows, fresh, ahead, j);
         float* to = out + j * t.out_pixel;
-        if (!Part && t.stream) {
+        if (!Part && NV * VL >= 16 && t.stream) {  // whole lines only
 #pragma GCC unroll 8
             for (int q = 0; q < Q; ++q, to += t.out_pixel)
 #pragma GCC unroll 2
@@ -245,7 +245,7 @@ void depthwise_grad_channels(const DepthwiseGradBand& t, int64_t c, int64_t left
 
 #define NNLITE_BAND(S, T, channels_kernel)                                                            \
     for (; c + band_vectors * VL <= C; c += band_vectors * VL) channels_kernel<S, T, band_vectors, false>(t, c, VL); \
-    for (; band_vectors > 1 && c + VL <= C; c += VL) channels_kernel<S, T, 1, false>(t, c, VL);       \
+    for (; c + VL <= C; c += VL) channels_kernel<S, T, 1, false>(t, c, VL);       \
     if (c < C) channels_kernel<S, T, 1, true>(t, c, C - c);                                           \
     break;
 #define NNLITE_BANDS(channels_kernel)                                   \
