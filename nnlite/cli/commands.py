@@ -176,6 +176,51 @@ def predict(
             click.echo(f"  {entry['probability']:7.2%}  {entry['class']}")
 
 
+@nnlite.command("check-data")
+@click.argument("data", metavar="DATA")
+@click.option("--show", type=click.IntRange(1), metavar="N", help="Write N augmented pictures to --sheet.")
+@click.option("--sheet", default="sheet.png", show_default=True, metavar="FILE", help="Where --show draws.")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror the pictures that are shown.")
+@SIZE
+@VALIDATION
+@SEED
+@WORKERS
+@JSON
+def check_data(
+    as_json: bool, data: str, show: int | None, sheet: str, flip: bool, size: int | None,
+    validation: float, seed: int, workers: int,
+) -> None:  # fmt: skip
+    """Look for what is wrong with DATA: unreadable, misnamed and tiny pictures, duplicates, leakage.
+
+    A picture that is trained on and validates, or stands in two classes, is an error, as is one that
+    cannot be read; the exit status is then 1.
+    """
+    from nnlite.cli.console import Bars, data_table
+    from nnlite.data import ImageFolder
+    from nnlite.data import check_data as run
+
+    folder = ImageFolder.open(data, validation=validation, seed=seed)
+    report = run(folder, workers=workers, progress=Bars(quiet=as_json).show_pictures)
+    if show is not None:
+        report["sheet"] = _contact_sheet(folder, show, sheet, size or 160, flip, seed)
+    if as_json:
+        _print_json(report)
+    else:
+        click.echo(data_table(report))
+    if report["errors"]:
+        raise SystemExit(1)
+
+
+def _contact_sheet(folder: Any, count: int, sheet: str, size: int, flip: bool, seed: int) -> str:
+    from pathlib import Path
+
+    from nnlite.data import Compose, Preprocessing, contact_sheet, save_picture
+
+    training = Preprocessing.named("imagenet", size).training(flip=flip)
+    save_picture(Path(sheet), contact_sheet(folder, Compose(training.steps[:-1]), count, seed))
+    return sheet
+
+
 @nnlite.command()
 @click.argument("model", metavar="MODEL")
 @click.option("--plan", is_flag=True, help="The compiled steps instead: kernels, times, memory.")

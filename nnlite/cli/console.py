@@ -9,6 +9,9 @@ from typing import Any
 from nnlite.data import Batch
 from nnlite.transfer import FinetuneResult
 
+MOST_LISTED = 10
+"""Findings of one kind that are spelled out."""
+
 
 class Bars:
     """Progress bars on the terminal's error stream; nothing in a pipe or when quiet."""
@@ -24,6 +27,15 @@ class Bars:
         from tqdm import tqdm
 
         yield from tqdm(batches, desc=f"{what:<24}", total=count, leave=False, unit="batch")
+
+    def show_pictures(self, items: Iterable[Any], what: str, count: int) -> Iterable[Any]:
+        """The same items, counted as pictures."""
+        if self.quiet or not sys.stderr.isatty():
+            yield from items
+            return
+        from tqdm import tqdm
+
+        yield from tqdm(items, desc=f"{what:<24}", total=count, leave=False, unit="picture")
 
     def say(self, text: str) -> None:
         """One line about a decision."""
@@ -135,6 +147,36 @@ def inspect_table(report: dict[str, Any]) -> str:
         lines += [f"  {p['op_type']} ({p['node']}): {p['reason']}" for p in report["problems"]]
     if report["note"]:
         lines += ["", report["note"]]
+    return "\n".join(lines)
+
+
+def data_table(report: dict[str, Any]) -> str:
+    """What a folder of pictures holds and what is wrong with it."""
+    rows = [["class", "train", "validation"]]
+    rows += [[entry["name"], str(entry["train"]), str(entry["validation"])] for entry in report["classes"]]
+    split = "by its folders" if report["split"] == "folders" else "by the seed"
+    lines = [
+        f"{report['folder']}: {report['pictures']} pictures, split {split}",
+        "",
+        table(rows, right=(1, 2)),
+        "",
+    ]
+    if report["sizes"]:
+        sizes = (f"{name} {h} x {w}" for name, (h, w) in report["sizes"].items())
+        lines.append(f"height x width  {', '.join(sizes)}")
+    for name in ("formats", "modes"):
+        listed = ", ".join(f"{kind} {count}" for kind, count in report[name].items())
+        lines.append(f"{name:<14}  {listed}")
+    lines.append(f"turned by EXIF  {report['turned']}")
+    for level in ("errors", "warnings"):
+        lines += ["", f"{len(report[level])} {level}"]
+        for kind in dict.fromkeys(entry["kind"] for entry in report[level]):
+            texts = [entry["text"] for entry in report[level] if entry["kind"] == kind]
+            lines += [f"  {kind}: {text}" for text in texts[:MOST_LISTED]]
+            if len(texts) > MOST_LISTED:
+                lines.append(f"  {kind}: and {len(texts) - MOST_LISTED} more; --json lists them all")
+    if "sheet" in report:
+        lines += ["", f"augmented pictures in {report['sheet']}"]
     return "\n".join(lines)
 
 

@@ -9,12 +9,14 @@ Pillow is imported when the first picture is decoded or resized, not before.
 """
 
 from nnlite.data.cache import PictureCache
+from nnlite.data.check import Finding, check_data
 from nnlite.data.colour import ColorJitter
 from nnlite.data.decode import decode
 from nnlite.data.folder import ImageFolder, Sample
 from nnlite.data.loader import Batch, Loader, Skipped
 from nnlite.data.preprocess import FAMILIES, Preprocessing
 from nnlite.data.random import generator
+from nnlite.data.sheet import contact_sheet, save_picture
 from nnlite.data.transforms import (
     CenterCrop,
     Compose,
@@ -35,6 +37,7 @@ __all__ = [
     "CenterCrop",
     "ColorJitter",
     "Compose",
+    "Finding",
     "HorizontalFlip",
     "ImageFolder",
     "Loader",
@@ -49,7 +52,10 @@ __all__ = [
     "ToFloat",
     "Transform",
     "center_crop",
+    "check_data",
+    "contact_sheet",
     "decode",
     "generator",
     "resize",
+    "save_picture",
 ]

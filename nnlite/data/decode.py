@@ -6,7 +6,7 @@ Pillow is imported when the first picture is decoded, not before.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -62,6 +62,30 @@ def decode(path: str | os.PathLike[str], *, at_least: tuple[int, int] | None = N
         raise  # says nothing about the picture
     except Exception as error:  # Pillow's decoders raise nearly every type when bytes are damaged
         raise DataError(f"{name}: {_reason(error)}") from error
+
+
+class Header(NamedTuple):
+    """What a picture's file says of itself."""
+
+    format: str
+    """Pillow's name: JPEG, PNG, ..."""
+    mode: str
+    """Pillow's name: RGB, L, RGBA, P, CMYK, ..."""
+    orientation: int
+    """EXIF orientation; 1 is upright."""
+
+
+def header(path: str | os.PathLike[str]) -> Header:
+    """Format, mode and orientation of the picture at ``path``; DataError when it is none."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return Header(image.format or "", image.mode, _orientation(image))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DataError(f"{os.fspath(path)}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

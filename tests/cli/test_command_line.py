@@ -147,6 +147,22 @@ def test_inspect(run, mobilenet_path):
     assert last["macs_before"] + last["macs_after"] == report["macs"]
 
 
+def test_check_data(run, pictures, tmp_path):
+    status, out, _ = run("check-data", pictures, "--show", "4", "--sheet", tmp_path / "sheet.png")
+    assert status == 0 and "0 errors" in out and (tmp_path / "sheet.png").exists()
+    copy = tmp_path / "copy"
+    shutil.copytree(pictures, copy)
+    first = sorted((copy / "train").rglob("*.jpg"))[0]
+    shutil.copy(first, copy / "val" / first.parent.name / "copied.jpg")
+    status, out, errors = run("check-data", copy)
+    assert (status, errors) == (1, "")
+    assert "leakage: " in out and "copied.jpg: the same picture is trained on and validates" in out
+    status, out, _ = run("check-data", copy, "--json")
+    assert status == 1 and [entry["kind"] for entry in json.loads(out)["errors"]] == ["leakage"]
+    status, _, errors = run("check-data", tmp_path / "nowhere")
+    assert status == 2 and "no such folder" in errors
+
+
 def test_inspect_shows_the_compiled_plan(run, mobilenet_path):
     status, out, _ = run("inspect", mobilenet_path, "--plan", "--size", "64", "--batch", "2")
     assert status == 0
