@@ -13,7 +13,7 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
 }
 """Ops with inputs that are weights by their meaning."""
 
-STATISTIC_INPUTS: dict[str, tuple[int, ...]] = {"batch_norm": (3, 4)}
+STATISTIC_INPUTS: dict[str, tuple[int, ...]] = {"batch_norm": (3, 4), "fake_quantize": (1, 2)}
 """Inputs that are measured, never trained."""
 
 

@@ -28,16 +28,17 @@ from nnlite.ops.record import (
 from nnlite.ops.storage import LARGEST, RANGES, is_storage, stored
 
 
-def _limits(dtype: np.dtype[Any]) -> tuple[int, int]:
+def limits(dtype: np.dtype[Any]) -> tuple[int, int]:
     """The lowest and the highest integer of a type."""
     if dtype.name in RANGES:
         return RANGES[dtype.name]
     return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
 
 
-def _check(
+def check_quantised(
     op: str, x: ArrayType, scale: ArrayType, zero_point: ArrayType | None, axis: int, block_size: int
 ) -> None:
+    """Raises DTypeError or ShapeError unless scale and zero point fit x."""
     if scale.dtype.kind != "f" or is_storage(scale.dtype):
         raise DTypeError(f"{op}: the scale is {scale.dtype} but must be floating-point")
     single = all(t is None or t.shape in ((), (1,)) for t in (scale, zero_point))
@@ -63,7 +64,7 @@ def _check(
         )
 
 
-def _spread(scale: Array, shape: tuple[int, ...], axis: int, block_size: int) -> Array:
+def spread(scale: Array, shape: tuple[int, ...], axis: int, block_size: int) -> Array:
     """A scale or zero point so that it broadcasts with x."""
     if scale.size == 1:
         return scale.reshape(())
@@ -85,7 +86,7 @@ def quantize_shape(
     saturate: bool = True,
     precision: str | None = None,
 ) -> ArrayType:
-    _check("quantize", x, scale, zero_point, axis, block_size)
+    check_quantised("quantize", x, scale, zero_point, axis, block_size)
     kind = np.dtype(dtype)
     if kind.kind not in "iu" and not is_storage(kind):
         raise DTypeError(f"quantize: {dtype} is no type that numbers are quantised to")
@@ -105,7 +106,7 @@ def quantize_forward(
     saturate: bool = True,
     precision: str | None = None,
 ) -> Array:
-    kind, divisor = np.dtype(dtype), _spread(scale, x.shape, axis, block_size)
+    kind, divisor = np.dtype(dtype), spread(scale, x.shape, axis, block_size)
     with np.errstate(all="ignore"):
         if precision is None:
             quotient = np.asarray(x / divisor, np.result_type(scale.dtype, np.float32))
@@ -116,8 +117,8 @@ def quantize_forward(
         # In double precision every integer of up to 32 bits is exact.
         whole = np.rint(quotient).astype(np.float64)
         if zero_point is not None:
-            whole += _spread(zero_point, x.shape, axis, block_size).astype(np.float64)
-        y: Array = np.clip(whole, *_limits(kind)).astype(np.int64).astype(kind)
+            whole += spread(zero_point, x.shape, axis, block_size).astype(np.float64)
+        y: Array = np.clip(whole, *limits(kind)).astype(np.int64).astype(kind)
         return y
 
 
@@ -137,28 +138,28 @@ def read_quantize(n: OnnxNode) -> Any:
     )  # fmt: skip
 
 
-def _attributes(node: Node) -> dict[str, Any]:
+def attributes(node: Node) -> dict[str, Any]:
     """axis and block_size, where they say anything."""
     params, scale = node.params, node.inputs[1]
     known = None if scale is None or scale.type is None else scale.type.shape
-    attributes: dict[str, Any] = {} if known is not None and len(known) == 0 else {"axis": params["axis"]}
+    result: dict[str, Any] = {} if known is not None and len(known) == 0 else {"axis": params["axis"]}
     if params.get("block_size"):
-        attributes["block_size"] = params["block_size"]
-    return attributes
+        result["block_size"] = params["block_size"]
+    return result
 
 
 def write_quantize(w: OnnxWriter, node: Node) -> str:
     from onnx import helper
 
-    attributes, kind = _attributes(node), np.dtype(node.params["dtype"])
+    given, kind = attributes(node), np.dtype(node.params["dtype"])
     if not node.params.get("saturate", True):
-        attributes["saturate"] = 0
+        given["saturate"] = 0
     if node.params.get("precision"):
         code = helper.np_dtype_to_tensor_dtype(np.dtype(node.params["precision"]))
-        attributes["precision"] = int(code)
+        given["precision"] = int(code)
     if node.inputs[2] is None and kind != np.uint8:
-        attributes["output_dtype"] = int(helper.np_dtype_to_tensor_dtype(kind))
-    return w.add("QuantizeLinear", node.inputs, **attributes)
+        given["output_dtype"] = int(helper.np_dtype_to_tensor_dtype(kind))
+    return w.add("QuantizeLinear", node.inputs, **given)
 
 
 _X = np.array([[0.4, -1.3, 2.5], [7.2, -300.0, 3.5]])
@@ -213,7 +214,7 @@ register(
 def dequantize_shape(
     x: ArrayType, scale: ArrayType, zero_point: ArrayType | None, axis: int, block_size: int = 0
 ) -> ArrayType:
-    _check("dequantize", x, scale, zero_point, axis, block_size)
+    check_quantised("dequantize", x, scale, zero_point, axis, block_size)
     if x.dtype.kind not in "iu" and not is_storage(x.dtype):
         raise DTypeError(f"dequantize: x is {x.dtype} but must be integers")
     return ArrayType(x.shape, scale.dtype)
@@ -225,10 +226,10 @@ def dequantize_forward(
     wide = np.float64 if x.dtype.itemsize > 2 else np.float32  # in which differences are exact
     steps = x.astype(wide)
     if zero_point is not None and zero_point.dtype.name not in LARGEST:
-        steps -= _spread(zero_point, x.shape, axis, block_size).astype(wide)
+        steps -= spread(zero_point, x.shape, axis, block_size).astype(wide)
     ctx.save(steps.astype(scale.dtype, copy=False))
     ctx.values["scale_shape"] = scale.shape
-    return np.asarray(steps * _spread(scale, x.shape, axis, block_size), scale.dtype)
+    return np.asarray(steps * spread(scale, x.shape, axis, block_size), scale.dtype)
 
 
 def dequantize_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
@@ -272,7 +273,6 @@ register(
             *_errors(_Q),
             ErrorSample(DTypeError, "must be integers", (2, 3), np.array(0.5), None, axis=1),
         ],
-        reads={"DequantizeLinear": read_dequantize},
-        writes=lambda w, node: w.add("DequantizeLinear", node.inputs, **_attributes(node)),
+        writes=lambda w, node: w.add("DequantizeLinear", node.inputs, **attributes(node)),
     )
 )

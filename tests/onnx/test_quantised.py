@@ -188,3 +188,28 @@ def test_what_is_only_stored_is_not_computed_with():
     model, _ = single("Add", [stored, stored], stored.dtype, opset=21)
     with pytest.raises(ModelError, match="must not be of type float8_e5m2"):
         nx.load(model)
+
+
+def test_gradients_pass_what_is_quantised_and_back(normal):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle here; install nnlite[oracle]")
+    scale, point, x = np.float32(0.02), np.array(-5, np.int8), normal(2, 3, 4) * 3
+    nodes = [
+        helper.make_node("Mul", ["x", "w"], ["a"]),
+        helper.make_node("QuantizeLinear", ["a", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    weight = normal(4, seed=1)
+    arrays = {"w": weight, "s": np.asarray(scale), "z": point}
+    tensors = [onnx.numpy_helper.from_array(a, n) for n, a in arrays.items()]
+    entries = [helper.make_tensor_value_info(name, 1, [2, 3, 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "test", entries[:1], entries[1:], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    module, upstream = nx.load(model), normal(2, 3, 4, seed=2)
+    assert [name for name, _ in module.named_parameters()] == ["w"]
+    (module(Tensor(x)) * upstream).sum().backward()
+    theirs = torch.tensor(weight, requires_grad=True)
+    y = torch.fake_quantize_per_tensor_affine(torch.tensor(x) * theirs, float(scale), -5, -128, 127)
+    (y * torch.tensor(upstream)).sum().backward()
+    (parameter,) = module.parameters()
+    np.testing.assert_allclose(module.run([x])[0], y.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(parameter.grad.numpy(), theirs.grad.numpy(), rtol=1e-4, atol=1e-5)

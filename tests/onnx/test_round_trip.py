@@ -55,7 +55,7 @@ NOT_IN_OLD_OPSETS = {
     "cross_entropy": (99, lambda params: params["label_smoothing"]),
 }
 
-NEWEST_IN_ONNXRUNTIME = {"roi_align": 21, "quantize": 24, "dequantize": 24}
+NEWEST_IN_ONNXRUNTIME = {"roi_align": 21, "quantize": 24, "dequantize": 24, "fake_quantize": 24}
 """Operators of which ONNX Runtime has no newer version."""
 
 EVALUATOR_ERRS = {
@@ -69,7 +69,10 @@ EVALUATOR_ERRS = {
     **dict.fromkeys(
         [f"grid_sample-{i}" for i in (*range(6), *range(12, 18))], "it knows only the newest names of modes"
     ),
-    **dict.fromkeys([f"dequantize-{i}" for i in range(3)], "it has no version of before operator set 19"),
+    **dict.fromkeys(
+        [*(f"dequantize-{i}" for i in range(3)), "fake_quantize-0", "fake_quantize-1"],
+        "it has no DequantizeLinear of before operator set 19",
+    ),
     "nll_loss-6": "without class weights its mean counts ignored labels",
     "max_unpool2d-0": "it ignores output_shape while it places elements",
     "softsign-2": "it gives a number an axis",
