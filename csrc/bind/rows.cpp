@@ -28,7 +28,7 @@ Named named(int64_t size, int64_t function, double a, double b) {
     return {size, function, static_cast<float>(a), static_cast<float>(b)};
 }
 
-// How each geometry arrives; the order is that of the fields in nnlite/geometry.py.
+// How each geometry arrives; the order is that of the fields in nnlite/geometry/kinds.py.
 #define NNLITE_NORM int64_t M, int64_t C, double epsilon, int64_t kind, double low, double high
 #define NNLITE_ELTWISE int64_t size, double alpha, double beta, int64_t kind, double low, double high
 #define NNLITE_FUNCTION int64_t size, int64_t function, double a, double b

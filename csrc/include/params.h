@@ -1,5 +1,5 @@
 // Geometry of one kernel call: plain integers, shared by the CPU kernels, the CUDA kernels and the
-// bindings. Field order is that of ints() in nnlite/geometry.py; the letters mean the same there.
+// bindings. Field order is that of ints() in nnlite/geometry/kinds.py; the letters mean the same there.
 //
 //   N batch · C input channels · H W input size · K output channels · R S kernel size · P Q output size
 #pragma once

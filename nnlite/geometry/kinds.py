@@ -1,0 +1,190 @@
+"""The geometries: everything that a kernel needs to know besides its arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from math import inf
+from typing import Any
+
+Shape = tuple[int, ...]
+
+
+class _Fields:
+    """What every kernel call asks of its geometry, computed once: the fields and their hash."""
+
+    @cached_property
+    def values(self) -> tuple[Any, ...]:
+        """All fields in order."""
+        return tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.values)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+@dataclass(frozen=True)
+class Conv2dGeometry(_Fields):
+    """A two-dimensional convolution y [N,K,P,Q] of x [N,C,H,W] with w [K,C/groups,R,S]."""
+
+    N: int
+    C: int
+    H: int
+    W: int
+    K: int
+    R: int
+    S: int
+    P: int
+    Q: int
+    stride_h: int
+    stride_w: int
+    pad_top: int
+    pad_left: int
+    pad_bottom: int
+    pad_right: int
+    dilation_h: int
+    dilation_w: int
+    groups: int
+
+    __hash__ = _Fields.__hash__
+
+    @property
+    def x_shape(self) -> Shape:
+        """[N,C,H,W]."""
+        return (self.N, self.C, self.H, self.W)
+
+    @property
+    def w_shape(self) -> Shape:
+        """[K,C/groups,R,S]."""
+        return (self.K, self.C // self.groups, self.R, self.S)
+
+    @property
+    def y_shape(self) -> Shape:
+        """The output's shape."""
+        return (self.N, self.K, self.P, self.Q)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the direct algorithm, padding included."""
+        return self.N * self.K * self.P * self.Q * (self.C // self.groups) * self.R * self.S
+
+    def ints(self) -> tuple[int, ...]:
+        """The fields in order, as ``csrc/include/params.h`` has them."""
+        return self.values
+
+
+@dataclass(frozen=True)
+class Pool2dGeometry(_Fields):
+    """A two-dimensional pooling y [N,C,P,Q] of x [N,C,H,W] with an R x S window."""
+
+    N: int
+    C: int
+    H: int
+    W: int
+    R: int
+    S: int
+    P: int
+    Q: int
+    stride_h: int
+    stride_w: int
+    pad_top: int
+    pad_left: int
+    pad_bottom: int
+    pad_right: int
+    dilation_h: int
+    dilation_w: int
+    count_include_pad: int
+
+    __hash__ = _Fields.__hash__
+
+    @property
+    def x_shape(self) -> Shape:
+        """[N,C,H,W]."""
+        return (self.N, self.C, self.H, self.W)
+
+    @property
+    def y_shape(self) -> Shape:
+        """The output's shape."""
+        return (self.N, self.C, self.P, self.Q)
+
+    def ints(self) -> tuple[int, ...]:
+        """The fields in order, as ``csrc/include/params.h`` has them."""
+        return self.values
+
+
+NO_ACTIVATION, RELU, CLAMP = 0, 1, 2
+"""What may follow a sum elementwise: nothing, max(z, 0), or z kept within [low, high]."""
+
+
+@dataclass(frozen=True)
+class NormGeometry(_Fields):
+    """Work per channel on x [M,C], M being all other axes of a channels-last array."""
+
+    M: int
+    C: int
+    epsilon: float
+    activation: int = NO_ACTIVATION
+    low: float = -inf
+    high: float = inf
+
+    __hash__ = _Fields.__hash__
+
+    def ints(self) -> tuple[int, ...]:
+        """The fields in order, as ``csrc/include/params.h`` has them."""
+        return (self.M, self.C)
+
+
+@dataclass(frozen=True)
+class EltwiseGeometry(_Fields):
+    """Elementwise work on ``size`` numbers that lie one after another, whatever their axes."""
+
+    size: int
+    alpha: float = 1.0
+    beta: float = 1.0
+    activation: int = NO_ACTIVATION
+    low: float = -inf
+    high: float = inf
+
+    __hash__ = _Fields.__hash__
+
+    def ints(self) -> tuple[int, ...]:
+        """The fields in order, as ``csrc/include/params.h`` has them."""
+        return (self.size,)
+
+
+FUNCTIONS = ("sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "leaky_relu")
+"""Elementwise functions that kernels know by their place in this list."""
+
+
+@dataclass(frozen=True)
+class FunctionGeometry(_Fields):
+    """One of :data:`FUNCTIONS` on ``size`` numbers that lie one after another.
+
+    ``a`` and ``b`` are slope and shift of hardsigmoid and hardswish, ``a`` leaky_relu's slope below 0.
+    """
+
+    size: int
+    function: int
+    a: float = 0.0
+    b: float = 0.0
+
+    __hash__ = _Fields.__hash__
+
+    def ints(self) -> tuple[int, ...]:
+        """The fields in order, as ``csrc/include/params.h`` has them."""
+        return (self.size, self.function)
+
+
+Geometry = Conv2dGeometry | Pool2dGeometry | NormGeometry | EltwiseGeometry | FunctionGeometry
+
+
+def describe(geometry: Geometry) -> str:
+    """``N=1 C=3 H=8 ...``: every field that differs from what is usual."""
+    usual: dict[str, float] = dict(stride_h=1, stride_w=1, pad_top=0, pad_left=0, pad_bottom=0, pad_right=0)
+    usual.update(dilation_h=1, dilation_w=1, groups=1, count_include_pad=1)
+    usual.update(alpha=1, beta=1, activation=NO_ACTIVATION, low=-inf, high=inf)
+    values = ((field.name, getattr(geometry, field.name)) for field in fields(geometry))
+    return " ".join(f"{name}={value}" for name, value in values if usual.get(name) != value)
