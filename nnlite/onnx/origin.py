@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from nnlite.errors import ModelError
 from nnlite.graph.module import MALFORMED
 from nnlite.layout import Array
 
@@ -46,7 +48,13 @@ class Origin:
         if self.data is None:
             model.CopyFrom(self.outline)
         else:
-            model.ParseFromString(self.data)
+            try:
+                model.ParseFromString(self.data)
+            except DecodeError:
+                raise ModelError(
+                    f"the model's {len(self.data)} bytes are more than one message holds; store its tensors in "
+                    "other files (onnx.save with save_as_external_data) to write it back"
+                ) from None
         return model
 
     @property

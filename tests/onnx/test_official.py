@@ -115,6 +115,9 @@ def test_every_listed_name_exists():
 
 
 def test_nothing_in_float32_that_vision_models_use_is_refused():
+    version, _ = listed()
+    if version != onnx.__version__:
+        pytest.skip(f"the list of refusals was made with ONNX {version}")
     total, names = official_counts.counts()
     common = [row for row in total if row[0] <= 2 and row[1] == "float32"]
     assert sum(total[row] for row in common) > 500
