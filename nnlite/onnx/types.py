@@ -31,9 +31,17 @@ def kind_name(kind: int) -> str:
 def formals(op_type: str, version: int) -> tuple[Formals, Formals]:
     """Inputs and outputs of an operator: (name, type variable, types, may be absent, homogeneous)."""
     schema = onnx.defs.get_schema(op_type, version, "")
+    # A formal's own ``types`` say the same, but cannot be read in onnx 1.20.
+    allowed = {c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints}
     first, second = (
         tuple(
-            (f.name, f.type_str, frozenset(f.types), f.option == Option.Optional, bool(f.is_homogeneous))
+            (
+                f.name,
+                f.type_str,
+                allowed.get(f.type_str, frozenset({f.type_str})),
+                f.option == Option.Optional,
+                bool(f.is_homogeneous),
+            )
             for f in side
         )
         for side in (schema.inputs, schema.outputs)

@@ -429,6 +429,8 @@ def test_a_number_in_a_sequence_comes_out():
 
         cases = load_model_tests(kind="node")
     case = next(c for c in cases if c.name == "test_loop16_seq_none")
+    if case.data_sets is None:
+        pytest.skip(f"onnx {onnx.__version__} brings this case without its data")
     inputs, outputs = case.data_sets[0]
     for a, e in zip(backend.run_model(case.model, inputs), outputs, strict=True):
         same(a, e)
