@@ -26,7 +26,8 @@ constexpr int64_t max_rows = 576, max_columns = 512;  // of an item
 constexpr int64_t least_pixels = 768;                 // of an item, where there are several ranges
 constexpr int64_t least_items = 16;                   // for two to eight threads
 constexpr int64_t lanes = 16;                         // runs of items with a scratch of their own
-constexpr int64_t far = 3 << 20;                      // floats of x and gy, from which on they come from memory
+// x and gy are asked for ahead where they come from memory and few products per float would hide that.
+constexpr int64_t far = 3 << 20, few_products = 320;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -49,7 +50,7 @@ struct GradWeight {
     int64_t tiles, row_blocks;  // of gy's columns
     int64_t column_blocks;
     int64_t items, lane_count;
-    bool from_memory;
+    bool ask;
     int64_t lane_panel;
     float *partial, *panel;  // [splits - 1][K][R·S·C], [lane][pixel][width]
 
@@ -73,7 +74,8 @@ struct GradWeight {
         if (column_blocks < wanted) column_blocks = wanted < panels.count() ? wanted : panels.count();
         items = splits * g.groups * row_blocks * column_blocks;
         lane_count = items < lanes ? items : lanes;
-        from_memory = g.N * g.H * g.W * g.C + pixels * g.K > far;
+        const int64_t floats = g.N * g.H * g.W * g.C + pixels * g.K;
+        ask = floats > far && pixels * weights / floats < few_products;
         lane_panel = pixel_block * panels.width;
         partial = workspace.take<float>((splits - 1) * weights);
         panel = workspace.take<float>(lane_count * lane_panel);
@@ -221,7 +223,7 @@ void add_products(const GradWeight& plan, const float* x, const float* gy, int64
                     a[i] = gy + begin * g.K + group * K + row(tile) + i;
                     out[i] = to + (group * K + row(tile) + i) * columns;
                 }
-                t.next = plan.from_memory && ahead.take(next, rows) ? next : nullptr;
+                t.next = plan.ask && ahead.take(next, rows) ? next : nullptr;
                 k.gemm_tile[plan.panels.vectors_of(panel) - 1][rows - 1](t);
             }
         }
