@@ -7,11 +7,13 @@
 //   V[xi][t][c] = B^T x B      M[xi][t][k] = sum_c V[xi][t][c] U[xi][c][k]      y = A^T M A
 //
 // V, U and M are 36/16 times as large as source and output (and U four times the weights): a program that
-// writes them out is slower than the direct one. So M only ever exists for a block of tiles and one panel of
-// 32 columns, and of V and U the larger one only piecewise:
+// writes them out is slower than the direct one. So M mostly exists for a block of tiles and one panel of
+// 32 columns only, and of V and U the larger one only piecewise:
 //
-//   tiles outside:   U first; each block of tiles makes its V, then runs over all panels
+//   tiles outside:   U first; each block of tiles makes its V, then runs over all panels   (more tiles than channels)
 //   panels outside:  V first; each panel makes its U in pieces of some rows, then runs over the tiles
+//   points outside:  U and V first, then one M after the other, then y: the panels of as many tiles as channels would
+//                    read V again and again from afar
 //
 // Relative error on unit-scale data: 3e-7 for m = 2, 1.6e-6 for m = 4 (direct: 1e-6), a sixth of what the spec
 // allows. Limited by multiplications in wide layers, and by the transforms' loads and stores in narrow ones.
@@ -26,9 +28,11 @@
 namespace nnlite {
 namespace {
 
-constexpr int64_t max_block = 264;  // tiles
+constexpr int64_t max_block = 192;  // tiles
 constexpr int64_t lanes = 16;      // pieces of work with a scratch of their own
 constexpr int64_t weight_rows = 64;  // that are packed and transformed at a time: 16 take a tenth longer
+
+enum Order { tiles_outside, panels_outside, points_outside };
 
 struct Winograd {
     Workspace workspace;
@@ -38,11 +42,12 @@ struct Winograd {
     int64_t m, edge, points, tiles;
     int64_t depth;
     Panels panels;
-    bool tiles_outside;
+    Order order;
     int64_t block, blocks;      // tiles in a block
     int64_t piece;              // rows of U that are made at a time
     int64_t data_plane;  // of V, which is [depth / piece][point][tile][piece]
     int64_t weight_plane;  // of U [panel or lane][point][piece][width]
+    int64_t row, all_plane;  // of M with all its panels [point][tile][row]
     int64_t lane_count, lane_data, lane_weights, lane_products, lane_packed;
     float *data, *weights, *products, *packed;  // packed weights [lane][3][3][weight_rows][width]
 
@@ -57,21 +62,23 @@ struct Winograd {
           tiles(map.count),
           depth(depth_),
           panels(k, columns, depth_) {
-        tiles_outside = tiles > columns;
+        order = tiles > columns ? tiles_outside : tiles > max_block ? points_outside : panels_outside;
         choose_block();
         blocks = (tiles + block - 1) / block;
-        piece = tiles_outside || depth < 64 ? depth : 64;
-        data_plane = odd_lines((tiles_outside ? block : tiles) * piece);
-        const int64_t items = tiles_outside ? blocks : blocks * panels.count();
+        piece = order != panels_outside || depth < 64 ? depth : 64;
+        data_plane = odd_lines((order == tiles_outside ? block : tiles) * piece);
+        const int64_t items = order == tiles_outside ? blocks : panels.count();
         lane_count = items < lanes ? items : lanes;
-        lane_data = tiles_outside ? points * data_plane : 0;
+        lane_data = order == tiles_outside ? points * data_plane : 0;
         weight_plane = odd_lines(piece * panels.width);
         lane_weights = points * weight_plane;
         lane_products = points * product_plane();
-        data = workspace.take<float>(tiles_outside ? lane_count * lane_data
+        data = workspace.take<float>(order == tiles_outside ? lane_count * lane_data
                                                    : (depth + piece - 1) / piece * points * data_plane);
-        weights = workspace.take<float>((tiles_outside ? panels.count() : lane_count) * lane_weights);
-        products = workspace.take<float>(lane_count * lane_products);
+        weights = workspace.take<float>((order == panels_outside ? lane_count : panels.count()) * lane_weights);
+        row = panels.count() * panels.width;
+        all_plane = odd_lines(tiles * row);
+        products = workspace.take<float>(order == points_outside ? points * all_plane : lane_count * lane_products);
         lane_packed = 9 * weight_rows * panels.width;
         packed = workspace.take<float>(lanes * lane_packed);
     }
@@ -81,7 +88,7 @@ struct Winograd {
     void choose_block() {
         const int64_t rows = k.tile_rows;
         int64_t wanted = max_block / rows * rows;
-        if (tiles_outside) {
+        if (order == tiles_outside) {
             // V and M of a block: half of a second-level cache of 1 MB
             wanted = (int64_t{1} << 17) / (points * (depth + 48)) / rows * rows;
             if (wanted < 2 * rows) wanted = 2 * rows;
@@ -154,7 +161,7 @@ void multiply(const Winograd& plan, int64_t panel, int64_t count, const float* d
         for (int64_t tile = 0; tile < count; tile += rows) {
             const int64_t left = count - tile < rows ? count - tile : rows;
             t.a = a + tile, t.out = out + tile;
-            if (!plan.tiles_outside) {  // V comes from afar
+            if (plan.order == panels_outside) {  // V comes from afar
                 const float* next = tile + rows < count ? t.a[0] + t.a_offset + rows * plan.piece
                                                         : data + (point + 1) * plan.data_plane;
                 const int64_t ahead = (count < rows ? count : rows) * plan.piece;
@@ -182,15 +189,27 @@ void transform_output(const Winograd& plan, const Gather& g, int64_t panel, int6
     }
 }
 
-void run_tiles_outside(const Winograd& plan, const Gather& g, const WeightView& view, const float* bias) {
-    const int64_t panels = plan.panels.count();
-    const int64_t weight_lanes = panels < lanes ? panels : lanes;
+// U of all panels.
+void transform_all_weights(const Winograd& plan, const Gather& g, const WeightView& view) {
+    const int64_t panels = plan.panels.count(), weight_lanes = panels < lanes ? panels : lanes;
     parallel_for(weight_lanes, 1, [&](int64_t lane, int64_t) {
         const int64_t last = (lane + 1) * panels / weight_lanes;
         for (int64_t panel = lane * panels / weight_lanes; panel < last; ++panel)
             transform_weights(plan, g, view, panel, 0, plan.depth, plan.packed + lane * plan.lane_packed,
                               plan.weights + panel * plan.lane_weights);
     });
+}
+
+// V of all tiles.
+void transform_all_data(const Winograd& plan, const Gather& g) {
+    parallel_for(plan.tiles, grain_for(plan.points * plan.depth * 8), [&](int64_t begin, int64_t end) {
+        transform_data(plan, g, begin, end, plan.data, begin);
+    });
+}
+
+void run_tiles_outside(const Winograd& plan, const Gather& g, const WeightView& view, const float* bias) {
+    const int64_t panels = plan.panels.count();
+    transform_all_weights(plan, g, view);
     parallel_for(plan.lane_count, 1, [&](int64_t lane, int64_t) {
         float* data = plan.data + lane * plan.lane_data;
         float* products = plan.products + lane * plan.lane_products;
@@ -209,34 +228,76 @@ void run_tiles_outside(const Winograd& plan, const Gather& g, const WeightView& 
 }
 
 void run_panels_outside(const Winograd& plan, const Gather& g, const WeightView& view, const float* bias) {
-    parallel_for(plan.tiles, grain_for(plan.points * plan.depth * 8), [&](int64_t begin, int64_t end) {
-        transform_data(plan, g, begin, end, plan.data, begin);
-    });
-    const int64_t items = plan.blocks * plan.panels.count();
+    transform_all_data(plan, g);
     parallel_for(plan.lane_count, 1, [&](int64_t lane, int64_t) {
         float* weights = plan.weights + lane * plan.lane_weights;
         float* products = plan.products + lane * plan.lane_products;
-        const int64_t last = (lane + 1) * items / plan.lane_count;
-        for (int64_t item = lane * items / plan.lane_count; item < last; ++item) {
-            const int64_t panel = item / plan.blocks, begin = item % plan.blocks * plan.block;
-            const int64_t end = begin + plan.block < plan.tiles ? begin + plan.block : plan.tiles;
+        const int64_t last = (lane + 1) * plan.panels.count() / plan.lane_count;
+        for (int64_t panel = lane * plan.panels.count() / plan.lane_count; panel < last; ++panel) {
             for (int64_t row = 0; row < plan.depth; row += plan.piece) {
                 const int64_t upto = row + plan.piece < plan.depth ? row + plan.piece : plan.depth;
                 transform_weights(plan, g, view, panel, row, upto, plan.packed + lane * plan.lane_packed, weights);
-                const float* data = plan.data + row / plan.piece * plan.points * plan.data_plane + begin * plan.piece;
-                multiply(plan, panel, end - begin, data, weights, row, upto, products);
+                multiply(plan, panel, plan.tiles, plan.data + row / plan.piece * plan.points * plan.data_plane, weights,
+                         row, upto, products);
             }
-            transform_output(plan, g, panel, begin, end, products, bias);
+            transform_output(plan, g, panel, 0, plan.tiles, products, bias);
+        }
+    });
+}
+
+// M = V U of one point, block by block of tiles, for all panels.
+void multiply_point(const Winograd& plan, int64_t point) {
+    constexpr int64_t point_block = 96;
+    const float* a[point_block];
+    float* out[point_block];
+    const int64_t rows = plan.k.tile_rows;
+    GemmTile t = {};
+    t.taps = 1, t.depth = plan.depth, t.a_step = 1;
+    for (int64_t first = 0; first < plan.tiles; first += point_block) {
+        const int64_t count = plan.tiles - first < point_block ? plan.tiles - first : point_block;
+        for (int64_t i = 0; i < count; ++i) {
+            a[i] = plan.data + point * plan.data_plane + (first + i) * plan.depth;
+            out[i] = plan.products + point * plan.all_plane + (first + i) * plan.row;
+        }
+        for (int64_t panel = 0; panel < plan.panels.count(); ++panel) {
+            const int64_t vectors = plan.panels.vectors_of(panel);
+            t.b = plan.weights + panel * plan.lane_weights + point * plan.weight_plane;
+            t.columns = vectors * plan.panels.vector, t.out_offset = panel * plan.panels.width;
+            for (int64_t tile = 0; tile < count; tile += rows) {
+                const int64_t left = count - tile < rows ? count - tile : rows;
+                t.a = a + tile, t.out = out + tile;
+                t.next = panel == 0 && tile + 2 * rows <= count ? t.a + rows : nullptr;
+                plan.k.gemm_tile[vectors - 1][left - 1](t);
+            }
+        }
+    }
+}
+
+void run_points_outside(const Winograd& plan, const Gather& g, const WeightView& view, const float* bias) {
+    transform_all_weights(plan, g, view);
+    transform_all_data(plan, g);
+    parallel_for(plan.points, 1, [&](int64_t point, int64_t) { multiply_point(plan, point); });
+    parallel_for(plan.tiles, grain_for(plan.points * plan.row * 8), [&](int64_t begin, int64_t end) {
+        WinogradMap map = {};
+        map.channels = plan.panels.columns, map.bias = bias;
+        map.from_row = plan.edge * plan.all_plane, map.from_column = plan.all_plane;
+        map.to_row = g.out_grid.row, map.to_column = g.out_grid.pixel;
+        for (int64_t tile = begin; tile < end; ++tile) {
+            const Tiles::Place place = plan.map.place(tile);
+            map.from = plan.products + tile * plan.row;
+            map.bottom = g.h.out - place.i, map.right = g.w.out - place.j;
+            map.to = g.to(place.n, place.i, place.j);
+            plan.maps.output(map);
         }
     });
 }
 
 void convolve(const Winograd& plan, const Gather& g, const WeightView& view, const float* bias) {
     if (plan.tiles == 0) return;
-    if (plan.tiles_outside)
-        run_tiles_outside(plan, g, view, bias);
-    else
-        run_panels_outside(plan, g, view, bias);
+    const auto run = plan.order == tiles_outside    ? run_tiles_outside
+                     : plan.order == panels_outside ? run_panels_outside
+                                                    : run_points_outside;
+    run(plan, g, view, bias);
 }
 
 template <int m>
