@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nnlite.graph import branch, loop, sequences
 from nnlite.graph.control import control_node
+from nnlite.graph.head import Head, find_head, replace_head
 from nnlite.graph.infer import infer_types, node_macs
 from nnlite.graph.ir import Graph, make_node, operands
 from nnlite.graph.module import GraphModule
@@ -15,12 +16,14 @@ from nnlite.node import Node, Value
 __all__ = [
     "Graph",
     "GraphModule",
+    "Head",
     "Node",
     "Plan",
     "Value",
     "branch",
     "compile",
     "control_node",
+    "find_head",
     "fold_batch_norm",
     "fuse_epilogue",
     "infer_types",
@@ -28,6 +31,7 @@ __all__ = [
     "make_node",
     "node_macs",
     "operands",
+    "replace_head",
     "sequences",
     "split_epilogue",
     "trace",

@@ -189,6 +189,16 @@ class GraphModule(Module):
         value = points[name]
         return self.part(self.graph.inputs, [value]), self.part([value], self.graph.outputs)
 
+    def replace_head(self, classes: int, name: str | None = None) -> GraphModule:
+        """The model with a new last layer of ``classes`` outputs, sharing everything else.
+
+        ``name`` (of a node, its result or its weight) says which layer, where it is not found. Raises
+        ModelError that lists the layers when none fits. See ``nnlite.graph.replace_head``.
+        """
+        from nnlite.graph.head import replace_head  # heads are made of modules
+
+        return replace_head(self, classes, name)[0]
+
     def fused(self) -> GraphModule:
         """The same model with fewer passes over memory (``fuse_epilogue``), sharing all parameters.
 

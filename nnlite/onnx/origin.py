@@ -52,8 +52,8 @@ class Origin:
                 model.ParseFromString(self.data)
             except DecodeError:
                 raise ModelError(
-                    f"the model's {len(self.data)} bytes are more than one message holds; store its tensors in "
-                    "other files (onnx.save with save_as_external_data) to write it back"
+                    f"the model's {len(self.data)} bytes are more than one message holds; store its tensors "
+                    "in other files (onnx.save with save_as_external_data) to write it back"
                 ) from None
         return model
 

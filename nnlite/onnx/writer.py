@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +12,32 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nnlite.errors import ModelError, NnliteError
 from nnlite.files import write_atomically
-from nnlite.graph import GraphModule, infer_types, make_node, trace
+from nnlite.graph import GraphModule, infer_types, trace
 from nnlite.graph.ir import Graph
+from nnlite.graph.passes import (
+    annotate,
+    cancel_transpose,
+    fold_batch_norm,
+    fold_constants,
+    fold_pad,
+    remove_identity,
+)
 from nnlite.layout import Array
 from nnlite.nn import Module
-from nnlite.node import Node, Value
+from nnlite.node import Value
+from nnlite.onnx.beside import save_beside
 from nnlite.onnx.inspect import concrete_sizes
 from nnlite.onnx.reader import Origin
+from nnlite.onnx.serialise import serialise
 from nnlite.ops import ArrayType
 from nnlite.tensors import Tensor
 
 DEFAULT_OPSET = 17
-OLDEST_OPSET = 13
-IR_VERSION = 8
-"""What operator set 17 came with; older runtimes refuse files that claim to be newer than they are."""
+LARGEST = (1 << 31) - (1 << 20)
+"""Bytes of a protobuf message, with room for its own bookkeeping."""
+
+FOLDS = (remove_identity, fold_constants, cancel_transpose, fold_constants, fold_pad, fold_batch_norm)
+"""Passes whose results ONNX can say."""
 
 
 def save(
@@ -38,16 +48,22 @@ def save(
     opset: int | None = None,
     metadata: Mapping[str, str] | None = None,
     input_sizes: Sequence[Sequence[int | str | None]] | None = None,
+    fold: bool = False,
 ) -> None:
     """Write ``module`` as an ONNX file, checked and then moved into place.
 
     A module that was read from ONNX is written back with only what changed: trained tensors, the
     head, ``metadata`` and, if given, the declared ``input_sizes``; one that did not change gives the same
     bytes (tensors in other files move into the file). Any other module needs example
-    ``inputs`` to be traced with; the first axis becomes dynamic.
+    ``inputs`` to be traced with; the first axis becomes dynamic. With ``fold`` a graph is written anew, with
+    constants and batch normalisation folded into the layers: for inference, no longer for training.
+    Weights of more than 2 GB together lie in a file beside, ``<name>.<hash>.data``.
     Raises ModelError when the module cannot be expressed or the file cannot be written.
     """
-    model = _model(module, inputs, opset, metadata, input_sizes)
+    model = _model(module, inputs, opset, metadata, input_sizes, fold)
+    if model.ByteSize() > LARGEST:
+        save_beside(model, Path(path))
+        return
     origin = module.origin if isinstance(module, GraphModule) else None
     if isinstance(origin, Origin) and origin.data is not None and model == origin.model:
         data = origin.data  # unchanged: the very bytes that were read
@@ -65,9 +81,10 @@ def to_model(
     opset: int | None = None,
     metadata: Mapping[str, str] | None = None,
     input_sizes: Sequence[Sequence[int | str | None]] | None = None,
+    fold: bool = False,
 ) -> onnx.ModelProto:
     """The ModelProto that :func:`save` writes."""
-    model = _model(module, inputs, opset, metadata, input_sizes)
+    model = _model(module, inputs, opset, metadata, input_sizes, fold)
     _check(model)
     return model
 
@@ -85,15 +102,18 @@ def _model(
     opset: int | None,
     metadata: Mapping[str, str] | None,
     input_sizes: Sequence[Sequence[int | str | None]] | None,
+    fold: bool,
 ) -> onnx.ModelProto:
-    if isinstance(module, GraphModule) and isinstance(module.origin, Origin):
+    if isinstance(module, GraphModule) and fold:
+        model = _folded(module, opset or DEFAULT_OPSET)
+    elif isinstance(module, GraphModule) and isinstance(module.origin, Origin):
         if opset is not None:
             raise ModelError("a model that was read from ONNX keeps its operator set; leave opset out")
         model = _patched(module, module.origin)
     else:
         if inputs is None:
             raise ModelError("to write a module as ONNX, give example inputs to trace it with")
-        model = _serialised(module, inputs, opset or DEFAULT_OPSET)
+        model = _serialised(module, inputs, opset or DEFAULT_OPSET, fold)
     for key, value in (metadata or {}).items():
         entry = next((e for e in model.metadata_props if e.key == key), None) or model.metadata_props.add(
             key=key
@@ -222,144 +242,41 @@ def output_sizes(module: GraphModule, value: Value) -> list[int | str | None] | 
 # --------------------------------------------------------------------------- any other module
 
 
-class _Writing:
-    """The file being written, as an op's writer sees it (``ops.record.OnnxWriter``)."""
-
-    def __init__(self, version: int) -> None:
-        self.version = version
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-        self.names: dict[Value, str] = {}
-        self.op = ""
-        """The op that is being written."""
-        self.taken: set[str] = set()
-        """Names of inputs and parameters."""
-        self._count = 0
-
-    def fresh(self, stem: str) -> str:
-        self._count += 1
-        name = f"{stem}_{self._count}"
-        return name if name not in self.taken else self.fresh(stem)
-
-    def add_array(self, name: str, array: Array) -> str:
-        self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
-        return name
-
-    def _name(self, item: Value | Array | str | None) -> str:
-        if item is None:
-            return ""
-        if isinstance(item, str):
-            return item
-        if isinstance(item, Value):
-            return self.names[item]
-        return self.add_array(self.fresh("constant"), np.asarray(item))
-
-    def add(self, op_type: str, inputs: Sequence[Value | Array | str | None], **attributes: Any) -> str:
-        return self.add_many(op_type, inputs, 1, **attributes)[0]
-
-    def add_many(
-        self, op_type: str, inputs: Sequence[Value | Array | str | None], outputs: int, **attributes: Any
-    ) -> list[str]:
-        given = tuple(key for key, value in attributes.items() if value is not None)
-        since = _first_version(op_type, given)
-        if since > self.version:
-            what = (
-                op_type
-                if _first_version(op_type, ()) > self.version
-                else f"{op_type} with {', '.join(given)}"
-            )
-            raise ModelError(
-                f"{self.op}: ONNX has {what} from operator set {since} on; export with opset={since}"
-            )
-        names = [self._name(item) for item in inputs]
-        while names and not names[-1]:
-            names.pop()
-        results = [self.fresh(op_type.lower()) for _ in range(outputs)]
-        plain = {key: _attribute(value) for key, value in attributes.items() if value is not None}
-        self.nodes.append(helper.make_node(op_type, names, results, name=results[0], **plain))
-        return results
-
-    def host(self, value: Any, dtype: Any = np.int64) -> Value | Array:
-        return value if isinstance(value, Value) else np.asarray(value, dtype)
-
-
-@lru_cache(maxsize=2048)
-def _first_version(op_type: str, attributes: tuple[str, ...]) -> int:
-    """The operator set that an operator, or its attributes, came with."""
-    for version in range(1, onnx.defs.onnx_opset_version() + 1):
-        if onnx.defs.has(op_type, version, ""):
-            schema = onnx.defs.get_schema(op_type, version, "")
-            if set(attributes) <= set(schema.attributes):
-                return version
-    raise AssertionError(f"{op_type} has no attributes {attributes}")
-
-
-def _attribute(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return numpy_helper.from_array(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def serialise(graph: Graph, arrays: Mapping[Value, Array], opset: int) -> onnx.ModelProto:
-    """A graph as a model: every node through its op's own writer."""
-    if not OLDEST_OPSET <= opset <= onnx.defs.onnx_opset_version():
-        raise ModelError(f"opset={opset} must be {OLDEST_OPSET} to {onnx.defs.onnx_opset_version()}")
-    graph = _with_own_outputs(graph)
-    w = _Writing(opset)
-    w.taken.update(value.name for value in (*graph.inputs, *arrays))
-    w.names.update({value: value.name for value in graph.inputs})
-    for value, array in arrays.items():
-        w.names[value] = w.add_array(value.name, array)
-    for node in graph.nodes:
-        _write_node(w, node)
-    renames = {}
-    for i, value in enumerate(graph.outputs):
-        stem = "output" if len(graph.outputs) == 1 else f"output_{i}"
-        renames[w.names[value]] = stem if stem not in w.taken else w.fresh(stem)
-    for proto in w.nodes:
-        for names in (proto.input, proto.output):
-            for i, name in enumerate(names):
-                names[i] = renames.get(name, name)
-    inputs = [_value_info(value, value.name, "N") for value in graph.inputs]
-    outputs = [_value_info(value, renames[w.names[value]], "N") for value in graph.outputs]
-    body = helper.make_graph(w.nodes, "nnlite", inputs, outputs, w.initializers)
-    version = max(IR_VERSION, helper.find_min_ir_version_for([helper.make_opsetid("", opset)]))
-    return helper.make_model(
-        body, opset_imports=[helper.make_opsetid("", opset)], producer_name="nnlite", ir_version=version
-    )
-
-
-def _with_own_outputs(graph: Graph) -> Graph:
-    """The graph with a node of its own behind each output: not an input, a constant, or another output."""
-    nodes, outputs = list(graph.nodes), []
-    for value in graph.outputs:
-        if value.node is None or value in outputs:
-            copy = Value(name=f"{value.name}.copy", type=value.type)
-            nodes.append(make_node("identity", [value], {}, [copy], copy.name))
-            value = copy
-        outputs.append(value)
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(outputs))
-
-
-def _write_node(w: _Writing, node: Node) -> None:
-    if node.op.writes is None:
-        raise ModelError(f"{node.op.name} is a training-time operation and has no place in an ONNX file")
-    w.op = node.op.name
-    names = node.op.writes(w, node)
-    for value, name in zip(node.outputs, [names] if isinstance(names, str) else names, strict=True):
-        w.names[value] = name
-
-
-def _value_info(value: Value, name: str, batch: str) -> onnx.ValueInfoProto:
-    assert value.type is not None
-    kind = helper.np_dtype_to_tensor_dtype(value.type.dtype)
-    sizes: list[int | str] = list(value.type.shape)
-    if sizes:
-        sizes[0] = batch
-    return helper.make_tensor_value_info(name, kind, sizes)
-
-
-def _serialised(module: Module, inputs: Sequence[Tensor | Array], opset: int) -> onnx.ModelProto:
+def _serialised(module: Module, inputs: Sequence[Tensor | Array], opset: int, fold: bool) -> onnx.ModelProto:
     tensors = [item if isinstance(item, Tensor) else Tensor(np.asarray(item)) for item in inputs]
     graph, leaves = trace(module, tensors)
-    return serialise(graph, {value: leaves[value].numpy() for value in graph.arrays}, opset)
+    if fold:
+        graph = _fold(graph)
+    arrays = {v: leaves[v].numpy() if v in leaves else array for v, array in graph.arrays.items()}
+    return serialise(graph, arrays, opset)
+
+
+def _fold(graph: Graph) -> Graph:
+    for one in FOLDS:
+        graph = one(graph)
+    return graph
+
+
+def _folded(module: GraphModule, opset: int) -> onnx.ModelProto:
+    """The graph of ``module`` folded and written anew, with the file's names, sizes and metadata."""
+    graph = module.current_graph()
+    declared = module.input_sizes or [() if v.type is None else v.type.shape for v in graph.inputs]
+    types = {
+        value: ArrayType(concrete_sizes(sizes), value.type.dtype if value.type else np.dtype(np.float32))
+        for value, sizes in zip(graph.inputs, declared, strict=True)
+    }
+    try:
+        graph = annotate(graph, infer_types(graph, types))
+    except (NnliteError, NotImplementedError) as error:
+        raise ModelError(f"fold: the shapes of the model's values are not known: {error}") from error
+    graph = _fold(graph)
+    model = serialise(graph, graph.arrays, opset, list(module.outputs))
+    for entry, sizes in zip(model.graph.input, declared, strict=True):
+        _set_sizes(entry, sizes)
+    if any(size is None for sizes in declared for size in sizes[1:]):
+        for entry in model.graph.output:  # they were inferred for one size of several
+            dims = entry.type.tensor_type.shape.dim
+            _set_sizes(entry, [("N", dim.dim_value, None)[min(axis, 2)] for axis, dim in enumerate(dims)])
+    if isinstance(module.origin, Origin):
+        model.metadata_props.extend(module.origin.outline.metadata_props)
+    return model

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from nnlite.graph import Head, find_head, replace_head
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.evaluate import Classifier, evaluate, predict
 from nnlite.transfer.finetune import FinetuneResult, finetune
-from nnlite.transfer.head import Head, find_head, replace_head
 from nnlite.transfer.stages import choose_cut, freeze_below, stage_cuts, types_for
 
 __all__ = [

@@ -14,6 +14,7 @@ from nnlite import memory, metrics, onnx, random
 from nnlite.data import ImageFolder, Loader
 from nnlite.errors import ModelError, TrainingError
 from nnlite.graph import GraphModule, node_macs
+from nnlite.graph.head import Head, replace_head
 from nnlite.layout import Array
 from nnlite.node import Value
 from nnlite.optim import AdamW
@@ -22,7 +23,6 @@ from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.evaluate import Classifier
 from nnlite.transfer.feature_file import Features
 from nnlite.transfer.features import Choice, choose_cache, in_batches, open_store
-from nnlite.transfer.head import Head, replace_head
 from nnlite.transfer.inference import Progress, run_over, silent, softmax
 from nnlite.transfer.metadata import Chosen, choose_preprocessing, to_metadata
 from nnlite.transfer.run_folder import RunFolder, check_writable

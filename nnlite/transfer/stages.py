@@ -8,11 +8,11 @@ import numpy as np
 
 from nnlite.errors import ConfigError
 from nnlite.graph import GraphModule, infer_types
+from nnlite.graph.head import Head
 from nnlite.graph.ir import Types
 from nnlite.nn import Parameter
 from nnlite.node import Value
 from nnlite.ops import ArrayType
-from nnlite.transfer.head import Head
 
 
 def types_for(module: GraphModule, size: tuple[int, int], batch: int = 1) -> Types:

@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from nnlite import onnx as nx
 from nnlite.errors import NnliteError
 from nnlite.graph import Graph, Value, make_node
-from nnlite.onnx.writer import serialise
+from nnlite.onnx.serialise import serialise
 from nnlite.ops import OPS, ArrayType
 from nnlite.tensors import Tensor, apply_many
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnlite import random
 from nnlite.errors import ModelError
-from nnlite.graph import GraphModule
+from nnlite.graph.module import GraphModule
 from nnlite.node import Node, Value
 
 PASS_THROUGH = {"softmax", "log_softmax", "identity", "flatten", "reshape", "squeeze", "dropout"}
