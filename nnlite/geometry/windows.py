@@ -117,6 +117,18 @@ def _four_axes(op: str, name: str, shape: Shape) -> None:
         raise ShapeError(f"{op}: {name} has shape {list(shape)} but must be [N,C,H,W]{remedy}")
 
 
+MAX_STRIDE = 4096
+"""Of a convolution, along one axis: its gradient has a part for every place within a stride."""
+
+
+def _check_stride(op: str, stride: Pair) -> None:
+    if max(stride) > MAX_STRIDE or stride[0] * stride[1] > 16 * MAX_STRIDE:
+        raise ShapeError(
+            f"{op}: stride={stride} is beyond {MAX_STRIDE} along an axis or {16 * MAX_STRIDE} in all; "
+            "take every n-th element first"
+        )
+
+
 @lru_cache(maxsize=4096)
 def conv2d_geometry(
     x_shape: Shape,
@@ -147,6 +159,7 @@ def conv2d_geometry(
         raise ShapeError(f"{op}: w {list(w_shape)} has no channels")
     if R < 1 or S < 1:
         raise ShapeError(f"{op}: w has an empty kernel {R} x {S}")
+    _check_stride(op, stride)
     P = conv_output_size(H, R, stride[0], dilation[0], pads[0] + pads[2])
     Q = conv_output_size(W, S, stride[1], dilation[1], pads[1] + pads[3])
     if P < 1 or Q < 1:
@@ -184,6 +197,7 @@ def conv_transpose2d_geometry(
         raise ShapeError(f"{op}: groups={groups} must divide the {K} input channels")
     if K < 1 or C_group < 1:
         raise ShapeError(f"{op}: w {list(w_shape)} has no channels")
+    _check_stride(op, stride)
     for i in (0, 1):
         if output_padding[i] >= max(stride[i], dilation[i]):
             raise ShapeError(

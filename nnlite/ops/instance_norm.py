@@ -255,6 +255,8 @@ def read_instance_norm(n: OnnxNode) -> Any:
 def read_group_norm(n: OnnxNode) -> Any:
     n.attribute("stash_type")
     groups, eps = n.attribute("num_groups"), n.attribute("epsilon", 1e-5)
+    if groups < 1:
+        raise n.refuse(f"malformed: num_groups={groups} must be at least 1")
     if n.version < 21:
         raise n.refuse("scale and bias per group (operator sets 18 to 20) are not supported; export with 21")
     return n.emit("group_norm", *n.inputs, num_groups=groups, eps=eps)
@@ -316,7 +318,7 @@ def _window_sums(values: Array, before: int, size: int) -> Array:
     """Sums of values[:, c - before : c - before + size] along the channels, cut at the ends."""
     channels = values.shape[1]
     total = np.zeros_like(values)
-    for shift in range(-before, size - before):
+    for shift in range(max(-before, -channels), min(size - before, channels)):
         low, high = max(0, -shift), min(channels, channels - shift)
         if low < high:
             total[:, low:high] += values[:, low + shift : high + shift]

@@ -124,7 +124,10 @@ def max_unpool2d_forward(
 ) -> Array:
     height, width = (int(n) for n in tuple(output_size)[-2:])
     flat = indices.reshape(*x.shape[:2], -1)
-    if whole:
+    if whole:  # indices count through all pictures and channels
+        elements = x.shape[0] * x.shape[1] * height * width
+        if flat.size and not 0 <= flat.min() <= flat.max() < elements:
+            raise OperandError(f"max_unpool2d: index {int(flat.max())} lies outside {elements} elements")
         flat = flat % (height * width)
     if flat.size and not 0 <= flat.min() <= flat.max() < height * width:
         raise OperandError(f"max_unpool2d: index {int(flat.max())} lies outside {height} x {width} pixels")
@@ -209,8 +212,10 @@ def _counts(g: Pool2dGeometry) -> Array:
     """[P,Q]: how many elements of x lie in each window."""
 
     def along(size: int, out: int, kernel: int, stride: int, before: int, dilation: int) -> Array:
-        at = np.arange(out)[:, None] * stride - before + np.arange(kernel) * dilation
-        return np.asarray(((at >= 0) & (at < size)).sum(1))
+        start = np.arange(out) * stride - before
+        first = np.maximum(-(start // dilation), 0)  # the first element of the window that lies in x
+        last = np.minimum((size - 1 - start) // dilation, kernel - 1)
+        return np.asarray(np.maximum(last - first + 1, 0))
 
     rows = along(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h)
     return np.outer(rows, along(g.W, g.Q, g.S, g.stride_w, g.pad_left, g.dilation_w))

@@ -15,6 +15,7 @@ import numpy as np
 
 from nnlite.errors import DTypeError, OperandError, ShapeError
 from nnlite.layout import Array
+from nnlite.memory import check_budget, max_tensor_bytes
 from nnlite.node import Node
 from nnlite.ops.record import (
     ArrayType,
@@ -110,6 +111,7 @@ def _outside(rule: Rule, along: Along) -> Array:
 def resize_matrix(rule: Rule, along: Along) -> Array:
     """[out, size] in float64: row p weighs the pixels that the result's pixel p is made of."""
     _, size, out, scale, _ = along
+    check_budget("resize: its matrix", [((out, size), np.dtype(np.float64))], max_tensor_bytes())
     x = _at(rule, np.arange(out, dtype=np.float64), along)
     matrix = np.zeros((out, size))
     if rule.mode == "nearest":

@@ -7,6 +7,7 @@ one axis goes through them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +15,13 @@ import numpy as np
 from nnlite.errors import DTypeError, ShapeError
 from nnlite.geometry import conv_output_size, pool_output_size
 from nnlite.layout import Array
+from nnlite.memory import check_budget, max_tensor_bytes
 from nnlite.node import Node
 from nnlite.ops.record import ArrayType, Context, ErrorSample, Needs, OnnxWriter, Op, Sample, register
 
 Ints = tuple[int, ...]
+MAX_KERNEL = 1 << 17
+"""Elements of a window; there is a step for each."""
 
 
 class Window(NamedTuple):
@@ -92,6 +96,10 @@ def window_of(
         pool_output_size(n, k, s, d, b, a, ceil_mode) if ceil_mode else conv_output_size(n, k, s, d, a + b)
         for n, k, s, d, b, a in zip(size, kernel, stride, dilation, before, after, strict=True)
     )
+    if prod(kernel) > MAX_KERNEL:
+        raise ShapeError(f"{op}: kernel {kernel} has more than {MAX_KERNEL} elements")
+    padded = [n + b + a for n, b, a in zip(size, before, after, strict=True)]
+    check_budget(f"{op}: padding", [(padded, np.dtype(np.float32))], max_tensor_bytes())
     if min(out, default=1) < 1:
         raise ShapeError(f"{op}: kernel {kernel} with dilation {dilation} does not fit {size} with {padding}")
     return Window(tuple(kernel), tuple(stride), tuple(dilation), before, after, out)

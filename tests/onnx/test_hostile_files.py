@@ -95,6 +95,113 @@ def test_sizes_that_come_at_run_time_are_checked_before_memory_is_asked_for(onnx
         module.run(inputs)
 
 
+FAR = 1 << 32
+
+
+def ones(*shape):
+    return np.ones(shape, np.float32)
+
+
+SMALL_RESULTS = {
+    # nodes, inputs at run time, constants: what comes out is small, what lies between is not
+    "padding of three axes": (
+        [("Conv", ["x", "w"], ["y"], dict(pads=[FAR, 0, 0, FAR, 0, 0], strides=[FAR, 1, 1]))],
+        {"x": ones(1, 1, 4, 4, 4)}, {"w": ones(1, 1, 2, 2, 2)},
+    ),
+    "padding of integers": (
+        [("ConvInteger", ["x", "w"], ["y"], dict(pads=[FAR, 0, FAR, 0], strides=[FAR, 1]))],
+        {"x": np.ones((1, 1, 4, 4), np.uint8)}, {"w": np.ones((1, 1, 2, 2), np.uint8)},
+    ),
+    "a window of three axes": (
+        [("AveragePool", ["x"], ["y"],
+          dict(kernel_shape=[1 << 24, 1, 1], pads=[(1 << 24) - 1, 0, 0, 0, 0, 0]))],
+        {"x": ones(1, 1, 4, 4, 4)}, {},
+    ),
+    "a transposed stride that is cut off": (
+        [("ConvTranspose", ["x", "w"], ["y"], dict(strides=[FAR, 1], output_shape=[4, 4]))],
+        {"x": ones(1, 1, 4, 4)}, {"w": ones(1, 1, 2, 2)},
+    ),
+    "strides of both axes": (
+        [("ConvTranspose", ["x", "w"], ["y"], dict(strides=[2048, 2048], output_shape=[4, 4]))],
+        {"x": ones(1, 1, 4, 4)}, {"w": ones(1, 1, 2, 2)},
+    ),
+    "the matrix of a resized axis": (
+        [("Resize", ["x", "", "", "s"], ["y"], dict(mode="cubic"))],
+        {"x": ones(1, 1, 1, 1 << 20), "s": np.array([1, 1, 1, (1 << 20) + 5])}, {},
+    ),
+    "the matrix of a smaller axis": (
+        [("Resize", ["x", "", "", "s"], ["y"], dict(mode="linear", antialias=1))],
+        {"x": ones(1, 1, 1, 1 << 20), "s": np.array([1, 1, 1, 1 << 10])}, {},
+    ),
+    "elements that deformed places look at": (
+        [("DeformConv", ["x", "w", "o"], ["y"], dict(pads=[0, 0, 1023, 1023]))],
+        {"x": ones(1, 1 << 12, 1, 1), "w": ones(1, 1 << 12, 1, 1), "o": ones(1, 2, 1024, 1024)}, {},
+    ),
+    "windows added up": (
+        [("Col2Im", ["x", "s", "k"], ["y"], dict(strides=[HUGE, 1], pads=[HUGE, 0, HUGE, 0]))],
+        {"x": ones(1, 4, 9), "s": np.array([4, 4]), "k": np.array([2, 2])}, {},
+    ),
+    "places of an unpooling": (
+        [("MaxUnpool", ["x", "i", "s"], ["y"], dict(kernel_shape=[1, 1]))],
+        {"x": ones(1, 1, 2, 2), "i": np.full((1, 1, 2, 2), 1 << 50), "s": np.array([1, 1, 2, 2])}, {},
+    ),
+    "no groups": (
+        [("GroupNormalization", ["x", "w", "w"], ["y"], dict(num_groups=0))],
+        {"x": ones(1, 4, 2, 2)}, {"w": ones(4)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SMALL_RESULTS)
+def test_large_steps_to_small_results_are_refused(onnx_model, what):
+    nodes, inputs, arrays = SMALL_RESULTS[what]
+    declared = {name: ([None] * a.ndim, a.dtype) for name, a in inputs.items()}
+    model = onnx_model(nodes, declared, ["y"], arrays, opset=21)
+    with pytest.raises(NnliteError, match=r"beyond|more than|does not fit|outside|at least|needs"):
+        nx.load(model).run(inputs)
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        (("LRN", ["x"], ["y"], dict(size=(1 << 40) + 1)), None),
+        (("LpPool", ["x"], ["y"], dict(kernel_shape=[1 << 30, 1], pads=[(1 << 30) - 1, 0, 0, 0])), 2.0),
+        (("MaxPool", ["x"], ["y"], dict(kernel_shape=[1 << 30, 1 << 30], auto_pad="SAME_UPPER")), 1.0),
+    ],
+)
+def test_a_window_beyond_all_elements_takes_no_time(onnx_model, node, expected):
+    (y,) = nx.load(onnx_model([node], {"x": [1, 3, 4, 4]}, ["y"], opset=21)).run([ones(1, 3, 4, 4)])
+    assert y.shape == (1, 3, 4, 4)
+    assert expected is None or y[0, 0, -1, 0] == pytest.approx(expected)
+
+
+SCALARS = {
+    # operator and operands of which "s" is one number where a list is meant
+    "Expand": ("Expand", ["x", "s"], {}), "Tile": ("Tile", ["x", "s"], {}),
+    "ConstantOfShape": ("ConstantOfShape", ["s"], {}), "Reshape": ("Reshape", ["x", "s"], {}),
+    "Pad": ("Pad", ["x", "s"], {}), "Resize": ("Resize", ["x", "", "", "s"], {}),
+    "TopK": ("TopK", ["x", "s"], {}),
+    "Split": ("Split", ["x", "s"], {}), "CenterCropPad": ("CenterCropPad", ["x", "s"], {}),
+    "OneHot": ("OneHot", ["i", "s", "x"], {}), "Slice": ("Slice", ["x", "s", "s"], {}),
+    "ReduceSum": ("ReduceSum", ["x", "s"], {}), "Squeeze": ("Squeeze", ["x", "s"], {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SCALARS)
+@pytest.mark.parametrize("number", [HUGE, -HUGE, 1 << 62])
+def test_one_number_where_a_list_is_meant(onnx_model, what, number):
+    operator, operands, options = SCALARS[what]
+    inputs = {"x": ones(2), "s": np.array(number), "i": np.array([0])}
+    declared = {n: ([None] * a.ndim, a.dtype) for n, a in inputs.items()}
+    outputs = ["y", "z"] if operator == "TopK" else ["y"]
+    module = nx.load(onnx_model([(operator, operands, outputs, options)], declared, ["y"], opset=18))
+    if what == "Slice" or (what == "CenterCropPad" and number < 0):  # an empty part
+        assert module.run(inputs)[0].size == 0
+        return
+    with pytest.raises(NnliteError):
+        module.run(inputs)
+
+
 def test_the_budget_holds_for_results_too(onnx_model, monkeypatch):
     model = onnx_model([("Add", ["x", "x"], ["y"])], {"x": [None]}, ["y"])
     monkeypatch.setenv("NNLITE_MAX_TENSOR_BYTES", "400")
