@@ -29,7 +29,7 @@ def channels_last(array: Array) -> Array:
         return array
     _counter.copies = copies() + 1
     _counter.bytes = copied_bytes() + array.nbytes
-    return _channels_second(np.ascontiguousarray(channels_inside(array)))
+    return channels_second(np.ascontiguousarray(channels_inside(array)))
 
 
 def contiguous(array: Array) -> Array:
@@ -50,7 +50,7 @@ def channels_inside(array: Array) -> Array:
     return view
 
 
-def _channels_second(array: Array) -> Array:
+def channels_second(array: Array) -> Array:
     """[N,...,C] as the view [N,C,...]."""
     if array.ndim <= 2:
         return array

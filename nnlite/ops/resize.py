@@ -17,6 +17,7 @@ from nnlite.errors import DTypeError, OperandError, ShapeError
 from nnlite.layout import Array
 from nnlite.memory import check_budget, max_tensor_bytes
 from nnlite.node import Node
+from nnlite.ops.one_axis import OneAxis
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -220,10 +221,6 @@ def resize_shape(
     return ArrayType(tuple(shape), x.dtype)
 
 
-def _along(matrix: Array, x: Array, axis: int) -> Array:
-    return np.moveaxis(np.tensordot(matrix.astype(x.dtype), x, (1, axis)), 0, axis)
-
-
 def resize_forward(
     ctx: Context,
     x: Array,
@@ -244,7 +241,8 @@ def resize_forward(
             continue
         matrix, axis = resize_matrix(named, along), along.axis
         steps.append((matrix, axis))
-        x = x.take(matrix.argmax(1), axis) if named.mode == "nearest" else _along(matrix, x, axis)
+        seen = OneAxis(x, axis)
+        x = seen.take(matrix.argmax(1)) if named.mode == "nearest" else seen.times(matrix)
         beyond.append((*[slice(None)] * axis, np.flatnonzero(_outside(named, along))))
     if roi is not None:
         x = np.array(x)
@@ -256,7 +254,7 @@ def resize_forward(
 
 def resize_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     for matrix, axis in reversed(ctx.values["steps"]):
-        gy = _along(matrix.T, gy, axis)
+        gy = OneAxis(gy, axis).times(matrix.T)
     return (gy,)
 
 
