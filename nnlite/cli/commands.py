@@ -62,6 +62,14 @@ def nnlite() -> None:
     metavar="none|N|all",
     help="What is trained besides the head: nothing, the last N stages, everything.",
 )
+@click.option(
+    "--tune",
+    type=click.Choice(["weights", "affine"]),
+    default="weights",
+    show_default=True,
+    help="In the unfrozen stages train the weights, or a scale and a shift per channel.",
+)
+@click.option("--fold", is_flag=True, default=False, help="Write batch normalisation folded into the layers.")
 @click.option("--head-epochs", type=int, default=20, show_default=True, help="Epochs of the head alone.")
 @click.option("--epochs", type=int, default=8, show_default=True, help="Epochs with the unfrozen stages.")
 @BATCH

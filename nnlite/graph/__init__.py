@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nnlite.graph import branch, loop, sequences
+from nnlite.graph.channel_affine import add_channel_affine
 from nnlite.graph.control import control_node
 from nnlite.graph.head import Head, find_head, replace_head
 from nnlite.graph.infer import infer_types, node_macs
@@ -20,6 +21,7 @@ __all__ = [
     "Node",
     "Plan",
     "Value",
+    "add_channel_affine",
     "branch",
     "compile",
     "control_node",

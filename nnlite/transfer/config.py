@@ -26,6 +26,11 @@ class FinetuneConfig:
     """Folder for metrics, configuration and history; by default runs/<name of out>-<time> beside out."""
     unfreeze: str = "1"
     """What is trained besides the head: ``none``, the number of last stages, or ``all``."""
+    tune: Literal["weights", "affine"] = "weights"
+    """What is trained in the unfrozen stages: their weights, or a scale and a shift per channel (merged into
+    the weights afterwards), which fits very few pictures and networks without batch normalisation."""
+    fold: bool = False
+    """Whether the file is written folded: for inference, no longer for training."""
     head_epochs: int = 20
     epochs: int = 8
     """Epochs with the unfrozen stages."""
@@ -80,7 +85,8 @@ class FinetuneConfig:
         if self.on_bad_image not in ("fail", "skip"):
             raise ConfigError(f"on_bad_image={self.on_bad_image!r} must be fail or skip")
 
-        for name, known in (("cache", CACHES), ("cache_precision", tuple(PRECISIONS))):
+        choices = {"tune": ("weights", "affine"), "cache": CACHES, "cache_precision": tuple(PRECISIONS)}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
         memory.parse_bytes("cache_limit", self.cache_limit)

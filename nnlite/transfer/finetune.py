@@ -13,7 +13,7 @@ import numpy as np
 from nnlite import memory, metrics, onnx, random
 from nnlite.data import ImageFolder, Loader
 from nnlite.errors import ModelError, TrainingError
-from nnlite.graph import GraphModule, node_macs
+from nnlite.graph import GraphModule, add_channel_affine, node_macs
 from nnlite.graph.head import Head, replace_head
 from nnlite.layout import Array
 from nnlite.node import Value
@@ -259,9 +259,14 @@ def _train_stages(job: _Job, kept: _Views | None) -> None:
     """Train the unfrozen stages with the head: on kept features, or on pictures augmented anew."""
     config, module, cut = job.config, job.module, job.cut
     trained, total = freeze_below(module, cut)
+    suffix = module.part([cut], module.graph.outputs)
+    merge = None
+    if config.tune == "affine":
+        suffix, merge = _with_affine(suffix, job.head)
+        trained = sum(p.size for p in suffix.parameters() if p.requires_grad)
+    suffix = suffix.fused()
     say_cut = "everything" if cut.node is None else f"what follows {cut.name!r}"
     job.say(f"training {say_cut}: {trained:,} of {total:,} parameters, {config.epochs} epochs")
-    suffix = module.part([cut], module.graph.outputs).fused()
     loader: Loader | None = None
     if kept is not None:
         batches, held = _over_views(kept.train, config, 1), kept.held
@@ -272,12 +277,25 @@ def _train_stages(job: _Job, kept: _Views | None) -> None:
     optimizer = AdamW(
         _parameter_groups(suffix, job.head, config), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    Phase(
+    phase = Phase(
         "stages", suffix, optimizer, config.epochs, steps, batches,
         lambda: _validate(suffix, held), config.label_smoothing,
-    ).run(job.record)  # fmt: skip
+    )  # fmt: skip
+    try:
+        phase.run(job.record)
+    finally:
+        if merge is not None:  # also where training had to stop: the best so far is written
+            merge()
     if loader is not None:
         job.note_skipped(loader)
+
+
+def _with_affine(suffix: GraphModule, head: Head) -> tuple[GraphModule, Callable[[], None]]:
+    """``suffix`` with a scale and a shift per channel, which alone are trained, with the head."""
+    for value in suffix.graph.arrays:
+        if value not in (head.weight, head.bias):
+            suffix.leaf(value).requires_grad = False
+    return add_channel_affine(suffix)
 
 
 def _frozen_part(job: _Job) -> Callable[[Array], Array]:
@@ -349,7 +367,7 @@ def _export(job: _Job, path: Path) -> None:
     onnx.save(
         job.module, path,
         metadata=to_metadata(preprocessing, job.folder.classes),
-        input_sizes=[["N", 3, *preprocessing.size]] if changed else None,
+        input_sizes=[["N", 3, *preprocessing.size]] if changed else None, fold=job.config.fold,
     )  # fmt: skip
 
 

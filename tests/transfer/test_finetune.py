@@ -363,3 +363,20 @@ def test_pictures_that_cannot_be_predicted(onnx_model, normal, tmp_path):
     (tmp_path / "text.jpg").write_text("no picture")
     with pytest.raises(DataError, match=r"text\.jpg"):
         predict(model, [tmp_path / "text.jpg"])
+
+
+@pytest.mark.parametrize("options", [{"tune": "affine"}, {"fold": True}])
+def test_scales_alone_and_folded_files(config, tmp_path, options):
+    result = finetune(variant(config, tmp_path, **options))
+    original, written = onnx.load(config.model), onnx.load(result.out)
+    kinds = [node.op_type for node in written.graph.node]
+    if "fold" in options:
+        assert "BatchNormalization" not in kinds
+    else:
+        assert kinds == [node.op_type for node in original.graph.node]
+        stored = {tensor.name: tensor.raw_data for tensor in original.graph.initializer}
+        changed = {t.name for t in written.graph.initializer if stored.get(t.name) != t.raw_data}
+        assert {"features.17.conv.1.0.weight", "classifier.1.weight"} <= changed
+        assert "features.3.conv.1.0.weight" not in changed
+    report = evaluate(result.out, config.data)
+    assert report["accuracy"] == result.metrics["accuracy"]
