@@ -153,6 +153,7 @@ from nnlite.functional.pool import (
     max_unpool1d,
     max_unpool2d,
 )
+from nnlite.functional.recompute import checkpoint
 from nnlite.functional.resize import (
     affine_grid,
     channel_shuffle,
@@ -215,6 +216,7 @@ __all__ = [
     "ceil",
     "celu",
     "channel_shuffle",
+    "checkpoint",
     "chunk",
     "clamp",
     "concat",
