@@ -160,6 +160,37 @@ def test_multihead_attention_without_a_batch():
         close(weights, expected)
 
 
+class First(nn.Module):
+    """A layer without its states or weights."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def forward(self, *inputs):
+        return self.layer(*inputs)[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "shapes"),
+    [
+        (lambda: nn.LSTM(3, 4, 2, bidirectional=True, proj_size=2), [(5, 2, 3)]),
+        (lambda: nn.GRU(3, 4, batch_first=True), [(2, 5, 3)]),
+        (lambda: nn.RNN(3, 4, nonlinearity="relu"), [(5, 2, 3)]),
+        (lambda: nn.MultiheadAttention(8, 2, batch_first=True), [(2, 4, 8), (2, 6, 8), (2, 6, 8)]),
+        (lambda: nn.MultiheadAttention(8, 2, add_bias_kv=True, add_zero_attn=True, kdim=5, vdim=6),
+         [(4, 3, 8), (6, 3, 5), (6, 3, 6)]),
+    ],
+)  # fmt: skip
+def test_onnx_runtime_computes_the_same(make, shapes, run_ort):
+    nl.manual_seed(0)
+    layer, inputs = First(make()).eval(), [random(*shape, seed=i) for i, shape in enumerate(shapes)]
+    # Unrolled, and so of exactly these sizes.
+    model = nl.onnx.to_model(layer, inputs=inputs, input_sizes=shapes)
+    (found,) = run_ort(model, inputs)
+    with nl.no_grad():
+        np.testing.assert_allclose(found, layer(*map(nl.tensor, inputs)).numpy(), atol=1e-6)
+
+
 def test_what_makes_no_sense():
     x = nl.tensor(random(5, 2, 3))
     for call, match in [
