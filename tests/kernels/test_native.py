@@ -18,7 +18,16 @@ from kernel_harness import FLOAT32, failures, outputs, random_inputs, run
 
 import nnlite
 from nnlite.errors import ConfigError
-from nnlite.geometry import CLAMP, RELU, EltwiseGeometry, NormGeometry, conv2d_geometry, pool2d_geometry
+from nnlite.geometry import (
+    CLAMP,
+    FUNCTIONS,
+    RELU,
+    EltwiseGeometry,
+    FunctionGeometry,
+    NormGeometry,
+    conv2d_geometry,
+    pool2d_geometry,
+)
 from nnlite.kernels import SPECS, VARIANTS, select, unavailable
 from nnlite.kernels.native import native_info
 from nnlite.layout import channels_last
@@ -85,6 +94,9 @@ LARGE = {  # geometries that are cut into many chunks
         conv2d_geometry((3, 40, 30, 29), (70, 40, 3, 3), (2, 1), pads=(1, 1, 1, 1)),
         conv2d_geometry((3, 3, 64, 64), (33, 3, 7, 7), (2, 2), (3, 3, 3, 3)),
         conv2d_geometry((4, 50, 40, 40), (50, 1, 3, 3), pads=(1, 1, 1, 1), groups=50),
+        conv2d_geometry(
+            (3, 64, 120, 128), (64, 1, 5, 5), (2, 2), (2, 2, 2, 2), groups=64
+        ),  # gx past the caches
         conv2d_geometry((9, 32, 28, 28), (64, 8, 3, 3), (2, 2), groups=4),
     ],
     "max_pool2d_forward": [pool2d_geometry((4, 67, 40, 40), (3, 3), (2, 2), (1, 1, 1, 1))],
@@ -93,6 +105,7 @@ LARGE = {  # geometries that are cut into many chunks
         NormGeometry(20_001, 67, 1e-5, RELU, 0.0, inf),
     ],
     "combine": [EltwiseGeometry(300_007, 0.5, 2.0, CLAMP, -1.0, 1.0)],
+    "function_forward": [FunctionGeometry(300_007, FUNCTIONS.index("silu"))],
 }
 
 
