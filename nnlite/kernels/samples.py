@@ -82,9 +82,7 @@ def winograd_samples() -> Iterator[Conv2dGeometry]:
     yield conv2d_geometry((2, 8, 24, 28), (120, 8, 3, 3), pads=(1, 1, 1, 1))  # and of panels
     yield conv2d_geometry((2, 230, 9, 8), (260, 230, 3, 3), pads=(1, 1, 1, 1))  # wide enough for one pass
     yield conv2d_geometry((1, 256, 96, 92), (8, 256, 3, 3), pads=(1, 1, 1, 1))  # large enough for two rounds
-    yield conv2d_geometry(
-        (1, 9, 55, 54), (200, 9, 3, 3), pads=(1, 1, 1, 1)
-    )  # tiles and channels, point by point
+    yield conv2d_geometry((1, 9, 55, 54), (200, 9, 3, 3), pads=(1, 1, 1, 1))  # point by point
     yield conv2d_geometry((1, 200, 55, 54), (9, 200, 3, 3), pads=(1, 1, 1, 1))
     yield conv2d_geometry((3, 70, 6, 5), (40, 70, 3, 3), pads=(1, 1, 1, 1))
     yield conv2d_geometry((30, 8, 2, 2), (9, 8, 3, 3), pads=(1, 1, 1, 1))
