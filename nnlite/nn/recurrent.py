@@ -1,4 +1,4 @@
-"""Recurrent layers, unrolled step by step: RNN, LSTM, GRU with PyTorch's names and order of gates."""
+"""Recurrent layers: RNN, LSTM, GRU with PyTorch's names and order of gates, on the ops of the same names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from nnlite.errors import ConfigError, ShapeError
 from nnlite.nn.init import fan_in_uniform
 from nnlite.nn.module import Module
 from nnlite.nn.parameter import Parameter
-from nnlite.tensors import Tensor
+from nnlite.ops import OPS
+from nnlite.ops.gates import gates_with_numbers
+from nnlite.tensors import Tensor, apply_many
 
 States = tuple[Tensor, ...]
 
@@ -24,7 +26,9 @@ class _Recurrent(Module):
     With ``proj_size`` (LSTM) the hidden state is weight_hr_l{k} [proj_size, hidden] times what it would be.
     """
 
-    _gates: ClassVar[int] = 1
+    _op: ClassVar[str]
+    _order: ClassVar[tuple[int, ...]]
+    """Which of PyTorch's gates stands where in the op's order."""
     _count: ClassVar[int] = 1
 
     def __init__(
@@ -50,7 +54,7 @@ class _Recurrent(Module):
                 f"{type(self).__name__}: proj_size={proj_size} must be 0 or below hidden_size={hidden_size}"
             )
         self.proj_size = proj_size
-        rows = self._gates * hidden_size
+        rows = len(self._order) * hidden_size
         for layer, suffix in self._names():
             own = proj_size or hidden_size
             width = input_size if layer == 0 else own * (1 + bidirectional)
@@ -66,25 +70,27 @@ class _Recurrent(Module):
         ends = ("", "_reverse") if self.bidirectional else ("",)
         return [(layer, f"l{layer}{end}") for layer in range(self.num_layers) for end in ends]
 
-    def _step(self, given: Tensor, recurrent: Tensor, states: States) -> States:
-        """New states from the two projections [N, G·hidden] and the old states."""
+    def _params(self) -> dict[str, Any]:
+        """What the op wants to know beside its operands."""
         raise NotImplementedError
+
+    def _ordered(self, name: str) -> Tensor:
+        """A parameter [1, G·hidden, …] with its gates in the op's order."""
+        parts = F.chunk(getattr(self, name), len(self._order), 0)
+        return F.unsqueeze(parts[0] if len(parts) == 1 else F.cat([parts[i] for i in self._order], 0), 0)
 
     def _run(self, x: Tensor, states: States, suffix: str) -> tuple[Tensor, States]:
         """One layer in one direction: all hidden states [L,N,hidden] and the last states."""
-        parts = [getattr(self, f"{name}_{suffix}", None) for name in ("weight_hh", "bias_hh")]
-        weight_ih: Tensor = getattr(self, f"weight_ih_{suffix}")
-        projected = F.linear(x, weight_ih, getattr(self, f"bias_ih_{suffix}", None))
-        given = list(F.unbind(projected, 0))
-        backwards = suffix.endswith("_reverse")
-        outputs: list[Tensor] = []
-        for step in reversed(given) if backwards else given:
-            assert parts[0] is not None
-            states = self._step(step, F.linear(states[0], parts[0], parts[1]), states)
-            if self.proj_size:
-                states = (F.linear(states[0], getattr(self, f"weight_hr_{suffix}")), *states[1:])
-            outputs.append(states[0])
-        return F.stack(outputs[::-1] if backwards else outputs, 0), states
+        weights = [self._ordered(f"{name}_{suffix}") for name in ("weight_ih", "weight_hh")]
+        bias = None
+        if hasattr(self, f"bias_ih_{suffix}"):
+            bias = F.cat([self._ordered(f"{name}_{suffix}") for name in ("bias_ih", "bias_hh")], 1)
+        given: list[Tensor | None] = [F.unsqueeze(state, 0) for state in states]
+        given += [None] * (len(states) - 1)  # LSTM has peepholes, which PyTorch's lacks
+        direction = "reverse" if suffix.endswith("_reverse") else "forward"
+        params = dict(direction=direction, clip=None) | self._params()
+        y, *last = apply_many(OPS[self._op], x, *weights, bias, None, *given, **params)
+        return F.squeeze(y, 1), tuple(F.squeeze(state, 0) for state in last)
 
     def forward(self, x: Tensor, hx: Any = None) -> Any:
         """All outputs of the last layer, and the last states of every layer and direction."""
@@ -149,8 +155,10 @@ class RNN(_Recurrent):
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
         self.nonlinearity = nonlinearity
 
-    def _step(self, given: Tensor, recurrent: Tensor, states: States) -> States:
-        return ((F.tanh if self.nonlinearity == "tanh" else F.relu)(given + recurrent),)
+    _op, _order = "rnn", (0,)
+
+    def _params(self) -> dict[str, Any]:
+        return dict(activations=gates_with_numbers([self.nonlinearity], (), ()))
 
 
 class LSTM(_Recurrent):
@@ -159,12 +167,30 @@ class LSTM(_Recurrent):
     Source: Hochreiter and Schmidhuber 1997; torch.nn.LSTM.
     """
 
-    _gates, _count = 4, 2
+    _op, _order, _count = "lstm", (0, 3, 1, 2), 2
 
-    def _step(self, given: Tensor, recurrent: Tensor, states: States) -> States:
-        i, f, g, o = F.chunk(given + recurrent, 4, 1)
-        cell = F.sigmoid(f) * states[1] + F.sigmoid(i) * F.tanh(g)
-        return F.sigmoid(o) * F.tanh(cell), cell
+    def _params(self) -> dict[str, Any]:
+        named = gates_with_numbers(("Sigmoid", "Tanh", "Tanh"), (), ())
+        return dict(activations=named, input_forget=False)
+
+    def _run(self, x: Tensor, states: States, suffix: str) -> tuple[Tensor, States]:
+        if not self.proj_size:
+            return super()._run(x, states, suffix)
+        # No operator projects the hidden state on its way to the next step: step by step.
+        weight_hh, bias_hh, weight_hr = (
+            getattr(self, f"{name}_{suffix}", None) for name in ("weight_hh", "bias_hh", "weight_hr")
+        )
+        assert weight_hh is not None and weight_hr is not None
+        bias = getattr(self, f"bias_ih_{suffix}", None)
+        given = F.unbind(F.linear(x, getattr(self, f"weight_ih_{suffix}"), bias), 0)
+        backwards = suffix.endswith("_reverse")
+        outputs: list[Tensor] = []
+        for step in reversed(given) if backwards else given:
+            i, f, g, o = F.chunk(step + F.linear(states[0], weight_hh, bias_hh), 4, 1)
+            cell = F.sigmoid(f) * states[1] + F.sigmoid(i) * F.tanh(g)
+            states = F.linear(F.sigmoid(o) * F.tanh(cell), weight_hr), cell
+            outputs.append(states[0])
+        return F.stack(outputs[::-1] if backwards else outputs, 0), states
 
 
 class GRU(_Recurrent):
@@ -173,7 +199,7 @@ class GRU(_Recurrent):
     Source: Cho et al. 2014, arXiv:1406.1078; torch.nn.GRU.
     """
 
-    _gates = 3
+    _op, _order = "gru", (1, 0, 2)
 
     def __init__(
         self,
@@ -187,8 +213,6 @@ class GRU(_Recurrent):
     ) -> None:
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
 
-    def _step(self, given: Tensor, recurrent: Tensor, states: States) -> States:
-        (r, z, n), (hr, hz, hn) = F.chunk(given, 3, 1), F.chunk(recurrent, 3, 1)
-        update = F.sigmoid(z + hz)
-        new = F.tanh(n + F.sigmoid(r + hr) * hn)
-        return (new + update * (states[0] - new),)
+    def _params(self) -> dict[str, Any]:
+        named = gates_with_numbers(("Sigmoid", "Tanh"), (), ())
+        return dict(activations=named, linear_before_reset=True)

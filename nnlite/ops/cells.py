@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from nnlite import memory
+from nnlite.geometry import conv2d_geometry
+from nnlite.kernels import launch
 from nnlite.layout import Array
 
 States = tuple[Array, ...]
@@ -45,6 +48,38 @@ class Cell:
     ``given``, gradients of the states before."""
 
 
+def _rows(a: Array, columns: int) -> tuple[int, int, int, int]:
+    """As pictures of one pixel: the kernels of linear layers keep to nnlite's own threads, BLAS does not."""
+    return a.shape[0], columns, 1, 1
+
+
+def _linear(h: Array, r: Array, bias: Array) -> Array:
+    """H rᵀ + bias."""
+    geometry = conv2d_geometry(_rows(h, h.shape[1]), (*r.shape, 1, 1))
+    y = memory.empty(geometry.y_shape, h.dtype)
+    h = np.ascontiguousarray(h).reshape(geometry.x_shape)
+    launch("conv2d_forward", geometry, h, r.reshape(geometry.w_shape), bias, y)
+    return y.reshape(-1, r.shape[0])
+
+
+def _towards(g: Array, r: Array) -> Array:
+    """G r: the gradient of h."""
+    geometry = conv2d_geometry(_rows(g, r.shape[1]), (*r.shape, 1, 1))
+    gh = memory.empty(geometry.x_shape, g.dtype)
+    g = np.ascontiguousarray(g).reshape(geometry.y_shape)
+    launch("conv2d_grad_input", geometry, g, r.reshape(geometry.w_shape), gh)
+    return gh.reshape(-1, r.shape[1])
+
+
+def _outer(g: Array, h: Array) -> Array:
+    """Gᵀ h: the gradient of r."""
+    geometry = conv2d_geometry(_rows(h, h.shape[1]), (g.shape[1], h.shape[1], 1, 1))
+    gr = memory.empty(geometry.w_shape, g.dtype)
+    h, g = np.ascontiguousarray(h), np.ascontiguousarray(g)
+    launch("conv2d_grad_weight", geometry, h.reshape(geometry.x_shape), g.reshape(geometry.y_shape), gr)
+    return gr.reshape(g.shape[1], h.shape[1])
+
+
 def _parts(a: Array, count: int) -> list[Array]:
     return np.split(a, count, axis=-1)
 
@@ -54,7 +89,7 @@ def _parts(a: Array, count: int) -> list[Array]:
 
 def rnn_step(given: Array, states: States, w: Weights, f: Sequence[Activation], params: Any) -> Any:
     """h' = f(given + h Rᵀ + b)."""
-    pre = given + states[0] @ w.r.T + w.bias
+    pre = given + _linear(states[0], w.r, w.bias)
     return pre, (f[0](pre),)
 
 
@@ -64,9 +99,9 @@ def rnn_back(
 ) -> tuple[Array, States]:  # fmt: skip
     """The gradient of :func:`rnn_step`."""
     gpre = gafter[0] * f[0].slope(pre, f[0](pre))
-    gw.r += gpre.T @ before[0]
+    gw.r += _outer(gpre, before[0])
     gw.bias += gpre.sum(0)
-    return gpre, (gpre @ w.r,)
+    return gpre, (_towards(gpre, w.r),)
 
 
 # ------------------------------------------------------------------------------------------- GRU
@@ -76,7 +111,7 @@ def _reset_part(h: Array, reset: Array, w: Weights, before_reset: bool) -> Array
     """What the past adds to the new state's sum: the reset gate works before or after R."""
     size = h.shape[1]
     r, bias = w.r[2 * size :], w.bias[2 * size :]
-    part: Array = reset * (h @ r.T + bias) if before_reset else (reset * h) @ r.T + bias
+    part: Array = reset * _linear(h, r, bias) if before_reset else _linear(reset * h, r, bias)
     return part
 
 
@@ -84,7 +119,7 @@ def gru_step(given: Array, states: States, w: Weights, f: Sequence[Activation], 
     """z, r = f(…), n = g(given + r · h's part), h' = (1 - z) n + z h."""
     (h,) = states
     size = h.shape[1]
-    first = given[:, : 2 * size] + h @ w.r[: 2 * size].T + w.bias[: 2 * size]
+    first = given[:, : 2 * size] + _linear(h, w.r[: 2 * size], w.bias[: 2 * size])
     update, reset = _parts(f[0](first), 2)
     last = given[:, 2 * size :] + _reset_part(h, reset, w, params["linear_before_reset"])
     new = f[1](last)
@@ -104,19 +139,19 @@ def gru_back(
     r, bias = w.r[2 * size :], w.bias[2 * size :]
     glast = gh * (1 - update) * f[1].slope(last, new)
     if params["linear_before_reset"]:
-        greset, gpart = glast * (h @ r.T + bias), glast * reset
-        gw.r[2 * size :] += gpart.T @ h
+        greset, gpart = glast * _linear(h, r, bias), glast * reset
+        gw.r[2 * size :] += _outer(gpart, h)
         gw.bias[2 * size :] += gpart.sum(0)
-        gbefore = gpart @ r
+        gbefore = _towards(gpart, r)
     else:
-        gpart = glast @ r
+        gpart = _towards(glast, r)
         greset, gbefore = gpart * h, gpart * reset
-        gw.r[2 * size :] += glast.T @ (reset * h)
+        gw.r[2 * size :] += _outer(glast, reset * h)
         gw.bias[2 * size :] += glast.sum(0)
     gfirst = np.concatenate([gh * (h - new), greset], 1) * f[0].slope(first, gates)
-    gw.r[: 2 * size] += gfirst.T @ h
+    gw.r[: 2 * size] += _outer(gfirst, h)
     gw.bias[: 2 * size] += gfirst.sum(0)
-    gbefore = gbefore + gh * update + gfirst @ w.r[: 2 * size]
+    gbefore = gbefore + gh * update + _towards(gfirst, w.r[: 2 * size])
     return np.concatenate([gfirst, glast], 1), (gbefore,)
 
 
@@ -132,7 +167,7 @@ def lstm_step(given: Array, states: States, w: Weights, f: Sequence[Activation],
     """i, o, f = f(… + P c), g = g(…); c' = f c + i g, h' = o h(c'); the output gate sees c'."""
     h, c = states
     pi, po, pf = _peepholes(w, h.shape[1])
-    i, o, forget, cell = _parts(given + h @ w.r.T + w.bias, 4)
+    i, o, forget, cell = _parts(given + _linear(h, w.r, w.bias), 4)
     i, forget = i + pi * c, forget + pf * c
     inward = f[0](i)
     kept = 1 - inward if params["input_forget"] else f[0](forget)
@@ -160,11 +195,11 @@ def lstm_back(
         gforget = gkept * f[0].slope(forget, kept)
     gi = ginward * f[0].slope(i, inward)
     gpre = np.concatenate([gi, go, gforget, gnew * inward * f[1].slope(cell, proposed)], 1)
-    gw.r += gpre.T @ h
+    gw.r += _outer(gpre, h)
     gw.bias += gpre.sum(0)
     if gw.peephole is not None:
         gw.peephole += np.concatenate([(gi * c).sum(0), (go * new).sum(0), (gforget * c).sum(0)])
-    return gpre, (gpre @ w.r, gnew * kept + gi * pi + gforget * pf)
+    return gpre, (_towards(gpre, w.r), gnew * kept + gi * pi + gforget * pf)
 
 
 RNN = Cell(1, 1, ("Tanh",), rnn_step, rnn_back)

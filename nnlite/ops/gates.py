@@ -76,7 +76,7 @@ class Clipped:
 
     def slope(self, x: Array, y: Array) -> Any:
         """dy/dx, 0 where x was clipped."""
-        slope = self._gate.slope(self._inside(x), y, self._alpha, self._beta)
+        slope = np.asarray(self._gate.slope(self._inside(x), y, self._alpha, self._beta), x.dtype)
         return slope if self._clip is None else slope * (np.abs(x) <= self._clip)
 
 

@@ -319,6 +319,7 @@ def _register(name: str, onnx: str, cell: Cell, formula: str, source: str, flag:
             gradient="back through time, step by step; the gates are computed anew from their saved sums",
             source=source,
             layout="C",
+            kernels=("conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"),
             shape=_rule(name, cell),
             forward=_forward(name, cell),
             backward=_backward(name, cell),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
+from nnlite import nn
 from nnlite import onnx as nx
 from nnlite.errors import ModelError, NnliteError
 from nnlite.tensors import Tensor
@@ -183,3 +185,30 @@ def test_weights_of_one_type():
     graph = helper.make_graph([node], "g", infos, [helper.make_tensor_value_info("y", 1, None)])
     with pytest.raises(ModelError, match="float and double but must be of one type"):
         nx.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+
+
+class Flat(nn.Module):
+    """All results of a recurrent layer as one tuple."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def forward(self, x):
+        y, last = self.layer(x)
+        return (y, *(last if isinstance(last, tuple) else (last,)))
+
+
+@pytest.mark.parametrize("operator", GATES)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_layers_are_written_as_one_operator(run_ort, tmp_path, operator, bidirectional):
+    layer = getattr(nn, operator)(WIDTH, HIDDEN, bidirectional=bidirectional)
+    path = tmp_path / "layer.onnx"
+    nx.save(Flat(layer), path, inputs=[operands(operator)["x"]])
+    written = [node.op_type for node in onnx.load(path).graph.node]
+    assert written.count(operator) == 1 + bidirectional
+    for seed in (1, 2):
+        x = operands(operator, seed=seed)["x"]
+        expected = Flat(layer)(Tensor(x))
+        for a, b, e in zip(run_ort(path, [x]), nx.load(path).run([x]), expected, strict=True):
+            np.testing.assert_allclose(a, e.numpy(), atol=1e-6)
+            np.testing.assert_allclose(b, e.numpy(), atol=1e-6)
