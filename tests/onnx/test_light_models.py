@@ -1,4 +1,4 @@
-"""The graphs of real networks that ONNX ships, with random weights: its own are all of one value and prove little."""
+"""ONNX's graphs of real networks with random weights: its own are all of one value and prove little."""
 
 from __future__ import annotations
 
