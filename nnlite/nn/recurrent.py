@@ -79,14 +79,16 @@ class _Recurrent(Module):
         parts = F.chunk(getattr(self, name), len(self._order), 0)
         return F.unsqueeze(parts[0] if len(parts) == 1 else F.cat([parts[i] for i in self._order], 0), 0)
 
-    def _run(self, x: Tensor, states: States, suffix: str) -> tuple[Tensor, States]:
+    def _run(self, x: Tensor, states: States | None, suffix: str) -> tuple[Tensor, States]:
         """One layer in one direction: all hidden states [L,N,hidden] and the last states."""
         weights = [self._ordered(f"{name}_{suffix}") for name in ("weight_ih", "weight_hh")]
         bias = None
         if hasattr(self, f"bias_ih_{suffix}"):
             bias = F.cat([self._ordered(f"{name}_{suffix}") for name in ("bias_ih", "bias_hh")], 1)
-        given: list[Tensor | None] = [F.unsqueeze(state, 0) for state in states]
-        given += [None] * (len(states) - 1)  # LSTM has peepholes, which PyTorch's lacks
+        given: list[Tensor | None] = [None] * self._count
+        if states is not None:
+            given = [F.unsqueeze(state, 0) for state in states]
+        given += [None] * (self._count - 1)  # LSTM has peepholes, which PyTorch's lacks
         direction = "reverse" if suffix.endswith("_reverse") else "forward"
         params = dict(direction=direction, clip=None) | self._params()
         y, *last = apply_many(OPS[self._op], x, *weights, bias, None, *given, **params)
@@ -104,12 +106,11 @@ class _Recurrent(Module):
         names = self._names()
         sizes = (self.proj_size or self.hidden_size, self.hidden_size)[: self._count]
         wanted = [(len(names), x.shape[1], size) for size in sizes]
-        if hx is None:
-            given = tuple(Tensor(np.zeros(shape, x.dtype)) for shape in wanted)
-        else:
+        given: States | None = None  # zeros
+        if hx is not None:
             given = hx if isinstance(hx, tuple) else (hx,)
             given = tuple(F.unsqueeze(s, 1) for s in given) if alone else given
-        if [s.shape for s in given] != wanted:
+        if given is not None and [s.shape for s in given] != wanted:
             shapes = " and ".join(str(list(shape)) for shape in wanted)
             raise ShapeError(f"{type(self).__name__}: hx must be {self._count} states of {shapes}")
         last: list[States] = []
@@ -119,7 +120,7 @@ class _Recurrent(Module):
             directions = []
             for i, (number, suffix) in enumerate(names):
                 if number == layer:
-                    y, states = self._run(x, tuple(s[i] for s in given), suffix)
+                    y, states = self._run(x, None if given is None else tuple(s[i] for s in given), suffix)
                     directions.append(y)
                     last.append(states)
             x = F.cat(directions, -1) if len(directions) > 1 else directions[0]
@@ -173,9 +174,12 @@ class LSTM(_Recurrent):
         named = gates_with_numbers(("Sigmoid", "Tanh", "Tanh"), (), ())
         return dict(activations=named, input_forget=False)
 
-    def _run(self, x: Tensor, states: States, suffix: str) -> tuple[Tensor, States]:
+    def _run(self, x: Tensor, states: States | None, suffix: str) -> tuple[Tensor, States]:
         if not self.proj_size:
             return super()._run(x, states, suffix)
+        if states is None:
+            sizes = self.proj_size, self.hidden_size
+            states = tuple(Tensor(np.zeros((x.shape[1], size), x.dtype)) for size in sizes)
         # No operator projects the hidden state on its way to the next step: step by step.
         weight_hh, bias_hh, weight_hr = (
             getattr(self, f"{name}_{suffix}", None) for name in ("weight_hh", "bias_hh", "weight_hr")
