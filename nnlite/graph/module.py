@@ -28,8 +28,8 @@ from nnlite.tensors import Tensor
 Sizes = tuple[int | None, ...]
 """Sizes of an input's axes; None where any will do."""
 
-MALFORMED = (TypeError, ValueError, LookupError, ArithmeticError)
-"""What NumPy and Python raise where a file's numbers make no sense."""
+MALFORMED = (TypeError, ValueError, LookupError, ArithmeticError, MemoryError)
+"""What NumPy and Python raise where a file's numbers make no sense or are too large."""
 
 
 class GraphModule(Module):

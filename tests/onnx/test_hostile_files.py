@@ -202,6 +202,16 @@ def test_one_number_where_a_list_is_meant(onnx_model, what, number):
         module.run(inputs)
 
 
+def test_memory_that_is_not_to_be_had_is_an_error_of_the_model(onnx_model, monkeypatch):
+    def too_large(*_):
+        raise MemoryError("Unable to allocate 8 TiB")
+
+    module = nx.load(onnx_model([("Relu", ["x"], ["y"])], {"x": [1]}, ["y"]))
+    monkeypatch.setattr("nnlite.graph.module.run_node", too_large)
+    with pytest.raises(ModelError, match="relu0: malformed: MemoryError: Unable to allocate 8 TiB"):
+        module.run([ones(1)])
+
+
 def test_the_budget_holds_for_results_too(onnx_model, monkeypatch):
     model = onnx_model([("Add", ["x", "x"], ["y"])], {"x": [None]}, ["y"])
     monkeypatch.setenv("NNLITE_MAX_TENSOR_BYTES", "400")
