@@ -149,8 +149,8 @@ void with_many_rows(const Kernels& k, const Gather& gather, const Panels& panels
     pack_weights(k, panels, view, gather.h, gather.w, packed);
     const int64_t rows = gather.rows(), taps = gather.taps(), depth = view.depth, groups = view.groups;
     const Cut cut(k, gather, panels, groups);
-    const int64_t channels = groups * panels.columns;
-    const bool stream = cut.tap_block >= taps && streams(gather.out, rows * channels, channels);
+    // Every group's columns must be whole lines: their panels are stored apart.
+    const bool stream = cut.tap_block >= taps && streams(gather.out, rows * groups * panels.columns, panels.columns);
     const int64_t work = cut.block_rows * cut.panel_block * panels.width * panels.length;
     parallel_for(cut.blocks * groups * cut.panel_blocks, grain_for(work), [&](int64_t begin, int64_t end) {
         Block block;

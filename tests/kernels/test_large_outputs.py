@@ -16,17 +16,23 @@ from nnlite.kernels.native import native_info
 pytestmark = pytest.mark.skipif(unavailable("native") is not None, reason=f"native: {unavailable('native')}")
 
 # Outputs so large that they go past the caches, if they are aligned (csrc/cpu/bands.h).
-VAST = {
-    "conv2d_forward": conv2d_geometry((2, 32, 180, 184), (32, 1, 3, 3), pads=(1, 1, 1, 1), groups=32),
-    "conv2d_grad_input": conv2d_geometry((2, 32, 180, 184), (32, 1, 5, 5), (2, 2), (2, 2, 2, 2), groups=32),
-    "max_pool2d_forward": pool2d_geometry((2, 32, 180, 184), (3, 3), (1, 1), (1, 1, 1, 1)),
-    "max_pool2d_backward": pool2d_geometry((2, 32, 180, 184), (3, 3), (2, 2), (1, 1, 1, 1)),
-    "avg_pool2d_forward": pool2d_geometry((2, 32, 180, 184), (3, 3), (1, 1), (1, 1, 1, 1)),
-    "avg_pool2d_backward": pool2d_geometry((2, 32, 180, 184), (3, 3), (2, 2), (1, 1, 1, 1)),
-    "batch_norm_training_forward": NormGeometry(66_000, 32, 1e-5, RELU, 0.0, inf),
-    "batch_norm_training_backward": NormGeometry(66_000, 32, 1e-5, RELU, 0.0, inf),
-    "batch_norm_inference_forward": NormGeometry(66_000, 32, 1e-5),
-}
+VAST = [
+    ("conv2d_forward", conv2d_geometry((2, 32, 180, 184), (32, 1, 3, 3), pads=(1, 1, 1, 1), groups=32)),
+    ("conv2d_grad_input", conv2d_geometry((2, 32, 180, 184), (32, 1, 5, 5), (2, 2), (2, 2, 2, 2), groups=32)),
+    ("conv2d_forward", conv2d_geometry((1, 16, 183, 181), (64, 16, 1, 1))),
+    (
+        "conv2d_forward",
+        conv2d_geometry((1, 8, 210, 209), (48, 4, 1, 1), groups=2),
+    ),  # groups not of whole lines
+    ("conv2d_grad_input", conv2d_geometry((2, 64, 260, 260), (24, 64, 2, 2), (2, 2))),
+    ("max_pool2d_forward", pool2d_geometry((2, 32, 180, 184), (3, 3), (1, 1), (1, 1, 1, 1))),
+    ("max_pool2d_backward", pool2d_geometry((2, 32, 180, 184), (3, 3), (2, 2), (1, 1, 1, 1))),
+    ("avg_pool2d_forward", pool2d_geometry((2, 32, 180, 184), (3, 3), (1, 1), (1, 1, 1, 1))),
+    ("avg_pool2d_backward", pool2d_geometry((2, 32, 180, 184), (3, 3), (2, 2), (1, 1, 1, 1))),
+    ("batch_norm_training_forward", NormGeometry(66_000, 32, 1e-5, RELU, 0.0, inf)),
+    ("batch_norm_training_backward", NormGeometry(66_000, 32, 1e-5, RELU, 0.0, inf)),
+    ("batch_norm_inference_forward", NormGeometry(66_000, 32, 1e-5)),
+]
 
 
 def off_line(shape, dtype):
@@ -49,9 +55,9 @@ def isa(request):
     _native.use_isa(before)
 
 
-@pytest.mark.parametrize("kernel", VAST)
-def test_outputs_past_the_caches_are_the_same(kernel, isa):
-    spec, geometry = SPECS[kernel], VAST[kernel]
+@pytest.mark.parametrize(("kernel", "geometry"), VAST)
+def test_outputs_past_the_caches_are_the_same(kernel, geometry, isa):
+    spec = SPECS[kernel]
     variant = select(kernel, geometry).variant
     assert variant.backend == "native"
     inputs = random_inputs(spec, geometry)
