@@ -142,9 +142,15 @@ def finetune(as_json: bool, **options: Any) -> None:
 @BATCH
 @WORKERS
 @ON_BAD_IMAGE
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="All pictures of DATA: for a folder that nothing was trained on.",
+)
 @JSON
 def eval(as_json: bool, model: str, data: str, **options: Any) -> None:
-    """Metrics of MODEL on the held-out pictures of DATA."""
+    """Metrics of MODEL on the held-out pictures of DATA: its val folder, else what the seed holds out."""
     from nnlite.cli.console import Bars, metrics_table
     from nnlite.transfer import evaluate
 

@@ -13,6 +13,14 @@ MOST_LISTED = 10
 """Findings of one kind that are spelled out."""
 
 
+SPLITS = {
+    "all": "all that there are",
+    "folders": "those of the validation folder",
+    "seed": "those that the seed holds out; --all takes all",
+}
+"""Which pictures an evaluation looked at."""
+
+
 class Bars:
     """Progress bars on the terminal's error stream; nothing in a pipe or when quiet."""
 
@@ -107,7 +115,7 @@ def metrics_table(report: dict[str, Any]) -> str:
     k = report["top_k"]["k"]
     head = (
         f"accuracy {report['accuracy']:.1%}, top-{k} {report['top_k']['accuracy']:.1%}, "
-        f"log loss {report['log_loss']:.3f}, {report['pictures']} pictures"
+        f"log loss {report['log_loss']:.3f}, {report['pictures']} pictures ({SPLITS[report['split']]})"
     )
     origin = f"preprocessing {report['preprocessing']['from']}"
     skipped = [f"{len(report['skipped'])} pictures skipped"] if report["skipped"] else []

@@ -79,17 +79,19 @@ def evaluate(
     batch_size: int = 32,
     workers: int = 2,
     on_bad_image: Literal["fail", "skip"] = "fail",
+    everything: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Metrics of a model on the held-out pictures of a folder.
+    """Metrics of a model on the held-out pictures of a folder, or on ``everything`` in it.
 
     The folder's classes must be the model's, matched by name where the model has names. Raises
     ModelError or DataError that says what does not fit.
     """
     classifier = Classifier.open(path, preprocessing=preprocessing, size=size)
     folder = ImageFolder.open(data, validation=validation, seed=seed)
+    samples = (*folder.train, *folder.validation) if everything else folder.validation
     loader = Loader(
-        folder.validation, classifier.preprocessing.evaluation(), batch_size,
+        samples, classifier.preprocessing.evaluation(), batch_size,
         workers=workers, on_bad_image=on_bad_image,
     )  # fmt: skip
     scores, labels, _ = run_over(classifier.scores, loader, 0, "evaluate", progress)
@@ -97,6 +99,7 @@ def evaluate(
     order = [names.index(name) for name in folder.classes]
     report = metrics.report(np.asarray(order)[labels], scores, names)
     report["preprocessing"] = classifier.preprocessing.to_dict() | {"from": classifier.preprocessing_reason}
+    report["split"] = "all" if everything else folder.split
     report["skipped"] = [{"path": str(s.path), "reason": s.reason} for s in loader.skipped]
     return report
 

@@ -147,6 +147,14 @@ def test_inspect(run, mobilenet_path):
     assert last["macs_before"] + last["macs_after"] == report["macs"]
 
 
+def test_evaluating_all_pictures(run, small, pictures):
+    folder = pictures / "val"  # neither train nor val within: the seed would hold out a part
+    status, out, _ = run("eval", small, folder, "--size", 32, "--json", "--all")
+    assert status == 0 and json.loads(out)["pictures"] == 4
+    status, out, _ = run("eval", small, folder, "--size", 32)
+    assert status == 0 and "2 pictures (those that the seed holds out; --all takes all)" in out
+
+
 def test_check_data(run, pictures, tmp_path):
     status, out, _ = run("check-data", pictures, "--show", "4", "--sheet", tmp_path / "sheet.png")
     assert status == 0 and "0 errors" in out and (tmp_path / "sheet.png").exists()
