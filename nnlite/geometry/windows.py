@@ -121,6 +121,11 @@ MAX_STRIDE = 4096
 """Of a convolution, along one axis: its gradient has a part for every place within a stride."""
 
 
+def _that_matter(kernel: Pair, dilation: Pair) -> Pair:
+    """Dilations without those of kernels of one element, which may be any number at all."""
+    return tuple(d if k > 1 else 1 for k, d in zip(kernel, dilation, strict=True))  # type: ignore[return-value]
+
+
 def _check_stride(op: str, stride: Pair) -> None:
     if max(stride) > MAX_STRIDE or stride[0] * stride[1] > 16 * MAX_STRIDE:
         raise ShapeError(
@@ -167,6 +172,7 @@ def conv2d_geometry(
             f"{op}: kernel {R}x{S} with dilation {dilation} does not fit the padded input "
             f"{H + pads[0] + pads[2]}x{W + pads[1] + pads[3]}; enlarge the input or the padding"
         )
+    dilation = _that_matter((R, S), dilation)
     return Conv2dGeometry(N, C, H, W, K, R, S, P, Q, *stride, *pads, *dilation, groups)
 
 
@@ -209,6 +215,7 @@ def conv_transpose2d_geometry(
     if H < 1 or W < 1:
         raise ShapeError(f"{op}: padding {pads} leaves no output ({H} x {W}); use less padding")
     C = C_group * groups
+    dilation = _that_matter((R, S), dilation)
     return Conv2dGeometry(N, C, H, W, K, R, S, P, Q, *stride, *pads, *dilation, groups)
 
 
@@ -257,4 +264,7 @@ def pool2d_geometry(
                 f"nothing but padding of the {H}x{W} input; use less padding or dilation"
             )
     flag = int(count_include_pad)
+    # A single window has nowhere to step to: files say strides that no arithmetic of 64 bits survives.
+    stride = (min(stride[0], H + pads[0] + pads[2]), min(stride[1], W + pads[1] + pads[3]))
+    dilation = _that_matter(kernel, dilation)
     return Pool2dGeometry(N, C, H, W, R, S, P, Q, *stride, *pads, *dilation, flag)

@@ -364,3 +364,21 @@ def test_what_a_constant_of_shape_repeats_is_one_number(onnx_model):
     nodes = [("ConstantOfShape", ["s"], ["c"], dict(value=value)), ("Add", ["x", "c"], ["y"])]
     with pytest.raises(ModelError, match="malformed"):
         nx.load(onnx_model(nodes, {"x": [1]}, ["y"], {"s": np.array([1])}))
+
+
+@pytest.mark.parametrize(
+    ("operator", "attributes", "expected"),
+    [
+        ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 1 << 62], "ceil_mode": 1}, [[10], [14]]),
+        (
+            "MaxPool",
+            {"kernel_shape": [1, 1], "dilations": [1 << 62, 1], "strides": [1 << 61, 1]},
+            [[0, 1, 2, 3]],
+        ),
+        ("AveragePool", {"kernel_shape": [3, 3], "strides": [1 << 62, 1 << 62]}, [[5]]),
+    ],
+)
+def test_steps_beyond_the_picture_lead_nowhere(onnx_model, operator, attributes, expected):
+    model = onnx_model([(operator, ["x"], ["y"], attributes)], {"x": [1, 1, 4, 4]}, ["y"], opset=19)
+    (y,) = nx.load(model).run([np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)])
+    np.testing.assert_array_equal(y, [[expected]])
