@@ -13,7 +13,16 @@ import pytest
 from kernel_harness import FLOAT32, FLOAT64, failures, outputs, random_inputs, run
 
 import nnlite
-from nnlite.geometry import CLAMP, RELU, EltwiseGeometry, NormGeometry, conv2d_geometry, pool2d_geometry
+from nnlite.geometry import (
+    CLAMP,
+    FUNCTIONS,
+    RELU,
+    EltwiseGeometry,
+    FunctionGeometry,
+    NormGeometry,
+    conv2d_geometry,
+    pool2d_geometry,
+)
 from nnlite.kernels import SPECS, VARIANTS, describe_backends, select, unavailable, use_backend
 from nnlite.layout import channels_last
 from nnlite.threads import get_num_threads, set_num_threads
@@ -140,10 +149,13 @@ LARGE = {  # geometries that are cut into many chunks
     "gather": [pool2d_geometry((4, 67, 40, 40), (3, 3), (2, 2), (1, 1, 1, 1))],
     "rows": [NormGeometry(20_001, 67, 1e-5), NormGeometry(20_001, 67, 1e-5, RELU, 0.0)],
     "run": [EltwiseGeometry(50_001, 0.5, 2.0, CLAMP, -1.0, 1.5)],
+    "function": [FunctionGeometry(50_001, FUNCTIONS.index("silu"))],
 }
 
 
 def large_samples(variant):
+    if variant.kernel.startswith("function"):
+        return LARGE["function"]
     return LARGE.get(variant.name) or LARGE[variant.kernel[:6]]
 
 

@@ -382,3 +382,10 @@ def test_steps_beyond_the_picture_lead_nowhere(onnx_model, operator, attributes,
     model = onnx_model([(operator, ["x"], ["y"], attributes)], {"x": [1, 1, 4, 4]}, ["y"], opset=19)
     (y,) = nx.load(model).run([np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)])
     np.testing.assert_array_equal(y, [[expected]])
+
+
+def test_a_window_that_is_mostly_padding_is_refused(onnx_model):
+    attributes = {"kernel_shape": [1 << 16, 2], "auto_pad": "SAME_UPPER"}
+    model = onnx_model([("MaxPool", ["x"], ["y"], attributes)], {"x": [1, 1, 4, 4]}, ["y"])
+    with pytest.raises(NnliteError, match="padding .* is beyond 4096; pad the input first"):
+        nx.load(model).run([np.ones((1, 1, 4, 4), np.float32)])
