@@ -117,9 +117,6 @@ def _four_axes(op: str, name: str, shape: Shape) -> None:
         raise ShapeError(f"{op}: {name} has shape {list(shape)} but must be [N,C,H,W]{remedy}")
 
 
-MAX_PADDING = 4096
-"""Of a pooling, at one end: more is nothing but time."""
-
 MAX_STRIDE = 4096
 """Of a convolution, along one axis: its gradient has a part for every place within a stride."""
 
@@ -250,8 +247,6 @@ def pool2d_geometry(
             f"{op}: padding {pads} must be smaller than the window {extent[0]}x{extent[1]}, "
             "or some windows hold nothing but padding"
         )
-    if max(pads) > MAX_PADDING:
-        raise ShapeError(f"{op}: padding {pads} is beyond {MAX_PADDING}; pad the input first")
     P = pool_output_size(H, R, stride[0], dilation[0], pads[0], pads[2], ceil_mode)
     Q = pool_output_size(W, S, stride[1], dilation[1], pads[1], pads[3], ceil_mode)
     if P < 1 or Q < 1:

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from nnlite.geometry import Pool2dGeometry
 from nnlite.kernels.spec import REGISTRY, Variant
 from nnlite.layout import Array
+
+
+def _first_and_count(
+    out: int, size: int, kernel: int, stride: int, before: int, dilation: int
+) -> tuple[int, int]:
+    """Which elements of a window meet the input for some output: the first, and how many from there on."""
+    first = max(0, min(-(-(before - (out - 1) * stride) // dilation), before // dilation))
+    last = min(kernel - 1, (size - 1 + before) // dilation)
+    return first, last - first + 1
+
+
+def _meeting(g: Pool2dGeometry) -> Pool2dGeometry:
+    """``g`` without the rows and columns of its window that meet nothing but padding: they may be many."""
+    top, R = _first_and_count(g.P, g.H, g.R, g.stride_h, g.pad_top, g.dilation_h)
+    left, S = _first_and_count(g.Q, g.W, g.S, g.stride_w, g.pad_left, g.dilation_w)
+    return replace(
+        g, R=R, S=S, pad_top=g.pad_top - top * g.dilation_h, pad_left=g.pad_left - left * g.dilation_w,
+        pad_bottom=0, pad_right=0,
+    )  # fmt: skip
 
 
 def _extent(g: Pool2dGeometry) -> tuple[int, int]:
@@ -35,6 +55,7 @@ def _windows(padded: Array, g: Pool2dGeometry) -> Iterator[Array]:
 def max_forward(
     g: Pool2dGeometry, x: Array, y: Array, indices: Array | None, workspace: Array | None
 ) -> None:
+    g = _meeting(g)
     height, width = _extent(g)
     padded = np.full((g.N, g.C, height, width), -np.inf, x.dtype)
     _inner(padded, g)[...] = x
@@ -63,26 +84,36 @@ def max_backward(g: Pool2dGeometry, gy: Array, indices: Array, gx: Array, worksp
     gx[...] = total.reshape(g.x_shape)
 
 
+def _count(out: int, kernel: int, stride: int, before: int, dilation: int, begin: int, end: int) -> Array:
+    """For each output along an axis how many of its window's elements lie within [begin, end)."""
+    start = np.arange(out) * stride - before
+    first = np.maximum(-((start - begin) // dilation), 0)
+    last = np.minimum((end - 1 - start) // dilation, kernel - 1)
+    count: Array = np.maximum(last - first + 1, 0)
+    return count
+
+
 def _counts(g: Pool2dGeometry, dtype: np.dtype[np.floating]) -> Array:
     """Number of elements that each window averages over, [1,1,P,Q]."""
-    height, width = _extent(g)
-    counted = np.zeros((1, 1, height, width), dtype)
-    if g.count_include_pad:
-        counted[:, :, : g.H + g.pad_top + g.pad_bottom, : g.W + g.pad_left + g.pad_right] = 1
-    else:
-        _inner(counted, g)[...] = 1
-    return np.asarray(sum(_windows(counted, g)))
+    inside = not g.count_include_pad
+    rows = (0, g.H) if inside else (-g.pad_top, g.H + g.pad_bottom)
+    columns = (0, g.W) if inside else (-g.pad_left, g.W + g.pad_right)
+    by_row = _count(g.P, g.R, g.stride_h, g.pad_top, g.dilation_h, *rows)
+    by_column = _count(g.Q, g.S, g.stride_w, g.pad_left, g.dilation_w, *columns)
+    counts: Array = np.multiply.outer(by_row, by_column).astype(dtype)
+    return counts[None, None]
 
 
 def avg_forward(g: Pool2dGeometry, x: Array, y: Array, workspace: Array | None) -> None:
+    counts, g = _counts(g, x.dtype), _meeting(g)
     padded = np.zeros((g.N, g.C, *_extent(g)), x.dtype)
     _inner(padded, g)[...] = x
-    y[...] = sum(_windows(padded, g)) / _counts(g, x.dtype)
+    y[...] = sum(_windows(padded, g)) / counts
 
 
 def avg_backward(g: Pool2dGeometry, gy: Array, gx: Array, workspace: Array | None) -> None:
+    share, g = gy / _counts(g, gy.dtype), _meeting(g)
     padded = np.zeros((g.N, g.C, *_extent(g)), gy.dtype)
-    share = gy / _counts(g, gy.dtype)
     for window in _windows(padded, g):
         window += share
     gx[...] = _inner(padded, g)
