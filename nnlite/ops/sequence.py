@@ -72,8 +72,8 @@ def _bounds(
         raise OperandError(f"chunk: part {index} of {parts} with sizes {sizes} does not exist")
     if sizes is None:
         each = -(-shape[at] // parts)
-        sizes = [min(each, max(shape[at] - i * each, 0)) for i in range(parts)]
-    elif sum(sizes) != shape[at]:
+        return at, min(index * each, shape[at]), min((index + 1) * each, shape[at])
+    if sum(sizes) != shape[at]:
         raise ShapeError(f"chunk: sizes {list(sizes)} do not add up to {shape[at]}, the size of axis {axis}")
     start = int(sum(sizes[:index]))
     return at, start, start + int(sizes[index])

@@ -392,3 +392,9 @@ def test_a_window_that_is_mostly_padding_takes_no_time_in_float64(onnx_model):
     with kernels.use_backend("reference"):  # another would be compiled first
         (y,) = nx.load(model).run([x])
     np.testing.assert_array_equal(y, [[[[13, 14, 15, 15]] * 4]])
+
+
+def test_more_parts_than_anybody_counts(onnx_model):
+    node = ("Split", ["x"], ["y"], {"num_outputs": 1 << 62})
+    (y,) = nx.load(onnx_model([node], {"x": [3]}, ["y"], opset=18)).run([np.float32([1, 2, 3])])
+    np.testing.assert_array_equal(y, [1])
