@@ -7,11 +7,8 @@ another key, another checksum or anything else unexpected is as good as none.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnlite.errors import FileError
+from nnlite.files import atomic_file
 from nnlite.layout import Array, is_channels_last
 
 HEADER = 4096
@@ -49,21 +47,12 @@ Rows = Iterator[Features]
 
 def write(path: Path, key: str, rows: Rows, dtype: np.dtype[Any]) -> None:
     """Write ``rows`` as they come, then give the file its name. Raises FileError when that fails."""
-    handle, temporary = -1, ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w+b") as file:
-            _write(file, key, rows, dtype)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        if temporary:
-            with contextlib.suppress(OSError):  # it has its final name by then
-                os.unlink(temporary)
+    with atomic_file(path) as file:
+        _write(file, key, rows, dtype)
 
 
 def _write(file: Any, key: str, rows: Rows, dtype: np.dtype[Any]) -> None:

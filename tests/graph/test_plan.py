@@ -197,6 +197,22 @@ def test_a_call_allocates_nothing_but_its_results(mobilenet_path):
     np.testing.assert_array_equal(again, y)
 
 
+def test_what_is_alike_for_a_small_picture_may_differ_for_a_large_one():
+    class Context(nn.Module):
+        """A pooled picture is added to every pixel."""
+
+        def __init__(self):
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return self.conv(x) + F.adaptive_avg_pool2d(x, 1)
+
+    module = traced(Context(), (2, 3, 1, 1))
+    plan = module.compile()
+    for size in (1, 5):
+        assert_same(module, plan, normal(2, 3, size, size))
+
+
 def test_results_of_earlier_calls_stay():
     module = traced(Everything(), (2, 3, 16, 16))
     plan = module.compile()
