@@ -14,14 +14,7 @@ from nnlite.errors import ModelError, NnliteError
 from nnlite.files import write_atomically
 from nnlite.graph import GraphModule, infer_types, trace
 from nnlite.graph.ir import Graph
-from nnlite.graph.passes import (
-    annotate,
-    cancel_transpose,
-    fold_batch_norm,
-    fold_constants,
-    fold_pad,
-    remove_identity,
-)
+from nnlite.graph.passes import FOLDS, annotate
 from nnlite.layout import Array
 from nnlite.nn import Module
 from nnlite.node import Value
@@ -35,9 +28,6 @@ from nnlite.tensors import Tensor
 DEFAULT_OPSET = 17
 LARGEST = (1 << 31) - (1 << 20)
 """Bytes of a protobuf message, with room for its own bookkeeping."""
-
-FOLDS = (remove_identity, fold_constants, cancel_transpose, fold_constants, fold_pad, fold_batch_norm)
-"""Passes whose results ONNX can say."""
 
 
 def save(

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from nnlite.graph.plan.plan import PASSES, Plan, compile
+from nnlite.graph.plan.plan import Plan, compile
 
-__all__ = ["PASSES", "Plan", "compile"]
+__all__ = ["Plan", "compile"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnlite import memory, threads
@@ -13,16 +13,7 @@ from nnlite.errors import ModelError, ShapeError
 from nnlite.graph.infer import infer_types
 from nnlite.graph.interpret import interpret
 from nnlite.graph.ir import Graph
-from nnlite.graph.passes import (
-    annotate,
-    cancel_transpose,
-    fold_batch_norm,
-    fold_constants,
-    fold_pad,
-    fuse_epilogue,
-    fuse_gate,
-    remove_identity,
-)
+from nnlite.graph.passes import PASSES, annotate
 from nnlite.graph.plan.layout import Prepared
 from nnlite.graph.plan.program import MemoryReport, Program
 from nnlite.graph.plan.steps import Slots
@@ -32,20 +23,6 @@ from nnlite.ops import ArrayType
 
 if TYPE_CHECKING:
     from nnlite.graph.module import GraphModule
-
-Pass = Callable[[Graph], Graph]
-
-PASSES: tuple[Pass, ...] = (
-    remove_identity,
-    fold_constants,
-    cancel_transpose,
-    fold_constants,
-    fold_pad,
-    fold_batch_norm,
-    fuse_gate,
-    fuse_epilogue,
-)
-"""What is done to a frozen graph, in this order."""
 
 PROGRAMS = 8
 """Programs that a plan keeps: those for the shapes that were used last."""
