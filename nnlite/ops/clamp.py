@@ -34,7 +34,7 @@ def clamp_shape(x: ArrayType, minimum: float | None, maximum: float | None) -> A
 
 
 @lru_cache(maxsize=1024)
-def _clamp_kernels(minimum: float | None, maximum: float | None) -> tuple[Kernel, Kernel]:
+def clamp_kernels(minimum: float | None, maximum: float | None) -> tuple[Kernel, Kernel]:
     options: dict[str, Any] = dict(
         activation=CLAMP,
         low=-inf if minimum is None else float(minimum),
@@ -45,7 +45,7 @@ def _clamp_kernels(minimum: float | None, maximum: float | None) -> tuple[Kernel
 
 def clamp_forward(ctx: Context, x: Array, minimum: float | None, maximum: float | None) -> Array:
     ctx.save(x)
-    if (y := _clamp_kernels(minimum, maximum)[0](x)) is not None:
+    if (y := clamp_kernels(minimum, maximum)[0](x)) is not None:
         return y
     y = x
     if minimum is not None:
@@ -59,7 +59,7 @@ def clamp_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | No
     assert ctx.saved is not None
     x, low, high = ctx.saved[0], ctx.params["minimum"], ctx.params["maximum"]
     assert x is not None
-    if (gx := _clamp_kernels(low, high)[1](gy, x)) is not None:
+    if (gx := clamp_kernels(low, high)[1](gy, x)) is not None:
         return (gx,)
     inside = ~np.isnan(x) if low is None else x >= low
     if high is not None:

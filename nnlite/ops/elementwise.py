@@ -68,6 +68,15 @@ def _kernel(kernel: Kernel | Callable[..., Kernel] | None, params: Params) -> Ke
     return kernel if kernel is None or isinstance(kernel, Kernel) else kernel(**params)
 
 
+_KERNELS: dict[str, Kernel | Callable[..., Kernel]] = {}
+"""The kernels of the rows that have one, by op."""
+
+
+def row_kernel(op: str, params: Params) -> Kernel | None:
+    """The kernel that computes the row ``op`` with ``params``, or None where it has none."""
+    return _kernel(_KERNELS.get(op), params)
+
+
 def _kernel_names(row: Row, params: Params) -> tuple[str, ...]:
     kernels = [_kernel(one, params) for one in (row.kernel, *(d.kernel for d in row.derivatives))]
     return tuple(sorted({kernel.name for kernel in kernels if kernel is not None}))
@@ -226,6 +235,8 @@ def register_row(
     ``settings`` are the params to test it with; ``check(**params)`` raises for bad ones, of which
     ``refused`` holds samples. Without ``reads`` and ``writes`` it is the ONNX operator of the row's name.
     """
+    if row.kernel is not None:
+        _KERNELS[row.name] = row.kernel
     names = ("x",) if len(row.derivatives) == 1 else ("a", "b")
     forward, backward = _make(row, names)
     gradients = "; ".join(f"g{n} = {d.text}" for n, d in zip(names, row.derivatives, strict=True))

@@ -27,7 +27,7 @@ class Kernel:
         self.options = options
         self._make = geometry
         self._geometries: dict[int, Any] = {}
-        self._operands = _OPERANDS[name]
+        self.operands = _OPERANDS[name]
 
     def geometry(self, size: int) -> Any:
         """The geometry for ``size`` numbers; made once, because hashing a new one costs microseconds."""
@@ -52,7 +52,7 @@ class Kernel:
         y = memory.empty_like(first)
         out = layout.runs(y)
         assert out is not None
-        absent = [None] * (self._operands - len(operands))
+        absent = [None] * (self.operands - len(operands))
         launch(self.name, self.geometry(first.size), *runs, *absent, *out)
         return y
 

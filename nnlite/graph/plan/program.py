@@ -15,7 +15,7 @@ from nnlite.graph.infer import infer, node_macs
 from nnlite.graph.ir import Graph, operands
 from nnlite.graph.plan.arena import Placement, peak, place
 from nnlite.graph.plan.layout import Layout, Place, Prepared
-from nnlite.graph.plan.steps import BUILDERS, Slots, Step, any_op
+from nnlite.graph.plan.steps import Slots, Step, build
 from nnlite.kernels import Decision, record
 from nnlite.kernels.native import native_info
 from nnlite.layout import Array
@@ -63,9 +63,7 @@ class Program:
                 if frees:
                     frees[-1] += tuple(layout.frees.pop(index, ()))
                 continue
-            builder = BUILDERS.get(node.op.name)
-            step = builder(layout, node) if builder is not None else None
-            self.steps.append(any_op(layout, node) if step is None else step)
+            self.steps.append(build(layout, node))
             frees.append(tuple(layout.frees.pop(index, ())))
         self._frees = frees
         self._decisions = [step.how for step in self.steps if isinstance(step.how, Decision)]

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import inf, prod
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnlite.geometry import CLAMP, FUNCTIONS, RELU, EltwiseGeometry, Geometry, NormGeometry, pair
+from nnlite.geometry import EltwiseGeometry, Geometry, NormGeometry, pair
 from nnlite.kernels import Decision, select
 from nnlite.layout import Array, channels_last, contiguous, rows
 from nnlite.node import Node, Value
 from nnlite.ops import ArrayType, Context
+from nnlite.ops.clamp import clamp_kernels
 from nnlite.ops.conv import conv2d_geometry_of
 from nnlite.ops.conv_transpose import conv_transpose2d_geometry_of
+from nnlite.ops.elementwise import row_kernel
 from nnlite.ops.epilogue import Act, activation_fields
 from nnlite.ops.pool import pool2d_geometry_of
-from nnlite.ops.runs import Kernel, named
+from nnlite.ops.runs import Kernel
 
 if TYPE_CHECKING:
     from nnlite.graph.plan.layout import Layout
@@ -215,63 +217,42 @@ def pool2d(kernel: str, absent: int) -> Callable[[Layout, Node], Step | None]:
 # ------------------------------------------------------------------------------------ elementwise
 
 
-def _bounds(node: Node) -> dict[str, Any] | None:
-    if node.op.name == "relu":
-        return dict(activation=RELU, low=0.0)
-    low, high = (node.params[name] for name in ("minimum", "maximum"))
-    if isinstance(low, Value) or isinstance(high, Value):
-        return None
-    low, high = (-inf if low is None else float(low)), (inf if high is None else float(high))
-    return dict(activation=CLAMP, low=low, high=high)
-
-
-def activation(layout: Layout, node: Node) -> Step | None:
-    """ReLU or a clamp on its own, in place where nobody else reads the operand."""
-    x, fields = node.inputs[0], _bounds(node)
-    if x is None or fields is None or layout.types[x].dtype.kind != "f" or not layout.is_planned(x):
-        return None
-    geometry = EltwiseGeometry(prod(layout.types[x].shape), **fields)
-    launch, decision = launcher("combine", geometry, layout.types[x].dtype, layout)
-    source, target = layout.slot(x), layout.in_place(node.outputs[0], x, node)
-
-    def run(slots: Slots) -> None:
-        launch(slots, flat(slots[source]), None, flat(slots[target]))
-
-    return Step(node, run, decision)
-
-
-def _named_kernel(node: Node) -> Kernel:
-    params = {key: float(value) for key, value in node.params.items()}
-    match node.op.name:
-        case "hardswish":
-            return named("hardswish", 1 / 6, 0.5)[0]
-        case "hardsigmoid":
-            return named("hardsigmoid", params["alpha"], params["beta"])[0]
-        case "leaky_relu":
-            return named("leaky_relu", params["negative_slope"])[0]
-        case name:
-            return named(name)[0]
-
-
-def function(layout: Layout, node: Node) -> Step | None:
-    """Sigmoid and its kin, in place where nobody else reads the operand."""
+def _in_one_pass(layout: Layout, node: Node, kernel: Kernel) -> Step | None:
+    """``kernel`` on one operand, in place where nobody else reads it."""
     x = node.inputs[0]
     if x is None or layout.types[x].dtype != np.float32 or not layout.is_planned(x):
         return None
-    geometry = _named_kernel(node).geometry(prod(layout.types[x].shape))
-    launch, decision = launcher("function_forward", geometry, layout.types[x].dtype, layout)
+    geometry = kernel.geometry(prod(layout.types[x].shape))
+    launch, decision = launcher(kernel.name, geometry, layout.types[x].dtype, layout)
     source, target = layout.slot(x), layout.in_place(node.outputs[0], x, node)
+    absent = (None,) * (kernel.operands - 1)
 
     def run(slots: Slots) -> None:
-        launch(slots, flat(slots[source]), flat(slots[target]))
+        launch(slots, flat(slots[source]), *absent, flat(slots[target]))
 
     return Step(node, run, decision)
+
+
+def clamp(layout: Layout, node: Node) -> Step | None:
+    """A clamp with bounds that are known."""
+    low, high = (node.params[name] for name in ("minimum", "maximum"))
+    if isinstance(low, Value) or isinstance(high, Value):
+        return None
+    return _in_one_pass(layout, node, clamp_kernels(low, high)[0])
+
+
+def row(layout: Layout, node: Node) -> Step | None:
+    """An op of one operand of the elementwise table, where its row names a kernel."""
+    if len(node.inputs) != 1 or any(isinstance(param, Value) for param in node.params.values()):
+        return None
+    kernel = row_kernel(node.op.name, node.params)
+    return None if kernel is None else _in_one_pass(layout, node, kernel)
 
 
 UFUNCS: Mapping[str, np.ufunc] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide,
     "maximum": np.maximum, "minimum": np.minimum,
-    "neg": np.negative, "abs": np.abs, "exp": np.exp, "log": np.log, "sqrt": np.sqrt,
+    "abs": np.abs, "exp": np.exp, "log": np.log, "sqrt": np.sqrt,
 }  # fmt: skip
 
 
@@ -353,14 +334,17 @@ BUILDERS: Mapping[str, Callable[[Layout, Node], Step | None]] = {
     "max_pool2d": pool2d("max_pool2d_forward", 1),
     "avg_pool2d": pool2d("avg_pool2d_forward", 0),
     "adaptive_avg_pool2d": pool2d("avg_pool2d_forward", 0),
-    "relu": activation,
-    "clamp": activation,
-    **dict.fromkeys(FUNCTIONS, function),
+    "clamp": clamp,
     **dict.fromkeys(UFUNCS, ufunc),
     "concat": concat,
     **dict.fromkeys(("reshape", "flatten", "squeeze", "unsqueeze"), view),
     "transpose": transpose,
 }
+
+
+def build(layout: Layout, node: Node) -> Step:
+    """The step of ``node``: by its op's builder, by its row in the elementwise table, or as anywhere."""
+    return BUILDERS.get(node.op.name, row)(layout, node) or any_op(layout, node)
 
 
 def any_op(layout: Layout, node: Node) -> Step:
