@@ -8,36 +8,15 @@ from typing import Any
 import click
 
 from nnlite import __version__
+from nnlite.cli.options import option_of, options_of
+from nnlite.transfer.config import FinetuneConfig
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
-PREPROCESSING = click.option(
-    "--preprocessing",
-    metavar="NAME",
-    help="How pictures are normalised: imagenet, inception, half, lite, unit, raw255 or caffe_bgr. "
-    "By default the model's metadata or its name decide.",
+# What several commands share with fine-tuning means the same in all of them.
+PREPROCESSING, SIZE, WORKERS, ON_BAD_IMAGE, SEED, VALIDATION, BATCH = (
+    option_of(FinetuneConfig, name)
+    for name in ("preprocessing", "size", "workers", "on_bad_image", "seed", "validation", "batch_size")
 )
-SIZE = click.option(
-    "--size", type=int, metavar="PIXELS", help="Side of the input. By default the model decides."
-)
-WORKERS = click.option(
-    "--workers", type=int, default=2, show_default=True, help="Threads that decode pictures."
-)
-ON_BAD_IMAGE = click.option(
-    "--on-bad-image",
-    type=click.Choice(["fail", "skip"]),
-    default="fail",
-    show_default=True,
-    help="Stop at a picture that cannot be read, or leave it out and list it.",
-)
-SEED = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
-VALIDATION = click.option(
-    "--validation",
-    type=float,
-    default=0.25,
-    show_default=True,
-    help="Part held out where the folder has no train and val folders.",
-)
-BATCH = click.option("--batch-size", type=int, default=32, show_default=True, help="Pictures per step.")
 
 
 def _print_json(content: Any) -> None:
@@ -53,64 +32,7 @@ def nnlite() -> None:
 @nnlite.command()
 @click.argument("model", metavar="MODEL")
 @click.argument("data", metavar="DATA")
-@click.option("--out", default="tuned.onnx", show_default=True, metavar="FILE", help="The tuned model.")
-@click.option("--run-dir", metavar="DIR", help="Folder for metrics, configuration and history.")
-@click.option(
-    "--unfreeze",
-    default="1",
-    show_default=True,
-    metavar="none|N|all",
-    help="What is trained besides the head: nothing, the last N stages, everything.",
-)
-@click.option(
-    "--tune",
-    type=click.Choice(["weights", "affine"]),
-    default="weights",
-    show_default=True,
-    help="In the unfrozen stages train the weights, or a scale and a shift per channel.",
-)
-@click.option("--fold", is_flag=True, default=False, help="Write batch normalisation folded into the layers.")
-@click.option("--head-epochs", type=int, default=20, show_default=True, help="Epochs of the head alone.")
-@click.option("--epochs", type=int, default=8, show_default=True, help="Epochs with the unfrozen stages.")
-@BATCH
-@click.option("--head-learning-rate", type=float, default=3e-3, show_default=True, help="For the head alone.")
-@click.option("--learning-rate", type=float, default=1e-4, show_default=True, help="For the unfrozen stages.")
-@click.option("--weight-decay", type=float, default=0.01, show_default=True, help="Decoupled, as in AdamW.")
-@click.option(
-    "--label-smoothing", type=float, default=0.1, show_default=True, help="Part of each label spread out."
-)
-@click.option(
-    "--views", type=int, default=4, show_default=True, help="Views per picture that the head learns from."
-)
-@click.option(
-    "--cache",
-    type=click.Choice(["auto", "memory", "disk", "off"]),
-    default="auto",
-    show_default=True,
-    help="Where features of the frozen part are kept for the stages; off augments anew in every epoch.",
-)
-@click.option("--cache-dir", metavar="DIR", help="Folder for features on disk, shared between runs.")
-@click.option(
-    "--cache-limit", default="4GB", show_default=True, metavar="SIZE", help="Most that it may hold."
-)
-@click.option(
-    "--cache-precision",
-    type=click.Choice(["fp32", "fp16"]),
-    default="fp32",
-    show_default=True,
-    help="Numbers on disk.",
-)
-@click.option("--head", metavar="NAME", help="The layer to replace, where it is not found.")
-@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror pictures left and right.")
-@click.option(
-    "--baselines/--no-baselines", default=True, show_default=True, help="Compare on the same split."
-)
-@PREPROCESSING
-@SIZE
-@VALIDATION
-@SEED
-@WORKERS
-@ON_BAD_IMAGE
+@options_of(FinetuneConfig)
 @JSON
 def finetune(as_json: bool, **options: Any) -> None:
     """Tune MODEL (an ONNX file) on DATA (a folder of pictures, one folder per class).
@@ -120,11 +42,9 @@ def finetune(as_json: bool, **options: Any) -> None:
     scratch, all on the same held-out pictures.
     """
     from nnlite.cli.console import Bars, finetune_table
-    from nnlite.transfer import FinetuneConfig
     from nnlite.transfer import finetune as run
 
-    bars = Bars(quiet=as_json)
-    result = run(FinetuneConfig(**options), progress=bars.show, say=bars.say)
+    result = run(FinetuneConfig(**options), callbacks=[Bars(quiet=as_json)])
     if as_json:
         files = {"out": str(result.out), "run_dir": str(result.run_dir)}
         _print_json({**result.metrics, **files})
@@ -154,7 +74,7 @@ def eval(as_json: bool, model: str, data: str, **options: Any) -> None:
     from nnlite.cli.console import Bars, metrics_table
     from nnlite.transfer import evaluate
 
-    report = evaluate(model, data, progress=Bars(quiet=as_json).show, **options)
+    report = evaluate(model, data, progress=Bars(quiet=as_json).on_batches, **options)
     if as_json:
         _print_json(report)
     else:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nnlite.data import Batch
-from nnlite.transfer import FinetuneResult
+from nnlite.transfer import Callback, FinetuneResult
 
 MOST_LISTED = 10
 """Findings of one kind that are spelled out."""
@@ -21,13 +21,13 @@ SPLITS = {
 """Which pictures an evaluation looked at."""
 
 
-class Bars:
+class Bars(Callback):
     """Progress bars on the terminal's error stream; nothing in a pipe or when quiet."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
 
-    def show(self, batches: Iterable[Batch], what: str, count: int) -> Iterable[Batch]:
+    def on_batches(self, batches: Iterable[Batch], what: str, count: int) -> Iterable[Batch]:
         """The same batches, shown as they pass."""
         if self.quiet or not sys.stderr.isatty():
             yield from batches
@@ -45,7 +45,7 @@ class Bars:
 
         yield from tqdm(items, desc=f"{what:<24}", total=count, leave=False, unit="picture")
 
-    def say(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """One line about a decision."""
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)

@@ -1,14 +1,40 @@
-"""Transfer learning: freeze, new head, fine-tune, evaluate against honest baselines, write back."""
+"""Transfer learning: freeze, new head, fine-tune, evaluate against honest baselines, write back.
+
+Names are loaded when they are first used: the command line reads the options without NumPy.
+"""
 
 from __future__ import annotations
 
-from nnlite.graph import Head, find_head, replace_head
-from nnlite.transfer.config import FinetuneConfig
-from nnlite.transfer.evaluate import Classifier, evaluate, predict
-from nnlite.transfer.finetune import FinetuneResult, finetune
-from nnlite.transfer.stages import choose_cut, freeze_below, stage_cuts, types_for
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "Callback": "transfer.callbacks",
+    "Classifier": "transfer.classifier",
+    "FinetuneConfig": "transfer.config",
+    "FinetuneResult": "transfer.run",
+    "Head": "graph",
+    "choose_cut": "transfer.stages",
+    "evaluate": "transfer.classifier",
+    "find_head": "graph",
+    "finetune": "transfer.run",
+    "freeze_below": "transfer.stages",
+    "predict": "transfer.classifier",
+    "replace_head": "graph",
+    "stage_cuts": "transfer.stages",
+    "types_for": "transfer.stages",
+}
+
+if TYPE_CHECKING:
+    from nnlite.graph import Head, find_head, replace_head
+    from nnlite.transfer.callbacks import Callback
+    from nnlite.transfer.classifier import Classifier, evaluate, predict
+    from nnlite.transfer.config import FinetuneConfig
+    from nnlite.transfer.run import FinetuneResult, finetune
+    from nnlite.transfer.stages import choose_cut, freeze_below, stage_cuts, types_for
 
 __all__ = [
+    "Callback",
     "Classifier",
     "FinetuneConfig",
     "FinetuneResult",
@@ -23,3 +49,15 @@ __all__ = [
     "stage_cuts",
     "types_for",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nnlite.transfer' has no attribute {name!r}")
+    value = getattr(import_module(f"nnlite.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

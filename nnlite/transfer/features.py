@@ -30,9 +30,11 @@ from nnlite.layout import Array
 from nnlite.memory import available, parse_bytes
 from nnlite.ops import ArrayType
 from nnlite.transfer import feature_file
-from nnlite.transfer.config import PRECISIONS, FinetuneConfig
+from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.feature_file import Features
 from nnlite.transfer.inference import Progress, silent
+
+PRECISIONS: dict[str, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
 
 
 def cache_folder() -> Path:

@@ -39,6 +39,19 @@ class EpochRecord:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a callback hears of one step of training."""
+
+    phase: str
+    epoch: int
+    batch: int
+    loss: float
+    right: int
+    """How many of its pictures were classified correctly before the step."""
+    pictures: int
+
+
 @dataclass
 class Phase:
     """One stretch of training with its own optimiser; ``batches(epoch)`` gives what is learned from."""
@@ -52,6 +65,7 @@ class Phase:
     validate: Callable[[], tuple[float, float]] | None = None
     """Loss and accuracy on held-out pictures: reported, never used to choose anything."""
     label_smoothing: float = 0.0
+    on_step: Callable[[Step], None] = lambda step: None
 
     def run(self, on_epoch: Callable[[EpochRecord], None]) -> None:
         """Train; leaves the weights of the last epoch.
@@ -83,9 +97,11 @@ class Phase:
             loss.backward()
             self.optimizer.step()
             schedule.step()
+            hits = int((logits.numpy().argmax(1) == labels).sum())
             losses += loss.item() * len(labels)
-            right += float((logits.numpy().argmax(1) == labels).sum())
+            right += hits
             pictures += len(labels)
+            self.on_step(Step(self.name, epoch, number, loss.item(), hits, len(labels)))
         self.module.eval()
         held_out = self.validate() if self.validate is not None else (None, None)
         return EpochRecord(

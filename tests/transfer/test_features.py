@@ -18,7 +18,7 @@ import nnlite
 import nnlite.onnx as nx
 from nnlite.data import ImageFolder, Loader, Preprocessing
 from nnlite.errors import ConfigError, FileError
-from nnlite.transfer import FinetuneConfig, feature_file, finetune
+from nnlite.transfer import Callback, FinetuneConfig, feature_file, finetune
 from nnlite.transfer.feature_file import Features
 from nnlite.transfer.features import FeatureStore, choose_cache
 
@@ -256,6 +256,11 @@ def test_options_out_of_range(option, message):
 
 def test_a_second_run_finds_the_first_ones_features(mobilenet_path, few_pictures, tmp_path):
     said: list[str] = []
+
+    class Listener(Callback):
+        def on_message(self, text):
+            said.append(text)
+
     results = []
     for number, cache in enumerate(["memory", "disk", "disk"]):
         config = FinetuneConfig(
@@ -263,7 +268,7 @@ def test_a_second_run_finds_the_first_ones_features(mobilenet_path, few_pictures
             cache_dir=str(tmp_path / "cache"), head_epochs=2, epochs=3, views=2, batch_size=8, size=64,
             baselines=False,
         )  # fmt: skip
-        finetune(config, say=said.append)
+        finetune(config, callbacks=[Listener()])
         results.append(Path(config.out).read_bytes())
     assert sum("3 of 3 sets of features were there from an earlier run" in line for line in said) == 1
     assert results[0] == results[1] == results[2]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from importlib import import_module
 
 import numpy as np
 import onnx
@@ -21,7 +20,6 @@ from nnlite.tensors import Tensor
 from nnlite.transfer import Classifier, FinetuneConfig, evaluate, finetune, predict
 from nnlite.transfer.training import Phase
 
-MODULE = import_module("nnlite.transfer.finetune")  # the package exports its function of that name
 QUICK = dict(head_epochs=3, epochs=1, views=2, batch_size=8, size=64)
 
 
@@ -212,14 +210,14 @@ def test_bad_pictures_stop_or_are_listed(config, copied, tmp_path):
     ],
 )
 def test_mistakes_are_found_before_any_picture_is_read(config, tmp_path, monkeypatch, options, error, match):
-    monkeypatch.setattr(MODULE, "run_over", lambda *_: pytest.fail("pictures were read"))
+    monkeypatch.setattr("nnlite.data.loader.Loader.epoch", lambda *_: pytest.fail("pictures were read"))
     with pytest.raises(error, match=match):
         finetune(replace(variant(config, tmp_path), **options))
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
 def test_a_run_folder_that_is_taken_is_found_early(result, config, monkeypatch):
-    monkeypatch.setattr(MODULE, "run_over", lambda *_: pytest.fail("pictures were read"))
+    monkeypatch.setattr("nnlite.data.loader.Loader.epoch", lambda *_: pytest.fail("pictures were read"))
     with pytest.raises(ConfigError, match="holds a run already"):
         finetune(config)
 

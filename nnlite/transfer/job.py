@@ -1,0 +1,122 @@
+"""The state of one run, and how it begins: model and data read, head replaced, run folder made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nnlite import memory, onnx
+from nnlite.data import ImageFolder, Loader, Sample
+from nnlite.errors import ModelError
+from nnlite.graph import GraphModule
+from nnlite.graph.head import Head, replace_head
+from nnlite.node import Value
+from nnlite.transfer.callbacks import Callbacks
+from nnlite.transfer.config import FinetuneConfig
+from nnlite.transfer.metadata import Chosen, choose_preprocessing
+from nnlite.transfer.run_folder import RunFolder, check_writable
+from nnlite.transfer.stages import choose_cut, types_for
+from nnlite.transfer.training import EpochRecord
+
+EVALUATION_BATCH = 8
+"""Pictures at a time where nothing is trained: fewer are slower, more need more memory."""
+
+
+@dataclass
+class Job:
+    """One run, passed from step to step."""
+
+    config: FinetuneConfig
+    folder: ImageFolder
+    module: GraphModule
+    head: Head
+    cut: Value
+    """Where the frozen part ends when the stages are trained."""
+    chosen: Chosen
+    run: RunFolder
+    callbacks: Callbacks
+    history: list[EpochRecord] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def say(self, text: str) -> None:
+        """A line about a decision."""
+        self.callbacks.on_message(text)
+
+    def loader(
+        self,
+        samples: Sequence[Sample],
+        augment: bool,
+        shuffle: bool = False,
+        batch: int = EVALUATION_BATCH,
+    ) -> Loader:
+        """Batches of ``samples``; decoded pictures are kept only where they will be seen again."""
+        preprocessing, config = self.chosen.preprocessing, self.config
+        transform = preprocessing.training(flip=config.flip) if augment else preprocessing.evaluation()
+        return Loader(
+            samples, transform, batch, shuffle=shuffle, seed=config.seed, workers=config.workers,
+            on_bad_image=config.on_bad_image, at_least=preprocessing.decode_hint(),
+            cache_bytes=256 << 20 if augment else 0,
+        )  # fmt: skip
+
+    def record(self, record: EpochRecord) -> None:
+        """Write a line of the history."""
+        self.history.append(record)
+        self.run.append_history(record.to_dict())
+        self.callbacks.on_epoch(record)
+
+    def note_skipped(self, loader: Loader) -> None:
+        """Remember the pictures that could not be read."""
+        self.skipped.update({str(s.path): s.reason for s in loader.skipped})
+
+    def let_go(self) -> None:
+        """Give the network's memory back: what follows reads the file that was written."""
+        del self.module, self.head, self.cut
+        memory.release()
+
+
+def prepare(config: FinetuneConfig, callbacks: Callbacks) -> Job:
+    """Read everything and check everything that can be checked before the first picture is decoded."""
+    out = Path(config.out)
+    check_writable(out)  # a long run must not end with a path that cannot be written
+    original = onnx.load(config.model)
+    folder = ImageFolder.open(config.data, validation=config.validation, seed=config.seed)
+    callbacks.on_message(folder.describe())
+    typical = typical_side(folder) if config.size is None else None
+    chosen = choose_preprocessing(
+        original, config.model, name=config.preprocessing, size=config.size, typical=typical
+    )
+    h, w = chosen.preprocessing.size
+    callbacks.on_message(f"input {h} x {w} pixels; preprocessing {chosen.reason}")
+    module, head = replace_head(original, len(folder.classes), config.head)
+    module.input_sizes = ((None, 3, None, None),)
+    # A size that the model cannot take, or stages that it does not have, are found out here.
+    types = types_for(module, (h, w))
+    cut = choose_cut(module, types, head, config.unfreeze)
+    logits = types[module.graph.outputs[0]].shape
+    if logits != (1, len(folder.classes)):
+        raise ModelError(f"with the new head the model gives {list(logits)} for one picture, not [1,classes]")
+    run = RunFolder.create(config.run_dir, out)
+    run.write_json(
+        "config.json", config.to_dict() | {"resolved_preprocessing": chosen.preprocessing.to_dict()}
+    )
+    callbacks.on_message(f"new head {head.node.name!r} with {len(folder.classes)} classes")
+    job = Job(config, folder, module, head, cut, chosen, run, callbacks)
+    callbacks.on_start(job)
+    return job
+
+
+def typical_side(folder: ImageFolder) -> int:
+    """Median of the shorter sides of some of the pictures, from their headers alone."""
+    from PIL import Image
+
+    sides = []
+    for sample in folder.train[:: max(1, len(folder.train) // 64)]:
+        try:
+            with Image.open(sample.path) as picture:
+                sides.append(min(picture.size))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue  # a bad picture is reported where it is decoded
+    return int(np.median(sides)) if sides else 224

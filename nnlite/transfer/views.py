@@ -1,0 +1,122 @@
+"""What training reads: kept features of the frozen part, or pictures that are augmented anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnlite import memory
+from nnlite.data import Loader
+from nnlite.graph import node_macs
+from nnlite.layout import Array
+from nnlite.node import Value
+from nnlite.transfer.config import FinetuneConfig
+from nnlite.transfer.feature_file import Features
+from nnlite.transfer.features import Choice, choose_cache, in_batches, open_store
+from nnlite.transfer.inference import run_over
+from nnlite.transfer.job import EVALUATION_BATCH, Job
+from nnlite.transfer.stages import types_for
+from nnlite.transfer.training import Batches
+
+
+@dataclass(frozen=True)
+class Views:
+    """Features of every picture at one value of the network: training views, the first unaugmented."""
+
+    at: Value
+    train: list[Features]
+    held: Features
+
+
+def compute_views(job: Job, stages: bool) -> tuple[Views, Views | None]:
+    """Features at the head and, where they are kept for training ``stages``, at the cut."""
+    module, head, config = job.module, job.head, job.config
+    kept = job.cut if job.cut.node is not None and stages else None
+    mode = "memory"
+    if kept is not None:
+        choice = _choose_cache(job, kept)
+        mode, kept = choice.mode, None if choice.mode == "off" else kept
+        job.say(choice.reason)
+    elif config.cache == "disk":
+        mode = "disk"
+    at = head.features if kept is None else kept
+    frozen = module.part(module.graph.inputs, [at]).compile()
+    store = open_store(config, mode, (3, *job.chosen.preprocessing.size))
+    plain, held_out = job.loader(job.folder.train, False), job.loader(job.folder.validation, False)
+    augmented = job.loader(job.folder.train, True)
+    show = job.callbacks.on_batches
+    train = [store.compute(frozen, plain, 0, "features", show)]
+    held = store.compute(frozen, held_out, 0, "features (held out)", show)
+    for view in range(1, config.views):
+        what = f"features, view {view + 1}/{config.views}"
+        train.append(store.compute(frozen, augmented, view, what, show))
+    for loader in (plain, held_out, augmented):
+        job.note_skipped(loader)
+    if store.found:
+        job.say(f"{store.found} of {config.views + 1} sets of features were there from an earlier run")
+    memory.release()  # the frozen part's block: nothing that follows is of its size
+    views = Views(at, train, held)
+    if kept is None:
+        return views, None
+    rest = module.part([at], [head.features]).compile()
+
+    def to_head(features: Features) -> Features:
+        return features._replace(values=in_batches(rest, features.values, EVALUATION_BATCH))
+
+    return Views(head.features, [to_head(one) for one in train], to_head(held)), views
+
+
+def _choose_cache(job: Job, cut: Value) -> Choice:
+    module, types = job.module, types_for(job.module, job.chosen.preprocessing.size)
+    before = set(module.graph.between(module.graph.inputs, [cut]).nodes)
+    macs = [0, 0]
+    for node in module.graph.nodes:
+        macs[node not in before] += node_macs(node, types)
+    pictures = len(job.folder.train) + -(-len(job.folder.validation) // job.config.views)
+    return choose_cache(job.config, pictures, types[cut].shape[1:], (macs[0], macs[1]))
+
+
+def over_views(views: list[Features], config: FinetuneConfig, phase: int) -> Callable[[int], Batches]:
+    """Epochs of shuffled batches, each epoch over the next view."""
+
+    def batches(epoch: int) -> Iterator[tuple[Array, Array]]:
+        values, labels, _ = views[epoch % len(views)]
+        order = np.random.Generator(np.random.Philox([config.seed, phase, epoch])).permutation(len(labels))
+        for begin in range(0, len(order), config.batch_size):
+            chosen = np.sort(order[begin : begin + config.batch_size])
+            yield _as_float32(values[chosen]), labels[chosen]
+
+    return batches
+
+
+def _as_float32(values: Array) -> Array:
+    return values.astype(np.float32, copy=False)
+
+
+def _frozen_part(job: Job, cut: Value) -> Callable[[Array], Array]:
+    """What is computed before the cut; nothing where everything is trained."""
+    if cut.node is None:
+        return lambda images: images
+    return job.module.part(job.module.graph.inputs, [cut]).compile()
+
+
+def anew(job: Job, cut: Value, loader: Loader, epochs: int) -> Callable[[int], Batches]:
+    """Epochs of pictures that no epoch saw before, as they leave the frozen part."""
+    prefix, views = _frozen_part(job, cut), job.config.views
+
+    def batches(epoch: int) -> Iterator[tuple[Array, Array]]:
+        # Epoch numbers go on after the views, so that no augmented picture is seen twice.
+        what = f"epoch {epoch + 1}/{epochs}"
+        shown = job.callbacks.on_batches(loader.epoch(views + epoch), what, len(loader))
+        for batch in shown:
+            yield prefix(batch.images), batch.labels
+
+    return batches
+
+
+def held_out_at(job: Job, cut: Value) -> Features:
+    """Held-out pictures as they enter the unfrozen part; the frozen part needs to see them only once."""
+    loader = job.loader(job.folder.validation, False)
+    return Features(*run_over(_frozen_part(job, cut), loader, 0, "held out", job.callbacks.on_batches))
