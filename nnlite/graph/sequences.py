@@ -10,6 +10,7 @@ import numpy as np
 from nnlite import functional as F
 from nnlite.errors import DTypeError, ModelError, OperandError, ShapeError
 from nnlite.graph.control import Runner, control, max_iterations
+from nnlite.layout import Array
 from nnlite.memory import max_tensor_bytes
 from nnlite.node import Node, Value
 from nnlite.ops import ArrayType
@@ -29,6 +30,12 @@ class TensorSequence:
         self.nbytes = 0
         for tensor in tensors:
             self._add(len(self.tensors), tensor)
+
+    def __getattr__(self, name: str) -> Any:
+        # A file may hand a sequence to any node; what a tensor has and it has not ends here.
+        if name in ("shape", "size", "ndim", "dtype", "numpy", "item"):
+            raise DTypeError("a tensor is wanted, not a sequence")
+        raise AttributeError(name)
 
     def _add(self, index: int, tensor: Tensor) -> None:
         if self.tensors and tensor.dtype != self.tensors[0].dtype:
@@ -64,8 +71,15 @@ class TensorSequence:
 def held(value: Value | None, given: Any) -> Any:
     """What a caller gives for an input: an array, or for SEQUENCE a list of arrays or None."""
     if value is None or value.type != SEQUENCE or isinstance(given, np.ndarray):
-        return Tensor(np.asarray(given))
-    return None if given is None else TensorSequence([Tensor(np.asarray(array)) for array in given])
+        return Tensor(_numbers(given))
+    return None if given is None else TensorSequence([Tensor(_numbers(array)) for array in given])
+
+
+def _numbers(given: Any) -> Array:
+    array = np.asarray(given)
+    if array.dtype.hasobject:
+        raise DTypeError("an input holds Python objects where an array of numbers is wanted")
+    return array
 
 
 def handed_out(item: Any) -> Any:
@@ -113,7 +127,7 @@ def construct(node: Node, operands: Sequence[Any], runner: Runner) -> Sequence[A
 def at(node: Node, operands: Sequence[Any], runner: Runner) -> Sequence[Any]:
     """Operands are the sequence and the position."""
     given, index = operands
-    return [given.tensors[_element(given, index, 0)]]
+    return [_sequence(given).tensors[_element(given, index, 0)]]
 
 
 @control(

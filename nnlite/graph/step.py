@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnlite import functional as F
-from nnlite.errors import ShapeError
+from nnlite.errors import DTypeError, ShapeError
 from nnlite.graph.control import CONTROL, Runner
 from nnlite.node import Node, Value
 from nnlite.tensors import Tensor, apply_many
@@ -29,6 +29,8 @@ def run_node(
         return CONTROL[node.op.name](node, operands, runner)
     if node.op.name == "identity" and not isinstance(operands[0], Tensor):
         return operands  # a sequence, or nothing
+    if not all(operand is None or isinstance(operand, Tensor) for operand in operands):
+        raise DTypeError(f"{node.op.name}: a tensor is wanted, not a sequence")
     params = {
         name: _as_param(node, name, values[param]) if isinstance(param, Value) else param
         for name, param in node.params.items()

@@ -248,7 +248,7 @@ class Reading:
         )
         check_node(proto, version, attributes)
         kinds = [None if value is None else self.kinds.get(value) for value in view.inputs]
-        check_kinds(proto.op_type, version, list(proto.input), kinds)
+        check_kinds(proto.op_type, version, [value is not None for value in view.inputs], kinds)
         try:
             if reader is None:
                 result: Any = self._constant(view, proto, attributes, index)
@@ -400,7 +400,7 @@ class Reading:
         body = definition(proto, version, attributes, kinds, ranks)
         if body is not None:
             check_node(proto, version, attributes)
-            check_kinds(proto.op_type, version, list(proto.input), kinds)
+            check_kinds(proto.op_type, version, [value is not None for value in values], kinds)
         return body
 
     def copy_kind(self, value: Value, other: Value) -> None:

@@ -49,13 +49,13 @@ def formals(op_type: str, version: int) -> tuple[Formals, Formals]:
     return first, second
 
 
-def check_kinds(op_type: str, version: int, names: Sequence[str], kinds: Sequence[int | None]) -> None:
-    """ModelError unless the inputs' types are among those that the operator takes, and agree."""
+def check_kinds(op_type: str, version: int, given: Sequence[bool], kinds: Sequence[int | None]) -> None:
+    """ModelError unless what must be ``given`` is, of types that the operator takes and that agree."""
     inputs, _ = formals(op_type, version)
     bound: dict[str, tuple[str, int]] = {}
-    for i, (given, kind) in enumerate(zip(names, kinds, strict=True)):
+    for i, (there, kind) in enumerate(zip(given, kinds, strict=True)):
         name, variable, types, optional, homogeneous = inputs[min(i, len(inputs) - 1)]
-        if not given and not optional:
+        if not there and not optional:
             raise ModelError(f"malformed: its input {name} is empty but must be given")
         if kind is None:
             continue

@@ -29,6 +29,7 @@ import onnx  # noqa: E402
 with atheris.instrument_imports(include=["nnlite"]):
     from nnlite import onnx as nx
     from nnlite.errors import NnliteError
+    from nnlite.graph.sequences import SEQUENCE
     from nnlite.onnx.inspect import concrete_sizes
     from nnlite.ops import READERS
 
@@ -47,7 +48,8 @@ def run(data: bytes) -> None:
             shape = concrete_sizes(sizes or (), 8)
             if int(np.prod(shape, dtype=object)) > 20_000:
                 return
-            inputs.append(np.ones(shape, value.type.dtype if value.type else np.float32))
+            array = np.ones(shape, value.type.dtype if value.type not in (None, SEQUENCE) else np.float32)
+            inputs.append([array, array] if value.type == SEQUENCE else array)
         module.run(inputs)
         module.compile().run(*inputs)
     except NnliteError:

@@ -8,8 +8,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nnlite import memory, threads
-from nnlite.errors import ModelError, ShapeError
+from nnlite.errors import DTypeError, ModelError, ShapeError
 from nnlite.graph.infer import infer_types
 from nnlite.graph.interpret import interpret
 from nnlite.graph.ir import Graph
@@ -100,6 +102,12 @@ class Plan:
         inputs = (self._graph or self._source).inputs  # type: ignore[union-attr]
         if len(arrays) != len(inputs):
             raise ShapeError(f"the plan has inputs {[v.name for v in inputs]} but {len(arrays)} were given")
+        for value, array in zip(inputs, arrays, strict=True):
+            if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+                raise DTypeError(
+                    f"input {value.name} of the plan must be an array of numbers; a model of sequences runs "
+                    "without a plan"
+                )
 
     # ------------------------------------------------------------------------------------- running
 
