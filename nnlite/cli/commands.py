@@ -110,6 +110,41 @@ def predict(
             click.echo(f"  {entry['probability']:7.2%}  {entry['class']}")
 
 
+@nnlite.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("picture", metavar="PICTURE")
+@click.option(
+    "--method",
+    type=click.Choice(["gradcam", "ig", "occlusion"]),
+    default="gradcam",
+    show_default=True,
+    help="Grad-CAM, integrated gradients, or covering part after part.",
+)
+@click.option(
+    "--out", default="attribution.png", show_default=True, metavar="FILE", help="Where the map is drawn."
+)
+@click.option(
+    "--class", "target", metavar="NAME", help="Name or number of the class.  [default: the model's answer]"
+)
+@click.option("--at", metavar="NAME", help="The feature map for Grad-CAM, where it is not found.")
+@click.option("--baseline", default=0, show_default=True, metavar="GREY", help="Where ig starts: 0 is black.")
+@click.option("--steps", default=64, show_default=True, help="Points of ig's integral.")
+@click.option("--patch", type=int, metavar="PIXELS", help="Side of what is covered.  [default: a fifth]")
+@click.option("--stride", type=int, metavar="PIXELS", help="Pixels between windows.  [default: half a patch]")
+@PREPROCESSING
+@SIZE
+@JSON
+def attribute(as_json: bool, **options: Any) -> None:
+    """Draw over PICTURE which part of it speaks for the class that MODEL sees."""
+    from nnlite.cli.attribute import run, show
+
+    report = run(**options)
+    if as_json:
+        _print_json(report)
+    else:
+        show(report)
+
+
 @nnlite.command("check-data")
 @click.argument("data", metavar="DATA")
 @click.option("--show", type=click.IntRange(1), metavar="N", help="Write N augmented pictures to --sheet.")

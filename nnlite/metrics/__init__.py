@@ -1,5 +1,11 @@
 """Metrics of classifiers."""
 
+from nnlite.metrics.calibration import (
+    Reliability,
+    ReliabilityBin,
+    expected_calibration_error,
+    reliability,
+)
 from nnlite.metrics.classification import (
     Average,
     ClassScores,
@@ -14,10 +20,14 @@ from nnlite.metrics.classification import (
 __all__ = [
     "Average",
     "ClassScores",
+    "Reliability",
+    "ReliabilityBin",
     "accuracy",
     "confusion_matrix",
+    "expected_calibration_error",
     "log_loss",
     "precision_recall_f1",
+    "reliability",
     "report",
     "top_k_accuracy",
 ]

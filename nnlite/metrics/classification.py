@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from nnlite.errors import ConfigError, DTypeError, ShapeError
 from nnlite.layout import Array
+from nnlite.metrics.calibration import expected_calibration_error
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ def report(labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str], 
     """All of the above as plain JSON types.
 
     ``probabilities`` [N,C] with one column per name in ``classes``; predictions are its argmax.
-    Keys: pictures, accuracy, top_k {k, accuracy} (k at most C), log_loss, macro, micro, weighted
-    {precision, recall, f1}, classes [{name, precision, recall, f1, support}], confusion [C][C].
+    Keys: pictures, accuracy, top_k {k, accuracy} (k at most C), log_loss, ece (15 bins), macro, micro,
+    weighted {precision, recall, f1}, classes [{name, precision, recall, f1, support}], confusion [C][C].
 
     Raises what the single metrics raise, and ShapeError when names and columns differ in number.
     """
@@ -163,6 +164,7 @@ def report(labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str], 
         "accuracy": accuracy(labels, predictions),
         "top_k": {"k": k, "accuracy": top_k_accuracy(labels, p, k)},
         "log_loss": log_loss(labels, p),
+        "ece": expected_calibration_error(labels, p),
         "macro": asdict(scores.macro),
         "micro": asdict(scores.micro),
         "weighted": asdict(scores.weighted),

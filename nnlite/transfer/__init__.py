@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "Attribution": "transfer.attributor",
+    "Attributor": "transfer.attributor",
     "Callback": "transfer.callbacks",
     "Classifier": "transfer.classifier",
     "FinetuneConfig": "transfer.config",
@@ -27,6 +29,7 @@ _HOME = {
 
 if TYPE_CHECKING:
     from nnlite.graph import Head, find_head, replace_head
+    from nnlite.transfer.attributor import Attribution, Attributor
     from nnlite.transfer.callbacks import Callback
     from nnlite.transfer.classifier import Classifier, evaluate, predict
     from nnlite.transfer.config import FinetuneConfig
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from nnlite.transfer.stages import choose_cut, freeze_below, stage_cuts, types_for
 
 __all__ = [
+    "Attribution",
+    "Attributor",
     "Callback",
     "Classifier",
     "FinetuneConfig",

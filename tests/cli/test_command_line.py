@@ -13,12 +13,13 @@ import click
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from nnlite import cli
 from nnlite.cli.commands import nnlite as group
 from nnlite.transfer import FinetuneConfig
 
-VERBS = ["finetune", "eval", "predict", "inspect", "backends"]
+VERBS = ["finetune", "eval", "predict", "attribute", "inspect", "backends"]
 
 
 @pytest.fixture
@@ -169,6 +170,24 @@ def test_check_data(run, pictures, tmp_path):
     assert status == 1 and [entry["kind"] for entry in json.loads(out)["errors"]] == ["leakage"]
     status, _, errors = run("check-data", tmp_path / "nowhere")
     assert status == 2 and "no such folder" in errors
+
+
+def test_attribution(run, small, pictures, tmp_path):
+    picture, out = sorted((pictures / "val" / "bird").iterdir())[0], tmp_path / "map.png"
+    for method, note in (("gradcam", "feature map 'r'"), ("ig", "shares sum"), ("occlusion", "covering")):
+        status, text, errors = run(
+            "attribute", small, picture, "--method", method, "--class", "plant", "--size", 64, "--out", out
+        )
+        assert (status, errors) == (0, "")
+        assert "'plant'" in text and note in text and str(out) in text
+        with Image.open(out) as drawn:
+            assert drawn.size == (64, 64)
+    report = json.loads(run("attribute", small, picture, "--out", out, "--json")[1])
+    assert report["class"] in ("bird", "plant") and 0.5 <= report["probability"] <= 1
+    status, _, errors = run("attribute", small, picture, "--class", "cat", "--out", out)
+    assert (status, errors) == (2, "nnlite: error: the model has no class 'cat'; it knows bird, plant\n")
+    status, _, errors = run("attribute", small, picture, "--out", tmp_path / "map.txt")
+    assert status == 2 and "give a name that ends in .png" in errors
 
 
 def test_inspect_shows_the_compiled_plan(run, mobilenet_path):

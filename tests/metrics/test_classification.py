@@ -11,6 +11,7 @@ from nnlite.errors import ConfigError, DTypeError, ShapeError
 from nnlite.metrics import (
     accuracy,
     confusion_matrix,
+    expected_calibration_error,
     log_loss,
     precision_recall_f1,
     report,
@@ -166,6 +167,7 @@ def test_report_is_json_and_consistent() -> None:
     assert result["accuracy"] == accuracy(labels, predictions) == result["micro"]["f1"]
     assert result["top_k"] == {"k": 3, "accuracy": 1.0}
     assert result["log_loss"] == log_loss(labels, p)
+    assert result["ece"] == expected_calibration_error(labels, p)
     assert result["confusion"] == confusion_matrix(labels, predictions, 3).tolist()
     assert [row["name"] for row in result["classes"]] == ["ant", "bee", "cat"]
     assert sum(row["support"] for row in result["classes"]) == 40

@@ -1,0 +1,35 @@
+"""``nnlite attribute``: a picture with the map over it, and one line about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nnlite.data import save_picture
+from nnlite.transfer.attributor import Attributor
+
+
+def run(
+    model: str, picture: str, out: str, preprocessing: str | None, size: int | None, **options: Any
+) -> dict[str, Any]:
+    """Write the overlay to ``out``; what was found as plain JSON types."""
+    attributor = Attributor.open(model, preprocessing=preprocessing, size=size)
+    found = attributor.attribute(picture, **options)
+    save_picture(Path(out), found.overlay())
+    return {
+        "picture": picture,
+        "method": found.method,
+        "class": found.class_name,
+        "probability": found.probability,
+        "note": found.note,
+        "out": out,
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    """The same for people."""
+    click.echo(f"{report['picture']}: {report['class']!r} {report['probability']:.1%}")
+    click.echo(f"  {report['note']}")
+    click.echo(f"  {report['out']}")

@@ -1,0 +1,154 @@
+"""A model file that says which part of a picture its answer rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nnlite.data import Compose, Preprocessing, decode
+from nnlite.errors import ConfigError, DataError, ModelError
+from nnlite.graph import GraphModule
+from nnlite.layout import Array
+from nnlite.onnx import load
+from nnlite.transfer import attribute as maps
+from nnlite.transfer.inference import softmax
+from nnlite.transfer.metadata import choose_preprocessing, classes_of
+from nnlite.transfer.overlay import overlay, scaled
+
+NOISE = 99.0
+"""Percentile at which integrated gradients are cut for drawing: single pixels would darken the rest."""
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A picture as the model saw it, what the model said, and a map of what that rests on."""
+
+    method: str
+    class_index: int
+    class_name: str
+    probability: float
+    picture: Array
+    """uint8 [H,W,3]: resized and cropped, not yet normalised."""
+    values: Array
+    """float32 [H,W]: Grad-CAM at least 0; shares of the score; losses of probability."""
+    note: str
+    """What there is to say about the figure, in one line."""
+
+    def overlay(self) -> Array:
+        """The map drawn over the picture, uint8 [H,W,3]; in two colours where it has two signs."""
+        if self.method == "gradcam":
+            return overlay(self.picture, scaled(self.values))
+        share = scaled(self.values, NOISE if self.method == "ig" else 100.0)
+        return overlay(self.picture, share, signed=True)
+
+
+class Attributor:
+    """Explains the answers of one model, picture by picture.
+
+    Raises ModelError where the model is no classifier of pictures.
+    """
+
+    def __init__(
+        self, module: GraphModule, preprocessing: Preprocessing, classes: list[str] | None = None
+    ) -> None:
+        self.module = module
+        self.preprocessing = preprocessing
+        self.classes = classes
+        steps = preprocessing.evaluation().steps
+        self._show, self._normalise = Compose(steps[:-1]), steps[-1]
+        self._scores = module.part(module.graph.inputs, [maps.score_value(module)]).compile()
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, preprocessing: str | None = None, size: int | None = None
+    ) -> Attributor:
+        """Read a model file; preprocessing and classes as :class:`~nnlite.transfer.Classifier` has them."""
+        module = load(path)
+        chosen = choose_preprocessing(module, path, name=preprocessing, size=size)
+        return cls(module, chosen.preprocessing, classes_of(module))
+
+    def probabilities(self, images: Array) -> Array:
+        """Probabilities [N,classes] of prepared pictures [N,3,H,W]."""
+        scores = self._scores(images)
+        return softmax(scores.reshape(len(scores), -1))
+
+    def attribute(
+        self,
+        picture: str | Path | Array,
+        method: str = "gradcam",
+        *,
+        target: str | int | None = None,
+        at: str | None = None,
+        baseline: int = 0,
+        steps: int = 64,
+        patch: int | None = None,
+        stride: int | None = None,
+    ) -> Attribution:
+        """Which part of ``picture`` (a path, or uint8 [H,W,3]) speaks for the class ``target``.
+
+        ``target`` is a name or an index, by default the model's own answer. ``method``: ``gradcam``
+        (``at`` a feature map's name), ``ig`` (from a picture of grey level ``baseline``, 0 black, in
+        ``steps`` steps) or ``occlusion`` (windows of ``patch`` pixels every ``stride``, filled with the
+        picture's mean colour). Raises ConfigError for a class or an option that does not exist.
+        """
+        if method not in maps.METHODS:
+            raise ConfigError(f"method={method!r} must be one of {', '.join(maps.METHODS)}")
+        if not isinstance(picture, np.ndarray):
+            if not Path(picture).is_file():
+                raise DataError(f"{picture}: no such picture")
+            picture = decode(picture)
+        seen = self._show(picture)
+        x = self._normalise(seen)[np.newaxis]
+        p = self.probabilities(x)[0]
+        c = int(p.argmax()) if target is None else self._index(target, len(p))
+        if method == "gradcam":
+            value = maps.find_map(self.module, self.preprocessing.size, at)
+            small = maps.grad_cam(self.module, x, [c], at=value)
+            values = maps.enlarge(small, x.shape[2:])[0]
+            note = f"feature map {value.name!r}, {small.shape[1]} x {small.shape[2]}"
+            if not small.any():
+                note += ", where nothing speaks for this class"
+        elif method == "ig":
+            values, note = self._integrated(x, c, seen.shape, baseline, steps)
+        else:
+            fill = self._normalise(_mean_colour(seen))[:, 0, 0]
+            values = maps.occlusion(self.probabilities, x, [c], patch=patch, stride=stride, fill=fill)[0]
+            note = f"covering what is around a pixel costs up to {values.max():.3f} of the probability"
+        return Attribution(method, c, self._name(c), float(p[c]), seen, values, note)
+
+    def _integrated(
+        self, x: Array, c: int, shape: tuple[int, ...], grey: int, steps: int
+    ) -> tuple[Array, str]:
+        if not 0 <= grey <= 255:
+            raise ConfigError(f"baseline={grey} must be a grey level, 0 (black) to 255 (white)")
+        start = self._normalise(np.full(shape, grey, np.uint8))
+        shares = maps.integrated_gradients(self.module, x, [c], baseline=start, steps=steps)[0]
+        scores = self._scores(np.stack([x[0], start])).reshape(2, -1)[:, c]
+        change, total = float(scores[0] - scores[1]), float(shares.sum(dtype=np.float64))
+        note = f"shares sum to {total:.3f}; the score rose by {change:.3f} from the baseline ({steps} steps)"
+        return shares.sum(axis=0), note
+
+    def _index(self, target: str | int, count: int) -> int:
+        names = self.classes or []
+        if isinstance(target, str) and target in names:
+            return names.index(target)
+        if isinstance(target, int) or target.isdecimal():
+            if int(target) < count:
+                return int(target)
+            raise ConfigError(f"class {target} is not in 0 .. {count - 1}")
+        known = f"it knows {', '.join(names[:10])}" if names else "its classes have numbers only"
+        raise ConfigError(f"the model has no class {target!r}; {known}")
+
+    def _name(self, c: int) -> str:
+        if self.classes is None:
+            return f"class {c}"
+        if c >= len(self.classes):
+            raise ModelError(f"the model names {len(self.classes)} classes but has an output {c}")
+        return self.classes[c]
+
+
+def _mean_colour(picture: Array) -> Array:
+    """One pixel [1,1,3] of the picture's mean colour: nothing that a covered part would add."""
+    return np.asarray(np.rint(picture.mean(axis=(0, 1), keepdims=True)), np.uint8)
