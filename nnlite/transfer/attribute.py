@@ -22,14 +22,13 @@ from nnlite.layout import Array
 from nnlite.node import Value
 from nnlite.ops import ArrayType
 from nnlite.tensors import Tensor, grad
+from nnlite.transfer.classifier import RESHAPING
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 METHODS = ("gradcam", "ig", "occlusion")
 SOFTMAXES = {"softmax", "log_softmax"}
-AFTER_SCORES = {"reshape", "flatten", "squeeze", "identity", "dropout"}
-"""What may follow the scores; before operator set 13 a softmax itself is read with a reshape behind."""
 AFTER_MAP = {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "dropout", "identity"}
 """What may stand between the last layer that looks at space and the global pooling."""
 
@@ -47,7 +46,7 @@ def score_value(module: GraphModule) -> Value:
         before = value.node.inputs[0]
         if value.node.op.name in SOFTMAXES:
             return before
-        if value.node.op.name not in AFTER_SCORES:
+        if value.node.op.name not in RESHAPING:
             break
         value = before
     return output
