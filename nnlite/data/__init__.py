@@ -1,8 +1,8 @@
 """Pictures in: folders, decoding, transforms and batches.
 
-    folder = ImageFolder.open("flowers")
+    data = open_dataset("flowers")  # a folder, CSV, COCO, YOLO or .npz
     preprocessing = Preprocessing.named("imagenet", 224)
-    loader = Loader(folder.train, preprocessing.training(), batch_size=32, shuffle=True)
+    loader = Loader(data.train, preprocessing.training(), batch_size=32, shuffle=True)
     for images, labels, indices in loader.epoch(0): ...
 
 Pillow is imported when the first picture is decoded or resized, not before.
@@ -11,9 +11,11 @@ Pillow is imported when the first picture is decoded or resized, not before.
 from nnlite.data.cache import PictureCache
 from nnlite.data.check import Finding, check_data
 from nnlite.data.colour import ColorJitter
+from nnlite.data.dataset import Dataset, Sample
 from nnlite.data.decode import decode
-from nnlite.data.folder import ImageFolder, Sample
+from nnlite.data.folder import ImageFolder
 from nnlite.data.loader import Batch, Loader, Skipped
+from nnlite.data.open import open_dataset
 from nnlite.data.preprocess import FAMILIES, Preprocessing
 from nnlite.data.random import generator
 from nnlite.data.sheet import contact_sheet, save_picture
@@ -37,6 +39,7 @@ __all__ = [
     "CenterCrop",
     "ColorJitter",
     "Compose",
+    "Dataset",
     "Finding",
     "HorizontalFlip",
     "ImageFolder",
@@ -56,6 +59,7 @@ __all__ = [
     "contact_sheet",
     "decode",
     "generator",
+    "open_dataset",
     "resize",
     "save_picture",
 ]

@@ -8,18 +8,18 @@ Exact duplicates have the same bytes. Near duplicates look alike: their 256-bit 
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from nnlite.data.decode import decode, header
-from nnlite.data.folder import ImageFolder, Sample
+from nnlite.data.dataset import Dataset, Sample
+from nnlite.data.decode import Header, header
 from nnlite.errors import DataError
 from nnlite.layout import Array
 
@@ -75,22 +75,26 @@ def difference_hash(picture: Array) -> bytes:
 
 def _look(sample: Sample, part: Part) -> _Facts:
     try:
-        data = sample.path.read_bytes()
-        known = header(sample.path)
-        picture = decode(sample.path)
+        picture = sample.read()
+        digest = sample.digest({})
+        known = header(sample.path) if sample.pixels is None else _array_header(sample.pixels)
     except OSError as error:
         return _Facts(sample, part, error=error.strerror or str(error))
     except DataError as error:
         return _Facts(sample, part, error=str(error).removeprefix(f"{sample.path}: "))
-    digest, turned = hashlib.sha256(data).hexdigest(), known.orientation != 1
     size = (picture.shape[0], picture.shape[1])
+    turned = known.orientation != 1
     return _Facts(
         sample, part, None, digest, known.format, known.mode, turned, size, difference_hash(picture)
     )
 
 
+def _array_header(pixels: Array) -> Header:
+    return Header("array", f"{1 if pixels.ndim == 2 else pixels.shape[2]} x {pixels.dtype}", 1)
+
+
 def check_data(
-    folder: ImageFolder,
+    folder: Dataset,
     *,
     workers: int = 2,
     progress: Callable[[Iterable[Any], str, int], Iterable[Any]] = lambda items, what, count: items,
@@ -110,15 +114,10 @@ def check_data(
     return {
         "folder": str(folder.root),
         "split": folder.split,
+        "task": folder.task,
         "ignored": folder.ignored,
-        "classes": [
-            {
-                "name": name,
-                "train": sum(sample.label == label for sample in folder.train),
-                "validation": sum(sample.label == label for sample in folder.validation),
-            }
-            for label, name in enumerate(folder.classes)
-        ],
+        "classes": [] if folder.task == "regression" else _per_class(folder),
+        "numbers": _numbers(folder) if folder.task == "regression" else [],
         "pictures": len(samples),
         "sizes": _sizes(whole),
         "formats": dict(Counter(one.format for one in whole).most_common()),
@@ -127,6 +126,35 @@ def check_data(
         "errors": [asdict(one) for one in findings if one.level == "error"],
         "warnings": [asdict(one) for one in findings if one.level == "warning"],
     }
+
+
+def _counts(folder: Dataset, part: Part) -> list[int]:
+    """How many pictures of a part have each class or label."""
+    samples = folder.train if part == "train" else folder.validation
+    if folder.task == "multi":
+        return [int(sum(column)) for column in zip(*(sample.values for sample in samples), strict=True)]
+    counts = Counter(sample.label for sample in samples)
+    return [counts[label] for label in range(len(folder.classes))]
+
+
+def _per_class(folder: Dataset) -> list[dict[str, Any]]:
+    counts = _counts(folder, "train"), _counts(folder, "validation")
+    return [
+        {"name": name, "train": train, "validation": validation}
+        for name, train, validation in zip(folder.classes, *counts, strict=True)
+    ]
+
+
+def _numbers(folder: Dataset) -> list[dict[str, Any]]:
+    """Range, mean and deviation of the training pictures' numbers."""
+    values = np.array([sample.values for sample in folder.train])
+    return [
+        {
+            "name": name, "least": float(column.min()), "most": float(column.max()),
+            "mean": float(column.mean()), "deviation": float(column.std()),
+        }
+        for name, column in zip(folder.classes, values.T, strict=True)
+    ]  # fmt: skip
 
 
 def _sizes(facts: Sequence[_Facts]) -> dict[str, list[int]]:
@@ -149,24 +177,29 @@ EXTENSIONS = {
 
 
 def _each(facts: Iterable[_Facts]) -> Iterator[Finding]:
+    seen: set[Path] = set()  # a file of many boxes is misnamed or unreadable once
     for one in facts:
-        path = str(one.sample.path)
+        path, again = str(one.sample.path), one.sample.path in seen
+        seen.add(one.sample.path)
         if one.error is not None:
-            yield Finding("error", "unreadable", f"{path}: {one.error}", (path,))
+            if not again:
+                yield Finding("error", "unreadable", f"{path}: {one.error}", (path,))
             continue
-        if one.sample.path.suffix.lower() not in EXTENSIONS.get(one.format, ()):
+        if one.format == "array":
+            continue
+        if one.sample.path.suffix.lower() not in EXTENSIONS.get(one.format, ()) and not again:
             text = f"{path}: is a {one.format} picture by its content; rename it"
             yield Finding("warning", "extension", text, (path,))
         if min(one.size) < TINY:
-            text = f"{path}: has only {one.size[0]} x {one.size[1]} pixels"
+            text = f"{one.sample.name}: has only {one.size[0]} x {one.size[1]} pixels"
             yield Finding("warning", "tiny", text, (path,))
 
 
-def _said(pictures: Sequence[_Facts], folder: ImageFolder, alike: str) -> Finding:
+def _said(pictures: Sequence[_Facts], folder: Dataset, alike: str) -> Finding:
     """What it means that pictures are the same (or nearly): by where they stand."""
     paths = tuple(str(one.sample.path) for one in pictures)
-    names = ", ".join(paths)
-    classes = sorted({folder.classes[one.sample.label] for one in pictures})
+    names = ", ".join(one.sample.name for one in pictures)
+    classes = sorted({_told(one.sample, folder) for one in pictures})
     level: Literal["error", "warning"] = "error" if alike == "the same" else "warning"
     prefix = "" if alike == "the same" else "near_"
     if len(classes) > 1:
@@ -178,7 +211,16 @@ def _said(pictures: Sequence[_Facts], folder: ImageFolder, alike: str) -> Findin
     return Finding("warning", f"{prefix}duplicate", f"{names}: {alike} picture more than once", paths)
 
 
-def _duplicates(facts: Iterable[_Facts], folder: ImageFolder) -> Iterator[Finding]:
+def _told(sample: Sample, folder: Dataset) -> str:
+    """What is said of a picture."""
+    if folder.task == "single":
+        return folder.classes[sample.label]
+    if folder.task == "regression":
+        return " ".join(f"{value:g}" for value in sample.values)
+    return "+".join(n for n, v in zip(folder.classes, sample.values, strict=True) if v) or "none"
+
+
+def _duplicates(facts: Iterable[_Facts], folder: Dataset) -> Iterator[Finding]:
     groups: dict[str, list[_Facts]] = {}
     for one in facts:
         groups.setdefault(one.digest, []).append(one)
@@ -187,7 +229,7 @@ def _duplicates(facts: Iterable[_Facts], folder: ImageFolder) -> Iterator[Findin
             yield _said(group, folder, "the same")
 
 
-def _near(facts: Sequence[_Facts], folder: ImageFolder) -> Iterator[Finding]:
+def _near(facts: Sequence[_Facts], folder: Dataset) -> Iterator[Finding]:
     hashed = [one for one in facts if one.hash]
     bits = np.unpackbits(
         np.frombuffer(b"".join(one.hash for one in hashed), np.uint8).reshape(-1, 32), axis=1
@@ -201,17 +243,22 @@ def _near(facts: Sequence[_Facts], folder: ImageFolder) -> Iterator[Finding]:
                 yield _said([hashed[first], hashed[second]], folder, "nearly the same")
 
 
-def _classes(folder: ImageFolder) -> Iterator[Finding]:
-    counts = Counter(sample.label for sample in folder.train)
-    held_out = {sample.label for sample in folder.validation}
+def _classes(folder: Dataset) -> Iterator[Finding]:
+    if folder.task == "regression":
+        for entry in _numbers(folder):
+            if entry["least"] == entry["most"]:
+                text = f"{entry['name']!r} is {entry['least']:g} for every training picture: nothing to learn"
+                yield Finding("warning", "constant", text)
+        return
+    counts, held_out = _counts(folder, "train"), _counts(folder, "validation")
     for label, name in enumerate(folder.classes):
         if counts[label] < FEW:
             yield Finding("warning", "few", f"class {name!r} has {counts[label]} training pictures; add some")
-        if label not in held_out:
+        if not held_out[label]:
             text = f"class {name!r} has no validation picture: nothing will be known about it"
             yield Finding("warning", "not_validated", text)
-    largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-    if counts[largest] > IMBALANCE * counts[smallest]:
+    largest, smallest = int(np.argmax(counts)), int(np.argmin(counts))
+    if counts[largest] > IMBALANCE * counts[smallest] and folder.task == "single":
         yield Finding(
             "warning", "imbalance",
             f"class {folder.classes[largest]!r} has {counts[largest]} training pictures, "

@@ -64,6 +64,28 @@ def decode(path: str | os.PathLike[str], *, at_least: tuple[int, int] | None = N
         raise DataError(f"{name}: {_reason(error)}") from error
 
 
+def decode_array(pixels: Array) -> Array:
+    """Pixels that came in an array, uint8 or uint16, [H,W] or [H,W,C], as uint8 RGB [H,W,3].
+
+    By the rules of :func:`decode`: 1 channel is grey, 2 are grey and opacity, 3 RGB, 4 RGB and opacity.
+    Raises DataError for any other type or shape.
+    """
+    from PIL import Image
+
+    array = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or array.size == 0:
+        raise DataError(
+            f"pixels [{', '.join(map(str, pixels.shape))}] must be [H,W] or [H,W,C] with 1 to 4 C"
+        )
+    if array.dtype == np.uint16:
+        array = _eight_bits(array)
+    if array.dtype != np.uint8:
+        raise DataError(f"pixels are {pixels.dtype} but must be uint8 (0 .. 255) or uint16 (0 .. 65535)")
+    if array.shape[2] in (2, 4):
+        return _rgb(Image.fromarray(np.ascontiguousarray(array)))  # LA or RGBA, by the shape
+    return np.array(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
 class Header(NamedTuple):
     """What a picture's file says of itself."""
 
@@ -148,5 +170,8 @@ def _grey16(values: Array) -> Array:
     # Older versions of Pillow hand out 16-bit grey as 32-bit integers, with the same values.
     if values.size and (values.min() < 0 or values.max() > 65535):
         raise DataError("32-bit grey beyond 0 .. 65535 has no defined white; convert it to 8 or 16 bits")
-    grey = ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    return np.repeat(grey[..., np.newaxis], 3, axis=2)
+    return np.repeat(_eight_bits(values)[..., np.newaxis], 3, axis=2)
+
+
+def _eight_bits(values: Array) -> Array:
+    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)

@@ -15,43 +15,24 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
 
-from nnlite.data.random import SPLIT, generator, permutation
-from nnlite.errors import ConfigError, DataError
+from nnlite.data.dataset import HELD_OUT, TRAIN, Dataset, Sample, Split, check_validation, hold_out_by_class
+from nnlite.errors import DataError
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 _OTHERS = (".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 EXTENSIONS = frozenset((*_JPEG, *_OTHERS))
 
-_TRAIN = ("train", "training")
-_HELD_OUT = (("val", "valid", "validation"), ("test",))  # test only where nothing better exists
 _JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # left behind by file managers and archives
 
 
-class Sample(NamedTuple):
-    """One picture: its path and the index of its class."""
-
-    path: Path
-    label: int
-
-
 @dataclass(frozen=True)
-class ImageFolder:
-    """Which pictures there are, of which class, and which of them only validate.
+class ImageFolder(Dataset):
+    """A :class:`~nnlite.data.Dataset` of a folder with one sub-folder per class.
 
-    ``classes`` is sorted by name (by code point, so alike on every system); a label is an index into
-    it. ``train`` and ``validation`` are sorted by class and file name. ``split`` says whether folders
-    or the seed divided them. ``ignored`` counts what was passed over: hidden files, files that are not
-    pictures, pictures or folders at the wrong depth, and links that lead out of the folder.
+    ``train`` and ``validation`` are sorted by class and file name. ``ignored`` counts hidden files, files
+    that are not pictures, pictures or folders at the wrong depth, and links that lead out of the folder.
     """
-
-    root: Path
-    classes: tuple[str, ...]
-    train: tuple[Sample, ...]
-    validation: tuple[Sample, ...]
-    split: Literal["folders", "seed"]
-    ignored: int
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, validation: float = 0.25, seed: int = 0) -> ImageFolder:
@@ -65,22 +46,13 @@ class ImageFolder:
         or only one class, a class folder is empty, a class has a single picture to split, a class is
         validated but never trained, or two folders claim to be the same part.
         """
-        if not 0 < validation < 1:
-            raise ConfigError(f"validation={validation} must be a fraction between 0 and 1, such as 0.25")
+        check_validation(validation)
         root = Path(path)
         if not root.exists():
             raise DataError(f"{root}: no such folder; check the path")
         if not root.is_dir():
             raise DataError(f"{root}: is a file; give the folder that holds one folder per class")
         return _Reader(root).read(validation, seed)
-
-    def describe(self) -> str:
-        """One line for a log: how many classes, pictures of each part and ignored files."""
-        ignored = f" ({self.ignored} other files or folders ignored)" if self.ignored else ""
-        return (
-            f"{len(self.classes)} classes, {len(self.train)} training and "
-            f"{len(self.validation)} validation pictures{ignored}"
-        )
 
 
 _Classes = dict[str, list[Path]]
@@ -96,12 +68,12 @@ class _Reader:
 
     def read(self, validation: float, seed: int) -> ImageFolder:
         top = self._folders(self.root)
-        train = self._part(top, _TRAIN)
+        train = self._part(top, TRAIN)
         # A class may itself be called "train" (there are railways): a part holds folders, a class files.
         if train is None or not _has_folders(train):
             classes, held_out = self._classes(self.root, top), None
         else:
-            test = next((part for names in _HELD_OUT if (part := self._part(top, names))), None)
+            test = next((part for names in HELD_OUT if (part := self._part(top, names))), None)
             self.ignored += len(top) - (1 if test is None else 2)
             classes = self._classes(train, self._folders(train))
             held_out = None if test is None else self._classes(test, self._folders(test))
@@ -114,7 +86,7 @@ class _Reader:
             parts = _split(names, classes, validation, seed)
         else:
             parts = self._given(names, classes, held_out)
-        origin: Literal["folders", "seed"] = "seed" if held_out is None else "folders"
+        origin: Split = "seed" if held_out is None else "folders"
         return ImageFolder(self.root, tuple(names), *parts, origin, self.ignored)
 
     def _given(self, names: list[str], train: _Classes, held_out: _Classes) -> _Parts:
@@ -206,17 +178,13 @@ def _samples(names: list[str], classes: _Classes) -> tuple[Sample, ...]:
 
 
 def _split(names: list[str], classes: _Classes, validation: float, seed: int) -> _Parts:
-    train: _Classes = {}
-    held_out: _Classes = {}
-    for label, name in enumerate(names):
-        paths = classes[name]
+    for paths in classes.values():
         if len(paths) < 2:
             raise DataError(
                 f"{paths[0].parent}: class with a single picture, which cannot both train and validate; "
                 "add another or give train/ and val/ folders"
             )
-        count = min(max(round(len(paths) * validation), 1), len(paths) - 1)
-        chosen = set(permutation(generator(seed, 0, label, SPLIT), len(paths))[:count].tolist())
-        held_out[name] = [path for i, path in enumerate(paths) if i in chosen]
-        train[name] = [path for i, path in enumerate(paths) if i not in chosen]
-    return _samples(names, train), _samples(names, held_out)
+    samples = _samples(names, classes)
+    chosen = hold_out_by_class([sample.label for sample in samples], validation, seed)
+    train = tuple(sample for place, sample in enumerate(samples) if place not in chosen)
+    return train, tuple(samples[place] for place in sorted(chosen))

@@ -19,8 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from nnlite.data.cache import PictureCache
-from nnlite.data.decode import decode
-from nnlite.data.folder import Sample
+from nnlite.data.dataset import Sample
 from nnlite.data.random import SHUFFLE, generator, permutation
 from nnlite.data.transforms import Transform
 from nnlite.errors import ConfigError, DataError, NnliteError, ShapeError
@@ -28,7 +27,10 @@ from nnlite.layout import Array
 
 
 class Batch(NamedTuple):
-    """images float32 [N,C,H,W], channels-last in memory; labels int64 [N]; indices int64 [N] of samples."""
+    """images float32 [N,C,H,W], channels-last in memory; labels; indices int64 [N] of samples.
+
+    Labels are int64 [N], or float32 [N,K] where samples have values instead of a class.
+    """
 
     images: Array
     labels: Array
@@ -45,7 +47,7 @@ class Skipped(NamedTuple):
 class Loader:
     """Turns samples into batches, epoch after epoch.
 
-    samples: what :class:`~nnlite.data.folder.ImageFolder` lists. transform: picture to float32 [C,H,W],
+    samples: what a :class:`~nnlite.data.Dataset` lists. transform: picture to float32 [C,H,W],
     such as ``Preprocessing.training()``. shuffle: a new order each epoch, from ``seed``. workers:
     threads; 0 prepares everything in the caller's. on_bad_image: "fail" raises DataError at the first
     picture that cannot be read, "skip" leaves it out (its batch is then smaller) and lists it in
@@ -151,7 +153,7 @@ class Loader:
         for index, x in kept:
             if x.shape != shape or x.ndim != 3 or x.dtype != np.float32:
                 raise ShapeError(
-                    f"{self.samples[index].path}: the transform gave {x.dtype} {list(x.shape)}; a batch "
+                    f"{self.samples[index].name}: the transform gave {x.dtype} {list(x.shape)}; a batch "
                     f"needs float32 [C,H,W], all alike (the first is {list(shape)}); resize, then Normalize"
                 )
         C, H, W = shape
@@ -159,8 +161,7 @@ class Loader:
         for row, (_, x) in zip(pixels, kept, strict=True):
             row[...] = np.moveaxis(x, 0, -1)
         indices = np.array([index for index, _ in kept], np.int64)
-        labels = np.array([self.samples[index].label for index, _ in kept], np.int64)
-        return Batch(np.moveaxis(pixels, -1, 1), labels, indices)
+        return Batch(np.moveaxis(pixels, -1, 1), targets_of([self.samples[i] for i in indices]), indices)
 
     # ------------------------------------------------------------------------------- pictures
 
@@ -188,28 +189,39 @@ class Loader:
     def _prepare(self, epoch: int, index: int) -> Array | Skipped:
         if index in self._skipped:
             return self._skipped[index]
-        path = self.samples[index].path
+        sample = self.samples[index]
         try:
             picture = self._picture(index)
         except DataError as error:
-            return self._bad(path, error)
+            return self._bad(sample, error)
         try:
             return self.transform(picture, generator(self.seed, epoch, index))
         except DataError as error:  # the picture's fault as well, such as a sliver that cannot be resized
-            return self._bad(path, DataError(f"{path}: {error}"))
+            return self._bad(sample, DataError(f"{sample.name}: {error}"))
         except NnliteError as error:
-            raise type(error)(f"{path}: {error}") from error
+            raise type(error)(f"{sample.name}: {error}") from error
         except Exception as error:
-            raise RuntimeError(f"{path}: the transform failed ({type(error).__name__}: {error})") from error
+            name = type(error).__name__
+            raise RuntimeError(f"{sample.name}: the transform failed ({name}: {error})") from error
 
-    def _bad(self, path: Path, error: DataError) -> Skipped:
+    def _bad(self, sample: Sample, error: DataError) -> Skipped:
         if self.on_bad_image == "fail":
             raise error
-        return Skipped(path, str(error))
+        return Skipped(sample.path, str(error))
 
     def _picture(self, index: int) -> Array:
+        sample = self.samples[index]
+        if sample.pixels is not None:
+            return sample.read()  # is in memory already
         picture = self.cache.get(index)
         if picture is None:
-            picture = decode(self.samples[index].path, at_least=self.at_least)
+            picture = sample.read(at_least=self.at_least)
             self.cache.put(index, picture)
         return picture
+
+
+def targets_of(samples: Sequence[Sample]) -> Array:
+    """What is known about ``samples``: classes int64 [N], or values float32 [N,K]."""
+    if samples[0].values:
+        return np.array([sample.values for sample in samples], np.float32)
+    return np.array([sample.label for sample in samples], np.int64)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnlite.data.decode import decode
-from nnlite.data.folder import ImageFolder
+from nnlite.data.dataset import Dataset
 from nnlite.data.random import generator
 from nnlite.data.transforms import Transform
 from nnlite.errors import DataError
@@ -19,14 +18,14 @@ KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 def contact_sheet(
-    folder: ImageFolder, transform: Transform, count: int, seed: int = 0, columns: int = 8
+    folder: Dataset, transform: Transform, count: int, seed: int = 0, columns: int = 8
 ) -> Array:
     """``count`` training pictures as augmentation shows them in epoch 0, uint8 [H,W,3]; white between them.
 
     ``transform`` gives uint8 [h,w,3]: a training pipeline without its last step.
     """
     indices = np.linspace(0, len(folder.train) - 1, min(count, len(folder.train))).astype(int)
-    shown = [transform(decode(folder.train[i].path), generator(seed, 0, int(i))) for i in indices]
+    shown = [transform(folder.train[i].read(), generator(seed, 0, int(i))) for i in indices]
     h, w = (max(picture.shape[axis] for picture in shown) + 4 for axis in (0, 1))
     rows = -(-len(shown) // columns)
     sheet = np.full((rows * h, min(columns, len(shown)) * w, 3), 255, np.uint8)

@@ -144,13 +144,12 @@ class FeatureStore:
         return written
 
     def _key(self, plan: Plan, loader: Loader, epoch: int) -> str:
-        for sample in loader.samples:
-            if sample.path not in self._hashes:
-                self._hashes[sample.path] = _content(sample.path)
         parts = {
             "nnlite": __version__,
             "plan": plan.fingerprint([ArrayType((loader.batch_size, *self.picture), np.dtype(np.float32))]),
-            "pictures": [[self._hashes[sample.path], sample.label] for sample in loader.samples],
+            "pictures": [
+                [sample.digest(self._hashes), sample.label, sample.values] for sample in loader.samples
+            ],
             "transform": repr(loader.transform),
             "options": [loader.batch_size, loader.shuffle, loader.on_bad_image, loader.at_least],
             "view": [loader.seed, epoch],
@@ -176,13 +175,6 @@ class FeatureStore:
                 break
             total -= path.stat().st_size
             path.unlink(missing_ok=True)
-
-
-def _content(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:  # the loader says it better, where it is read
-        return f"unreadable: {error.strerror}"
 
 
 def _again(first: Features, rest: Iterator[Features]) -> Iterator[Features]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import nnlite.data.loader as loader_module
+import nnlite.data.dataset as dataset_module
 from nnlite.data import (
     Batch,
     Compose,
@@ -324,7 +324,7 @@ def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         reads.append(path)
         return decode(path, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loader_module, "decode", counting)
+    monkeypatch.setattr(dataset_module, "decode", counting)
     return reads
 
 
@@ -363,6 +363,6 @@ def test_at_least_reaches_the_decoder(samples: list[Sample], monkeypatch: pytest
         asked.append(at_least)
         return np.zeros((8, 8, 3), np.uint8)
 
-    monkeypatch.setattr(loader_module, "decode", fake)
+    monkeypatch.setattr(dataset_module, "decode", fake)
     list(Loader(samples, Normalize((0, 0, 0), (1, 1, 1)), 11, at_least=(7, 5)).epoch(0))
     assert asked == [(7, 5)] * 11
