@@ -13,10 +13,11 @@ from nnlite.transfer.config import FinetuneConfig
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
 # What several commands share with fine-tuning means the same in all of them.
-PREPROCESSING, SIZE, WORKERS, ON_BAD_IMAGE, SEED, VALIDATION, BATCH = (
+PREPROCESSING, SIZE, WORKERS, ON_BAD_IMAGE, SEED, BATCH = (
     option_of(FinetuneConfig, name)
-    for name in ("preprocessing", "size", "workers", "on_bad_image", "seed", "validation", "batch_size")
+    for name in ("preprocessing", "size", "workers", "on_bad_image", "seed", "batch_size")
 )
+VALIDATION, TASK, IMAGES = (option_of(FinetuneConfig, name) for name in ("validation", "task", "images"))
 
 
 def _print_json(content: Any) -> None:
@@ -35,7 +36,8 @@ def nnlite() -> None:
 @options_of(FinetuneConfig)
 @JSON
 def finetune(as_json: bool, **options: Any) -> None:
-    """Tune MODEL (an ONNX file) on DATA (a folder of pictures, one folder per class).
+    """Tune MODEL (an ONNX file) on DATA (a folder with one folder of pictures per class,
+    a CSV, COCO or YOLO file, or an .npz of arrays).
 
     The head is trained on the frozen network, then the last stages with it; the result is compared
     with the majority class, a regression on the frozen features and a small network trained from
@@ -58,6 +60,8 @@ def finetune(as_json: bool, **options: Any) -> None:
 @PREPROCESSING
 @SIZE
 @VALIDATION
+@TASK
+@IMAGES
 @SEED
 @BATCH
 @WORKERS
@@ -152,12 +156,14 @@ def attribute(as_json: bool, **options: Any) -> None:
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror the pictures that are shown.")
 @SIZE
 @VALIDATION
+@TASK
+@IMAGES
 @SEED
 @WORKERS
 @JSON
 def check_data(
     as_json: bool, data: str, show: int | None, sheet: str, flip: bool, size: int | None,
-    validation: float, seed: int, workers: int,
+    validation: float, task: str, images: str | None, seed: int, workers: int,
 ) -> None:  # fmt: skip
     """Look for what is wrong with DATA: unreadable, misnamed and tiny pictures, duplicates, leakage.
 
@@ -165,10 +171,10 @@ def check_data(
     cannot be read; the exit status is then 1.
     """
     from nnlite.cli.console import Bars, data_table
-    from nnlite.data import ImageFolder
     from nnlite.data import check_data as run
+    from nnlite.data import open_dataset
 
-    folder = ImageFolder.open(data, validation=validation, seed=seed)
+    folder = open_dataset(data, validation=validation, seed=seed, task=task, images=images)
     report = run(folder, workers=workers, progress=Bars(quiet=as_json).show_pictures)
     if show is not None:
         report["sheet"] = _contact_sheet(folder, show, sheet, size or 160, flip, seed)

@@ -16,6 +16,7 @@ MOST_LISTED = 10
 SPLITS = {
     "all": "all that there are",
     "folders": "those of the validation folder",
+    "file": "those that the file holds out; --all takes all",
     "seed": "those that the seed holds out; --all takes all",
 }
 """Which pictures an evaluation looked at."""
@@ -160,13 +161,18 @@ def inspect_table(report: dict[str, Any]) -> str:
 
 def data_table(report: dict[str, Any]) -> str:
     """What a folder of pictures holds and what is wrong with it."""
-    rows = [["class", "train", "validation"]]
-    rows += [[entry["name"], str(entry["train"]), str(entry["validation"])] for entry in report["classes"]]
-    split = "by its folders" if report["split"] == "folders" else "by the seed"
+    if report["numbers"]:
+        rows = [["number", "least", "mean", "most", "deviation"]]
+        keys = ("least", "mean", "most", "deviation")
+        rows += [[entry["name"], *(f"{entry[key]:.4g}" for key in keys)] for entry in report["numbers"]]
+    else:
+        rows = [["class", "train", "validation"]]
+        rows += [[e["name"], str(e["train"]), str(e["validation"])] for e in report["classes"]]
+    split = {"folders": "by its folders", "file": "by the file", "seed": "by the seed"}[report["split"]]
     lines = [
         f"{report['folder']}: {report['pictures']} pictures, split {split}",
         "",
-        table(rows, right=(1, 2)),
+        table(rows, right=range(1, len(rows[0]))),
         "",
     ]
     if report["sizes"]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnlite import nn
-from nnlite.data import ImageFolder, Loader, Preprocessing
+from nnlite.data import Dataset, Loader, Preprocessing
 from nnlite.layout import Array
 from nnlite.optim import AdamW
 from nnlite.tensors import Tensor
@@ -54,7 +54,7 @@ def small_cnn(classes: int) -> nn.Sequential:
 
 
 def from_scratch(
-    folder: ImageFolder,
+    folder: Dataset,
     presentations: int,
     *,
     batch_size: int,

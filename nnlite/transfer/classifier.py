@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nnlite import metrics
-from nnlite.data import ImageFolder, Loader, Preprocessing, decode
+from nnlite.data import Loader, Preprocessing, decode, open_dataset
 from nnlite.errors import DataError, ModelError
 from nnlite.graph import Plan
 from nnlite.layout import Array
@@ -76,19 +76,21 @@ def evaluate(
     size: int | None = None,
     validation: float = 0.25,
     seed: int = 0,
+    task: str = "auto",
+    images: str | Path | None = None,
     batch_size: int = 32,
     workers: int = 2,
     on_bad_image: Literal["fail", "skip"] = "fail",
     everything: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Metrics of a model on the held-out pictures of a folder, or on ``everything`` in it.
+    """Metrics of a model on the held-out pictures of a data set, or on ``everything`` in it.
 
     The folder's classes must be the model's, matched by name where the model has names. Raises
     ModelError or DataError that says what does not fit.
     """
     classifier = Classifier.open(path, preprocessing=preprocessing, size=size)
-    folder = ImageFolder.open(data, validation=validation, seed=seed)
+    folder = open_dataset(data, validation=validation, seed=seed, task=task, images=images)
     samples = (*folder.train, *folder.validation) if everything else folder.validation
     loader = Loader(
         samples, classifier.preprocessing.evaluation(), batch_size,

@@ -84,9 +84,13 @@ class FinetuneConfig:
     size: int | None = option(
         None, "Side of the input. By default the model decides.", metavar="PIXELS", least=16, most=4096
     )
-    validation: float = option(
-        0.25, "Part held out where the folder has no train and val folders.", above=0, below=1
+    task: Literal["auto", "single", "multi", "regression"] = option(
+        "auto", "What a CSV or .npz tells of a picture: one class, several labels, numbers."
     )
+    images: str | None = option(
+        None, "Folder that a CSV, COCO or YOLO file's pictures are in; by default beside it.", metavar="DIR"
+    )
+    validation: float = option(0.25, "Part held out where DATA does not say what is.", above=0, below=1)
     seed: int = option(0, "Seed of everything random.", least=0)
     workers: int = option(2, "Threads that decode pictures.", least=0)
     on_bad_image: Literal["fail", "skip"] = option(

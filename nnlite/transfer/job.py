@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nnlite import memory, onnx
-from nnlite.data import ImageFolder, Loader, Sample
-from nnlite.errors import ModelError
+from nnlite.data import Dataset, Loader, Sample, open_dataset
+from nnlite.errors import DataError, ModelError
 from nnlite.graph import GraphModule
 from nnlite.graph.head import Head, replace_head
 from nnlite.node import Value
@@ -30,7 +30,7 @@ class Job:
     """One run, passed from step to step."""
 
     config: FinetuneConfig
-    folder: ImageFolder
+    folder: Dataset
     module: GraphModule
     head: Head
     cut: Value
@@ -82,7 +82,11 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks) -> Job:
     out = Path(config.out)
     check_writable(out)  # a long run must not end with a path that cannot be written
     original = onnx.load(config.model)
-    folder = ImageFolder.open(config.data, validation=config.validation, seed=config.seed)
+    folder = open_dataset(
+        config.data, validation=config.validation, seed=config.seed, task=config.task, images=config.images
+    )
+    if folder.task != "single":
+        raise DataError(f"{folder.root}: is a {folder.task} task; only one class per picture can be learned")
     callbacks.on_message(folder.describe())
     typical = typical_side(folder) if config.size is None else None
     chosen = choose_preprocessing(
@@ -108,15 +112,19 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks) -> Job:
     return job
 
 
-def typical_side(folder: ImageFolder) -> int:
+def typical_side(folder: Dataset) -> int:
     """Median of the shorter sides of some of the pictures, from their headers alone."""
     from PIL import Image
 
     sides = []
     for sample in folder.train[:: max(1, len(folder.train) // 64)]:
+        top, left, bottom, right = sample.box or (0.0, 0.0, 1.0, 1.0)
+        if sample.pixels is not None:
+            sides.append(min(sample.pixels.shape[:2]))
+            continue
         try:
             with Image.open(sample.path) as picture:
-                sides.append(min(picture.size))
+                sides.append(min(picture.width * (right - left), picture.height * (bottom - top)))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue  # a bad picture is reported where it is decoded
     return int(np.median(sides)) if sides else 224

@@ -196,7 +196,7 @@ def test_the_key_covers_what_the_numbers_depend_on(
     changed = loader()
     target = tmp_path / "picture"
     target.write_bytes(changed.samples[0].path.read_bytes() + b"\0")
-    changed.samples = [changed.samples[0]._replace(path=target), *changed.samples[1:]]
+    changed.samples = [replace(changed.samples[0], path=target), *changed.samples[1:]]
     keys["picture"] = store._key(plan, changed, 0)
     monkeypatch.setattr(STORE, "__version__", "0.0.0")
     keys["version"] = store._key(plan, loader(), 0)
