@@ -41,6 +41,24 @@ def generator(seed: int, epoch: int, index: int, stream: int = AUGMENT) -> np.ra
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
+def balanced_order(rng: np.random.Generator, labels: Array) -> Array:
+    """len(labels) places in random order, int64, in which every class is met equally often (within one).
+
+    Of a class with too few pictures each is repeated before any is repeated twice; of one with too many
+    some are left out. Which classes get one more where the number does not divide is random too.
+    """
+    classes = np.unique(labels)
+    counts = np.full(len(classes), len(labels) // len(classes))
+    counts[permutation(rng, len(classes))[: len(labels) % len(classes)]] += 1
+    drawn = []
+    for label, count in zip(classes, counts.tolist(), strict=True):
+        at = np.flatnonzero(labels == label)
+        rounds = max(-(-count // len(at)), 1)
+        drawn.append(np.concatenate([at[permutation(rng, len(at))] for _ in range(rounds)])[:count])
+    places = np.concatenate(drawn)
+    return places[permutation(rng, len(places))].astype(np.int64)
+
+
 def permutation(rng: np.random.Generator, count: int) -> Array:
     """0 .. count-1 in random order, int64 [count].
 

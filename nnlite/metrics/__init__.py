@@ -1,4 +1,4 @@
-"""Metrics of classifiers."""
+"""Metrics of classifiers and of predicted numbers."""
 
 from nnlite.metrics.calibration import (
     Reliability,
@@ -16,6 +16,8 @@ from nnlite.metrics.classification import (
     report,
     top_k_accuracy,
 )
+from nnlite.metrics.multilabel import average_precision, multilabel_report
+from nnlite.metrics.regression import regression_report
 
 __all__ = [
     "Average",
@@ -23,10 +25,13 @@ __all__ = [
     "Reliability",
     "ReliabilityBin",
     "accuracy",
+    "average_precision",
     "confusion_matrix",
     "expected_calibration_error",
     "log_loss",
+    "multilabel_report",
     "precision_recall_f1",
+    "regression_report",
     "reliability",
     "report",
     "top_k_accuracy",
