@@ -90,23 +90,31 @@ T* out_or_null(const py::object& object, const char* name, const Shape& shape) {
     return object.is_none() ? nullptr : out<T>(object, name, shape);
 }
 
-// Scratch memory: at least `size` bytes of uint8.
-inline void* scratch(const py::object& object, size_t size) {
+// At least `size` bytes of uint8.
+inline void* bytes(const py::object& object, const char* name, size_t size) {
     if (size == 0) return nullptr;
     const std::string expected = std::to_string(size) + " bytes of uint8";
-    if (object.is_none()) refuse("workspace", expected, "None");
-    if (!py::isinstance<py::array>(object)) refuse("workspace", expected, "no array");
+    if (object.is_none()) refuse(name, expected, "None");
+    if (!py::isinstance<py::array>(object)) refuse(name, expected, "no array");
     py::array array = py::reinterpret_borrow<py::array>(object);
     if (!py::isinstance<py::array_t<uint8_t>>(array) || array.ndim() != 1 || !is_channels_last(array))
-        refuse("workspace", expected, "an array of another type or layout");
-    if (static_cast<size_t>(array.size()) < size)
-        refuse("workspace", expected, std::to_string(array.size()) + " bytes");
-    if (!array.writeable()) refuse("workspace", "a writeable array", "a read-only one");
+        refuse(name, expected, "an array of another type or layout");
+    if (static_cast<size_t>(array.size()) < size) refuse(name, expected, std::to_string(array.size()) + " bytes");
+    if (!array.writeable()) refuse(name, "a writeable array", "a read-only one");
     return array.mutable_data();
 }
 
+// Scratch memory.
+inline void* scratch(const py::object& object, size_t size) { return bytes(object, "workspace", size); }
+
 inline void require(bool good, const char* rule) {
     if (!good) throw py::value_error(std::string("geometry: ") + rule);
+}
+
+inline Activation activation(int64_t kind, double low, double high) {
+    require(kind >= no_activation && kind <= clamp_activation, "activation must be 0 (none), 1 (relu) or 2 (clamp)");
+    if (kind == relu_activation) low = 0;
+    return {kind, static_cast<float>(low), static_cast<float>(high)};
 }
 
 // Other Python threads run meanwhile, and denormals are zeros in this one.

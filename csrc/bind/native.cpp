@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <cstdio>
 #include <cstring>
 
 #include "../cpu/cpu.h"
@@ -14,12 +15,19 @@
 namespace nnlite {
 namespace {
 
-using Ints = std::array<int64_t, conv2d_fields>;
 using PoolInts = std::array<int64_t, pool2d_fields>;
 
-Conv2d conv2d(const Ints& ints) {
+// The fields as Python has them: integers, then the activation.
+using Fields = const py::tuple&;
+
+Conv2d conv2d(Fields fields) {
+    require(fields.size() == conv2d_integers + 3, "a convolution has 18 integers and an activation");
+    std::array<int64_t, conv2d_integers> ints;
+    for (size_t i = 0; i < ints.size(); ++i) ints[i] = fields[i].cast<int64_t>();
     Conv2d g;
-    std::memcpy(&g, ints.data(), sizeof g);
+    std::memcpy(&g, ints.data(), sizeof ints);
+    g.act = activation(fields[ints.size()].cast<int64_t>(), fields[ints.size() + 1].cast<double>(),
+                       fields[ints.size() + 2].cast<double>());
     require(g.N >= 0 && g.C > 0 && g.H > 0 && g.W > 0 && g.K > 0, "sizes must be positive");
     require(g.R > 0 && g.S > 0 && g.P > 0 && g.Q > 0, "kernel and output sizes must be positive");
     require(g.stride_h > 0 && g.stride_w > 0 && g.dilation_h > 0 && g.dilation_w > 0,
@@ -66,25 +74,77 @@ void winograd(const Conv2d& g) {
 using Rule = void (*)(const Conv2d&);
 
 template <Conv2dSize size>
-size_t conv2d_size(const Ints& ints) {
-    return size(conv2d(ints));
+size_t conv2d_size(Fields fields) {
+    return size(conv2d(fields));
 }
 
-template <void (*kernel)(const Conv2d&, const float*, const float*, const float*, float*, void*), Conv2dSize size, Rule rule>
-void forward(const Ints& ints, Object x_, Object w_, Object bias_, Object y_, Object workspace_) {
-    const Conv2d g = conv2d(ints);
+// What every forward kernel takes beside its weights.
+struct Forward {
+    const float *x, *bias, *residual;
+    float* y;
+
+    Forward(const Conv2d& g, Object x_, Object bias_, Object residual_, Object y_)
+        : x(in<float>(x_, "x", x_shape(g))),
+          bias(in_or_null<float>(bias_, "bias", {g.K})),
+          residual(in_or_null<float>(residual_, "residual", y_shape(g))),
+          y(out<float>(y_, "y", y_shape(g))) {}
+};
+
+template <void (*kernel)(const Conv2d&, const float*, const float*, const float*, const float*, float*, void*),
+          Conv2dSize size, Rule rule>
+void forward(Fields fields, Object x_, Object w_, Object bias_, Object residual_, Object y_, Object workspace_) {
+    const Conv2d g = conv2d(fields);
     rule(g);
-    const float* x = in<float>(x_, "x", x_shape(g));
+    const Forward f(g, x_, bias_, residual_, y_);
     const float* w = in<float>(w_, "w", w_shape(g));
-    const float* bias = in_or_null<float>(bias_, "bias", {g.K});
-    float* y = out<float>(y_, "y", y_shape(g));
     void* workspace = scratch(workspace_, size(g));
-    without_gil([&] { kernel(g, x, w, bias, y, workspace); });
+    without_gil([&] { kernel(g, f.x, w, f.bias, f.residual, f.y, workspace); });
+}
+
+// ---- prepared weights, behind a line that says whose they are: panels are as wide as the instruction set wants them
+
+constexpr size_t head = 64;
+using Mark = std::array<char, head>;
+
+Mark mark(const char* variant) {
+    Mark text = {};
+    std::snprintf(text.data(), text.size(), "%s %s", variant, kernels().name);
+    return text;
+}
+
+template <Conv2dSize size>
+size_t prepared_size(Fields fields) {
+    return head + size(conv2d(fields));
+}
+
+template <void (*kernel)(const Conv2d&, const float*, void*), Conv2dSize size, Rule rule>
+void prepare(const char* name, Fields fields, Object w_, Object prepared_) {
+    const Conv2d g = conv2d(fields);
+    rule(g);
+    const float* w = in<float>(w_, "w", w_shape(g));
+    char* prepared = static_cast<char*>(bytes(prepared_, "prepared", head + size(g)));
+    const Mark text = mark(name);
+    std::memcpy(prepared, text.data(), head);
+    without_gil([&] { kernel(g, w, prepared + head); });
+}
+
+template <void (*kernel)(const Conv2d&, const float*, const void*, const float*, const float*, float*, void*),
+          Conv2dSize weights, Conv2dSize size, Rule rule>
+void forward_prepared(const char* name, Fields fields, Object x_, Object prepared_, Object bias_, Object residual_,
+                      Object y_, Object workspace_) {
+    const Conv2d g = conv2d(fields);
+    rule(g);
+    const Forward f(g, x_, bias_, residual_, y_);
+    const char* prepared = static_cast<const char*>(bytes(prepared_, "prepared", head + weights(g)));
+    const Mark text = mark(name);
+    if (std::memcmp(prepared, text.data(), head) != 0) refuse("prepared", text.data(), "weights prepared for another");
+    void* workspace = scratch(workspace_, size(g));
+    without_gil([&] { kernel(g, f.x, prepared + head, f.bias, f.residual, f.y, workspace); });
 }
 
 template <void (*kernel)(const Conv2d&, const float*, const float*, float*, void*), Conv2dSize size, Rule rule>
-void grad_input(const Ints& ints, Object gy_, Object w_, Object gx_, Object workspace_) {
-    const Conv2d g = conv2d(ints);
+void grad_input(Fields fields, Object gy_, Object w_, Object gx_, Object workspace_) {
+    const Conv2d g = conv2d(fields);
     rule(g);
     const float* gy = in<float>(gy_, "gy", y_shape(g));
     const float* w = in<float>(w_, "w", w_shape(g));
@@ -94,8 +154,8 @@ void grad_input(const Ints& ints, Object gy_, Object w_, Object gx_, Object work
 }
 
 template <void (*kernel)(const Conv2d&, const float*, const float*, float*, void*), Conv2dSize size, Rule rule>
-void grad_weight(const Ints& ints, Object x_, Object gy_, Object gw_, Object workspace_) {
-    const Conv2d g = conv2d(ints);
+void grad_weight(Fields fields, Object x_, Object gy_, Object gw_, Object workspace_) {
+    const Conv2d g = conv2d(fields);
     rule(g);
     const float* x = in<float>(x_, "x", x_shape(g));
     const float* gy = in<float>(gy_, "gy", y_shape(g));
@@ -108,11 +168,24 @@ void bind_conv2d(py::module_& m) {
 #define NNLITE_BIND(direction, name, rule)                  \
     m.def(#name, &direction<name, name##_workspace, rule>); \
     m.def(#name "_workspace", &conv2d_size<name##_workspace>)
-    NNLITE_BIND(forward, conv2d_forward_igemm, any);
-    NNLITE_BIND(forward, conv2d_forward_stem, stem);
-    NNLITE_BIND(forward, conv2d_forward_depthwise, depthwise);
-    NNLITE_BIND(forward, conv2d_forward_winograd2, winograd);
-    NNLITE_BIND(forward, conv2d_forward_winograd4, winograd);
+#define NNLITE_BIND_FORWARD(name, rule)                                                                       \
+    NNLITE_BIND(forward, name, rule);                                                                         \
+    m.def(#name "_prepared_size", &prepared_size<name##_prepared_size>);                                      \
+    m.def(#name "_prepared_workspace", &conv2d_size<name##_prepared_workspace>);                              \
+    m.def(#name "_prepare", [](Fields fields, Object w, Object prepared) {                                    \
+        prepare<name##_prepare, name##_prepared_size, rule>(#name, fields, w, prepared);                      \
+    });                                                                                                       \
+    m.def(#name "_prepared", [](Fields fields, Object x, Object prepared, Object bias, Object residual, Object y, \
+                                Object workspace) {                                                           \
+        forward_prepared<name##_prepared, name##_prepared_size, name##_prepared_workspace, rule>(             \
+            #name, fields, x, prepared, bias, residual, y, workspace);                                        \
+    })
+    NNLITE_BIND_FORWARD(conv2d_forward_igemm, any);
+    NNLITE_BIND_FORWARD(conv2d_forward_stem, stem);
+    NNLITE_BIND_FORWARD(conv2d_forward_depthwise, depthwise);
+    NNLITE_BIND_FORWARD(conv2d_forward_winograd2, winograd);
+    NNLITE_BIND_FORWARD(conv2d_forward_winograd4, winograd);
+#undef NNLITE_BIND_FORWARD
     NNLITE_BIND(grad_input, conv2d_grad_input_winograd2, winograd);
     NNLITE_BIND(grad_input, conv2d_grad_input_winograd4, winograd);
     NNLITE_BIND(grad_input, conv2d_grad_input_igemm, any);

@@ -6,12 +6,6 @@
 namespace nnlite {
 namespace {
 
-Activation activation(int64_t kind, double low, double high) {
-    require(kind >= no_activation && kind <= clamp_activation, "activation must be 0 (none), 1 (relu) or 2 (clamp)");
-    if (kind == relu_activation) low = 0;
-    return {kind, static_cast<float>(low), static_cast<float>(high)};
-}
-
 Norm norm(int64_t M, int64_t C, int64_t kind, double low, double high) {
     require(M >= 0 && C > 0, "sizes must be positive");
     return {M, C, activation(kind, low, high)};

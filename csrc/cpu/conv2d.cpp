@@ -17,26 +17,51 @@ struct Igemm {
     Panels panels;
     float *packed, *zeros;
 
-    Igemm(const Conv2d& g, void* memory)
-        : workspace(memory),
-          panels(kernels(), g.group_K(), g.taps() * g.group_C()),
-          packed(workspace.take<float>(
-              gather_gemm_scratch(kernels(), forward_gather(g, nullptr, nullptr, nullptr), panels, g.groups))),
-          zeros(workspace.take<float>(g.C)) {}
+    Igemm(const Conv2d& g, bool prepared, void* memory)
+        : workspace(memory), panels(kernels(), g.group_K(), g.taps() * g.group_C()) {
+        const Gather gather = forward_gather(g, nullptr, nullptr, nullptr);
+        packed = workspace.take<float>(prepared ? 0 : gather_gemm_scratch(kernels(), gather, panels, g.groups));
+        zeros = workspace.take<float>(g.C);
+    }
+
+    // w [K, R·S·C]
+    static WeightView view(const Conv2d& g, const float* w) {
+        const int64_t C = g.group_C(), row = g.taps() * C;
+        return {w, C, g.group_K(), g.groups, 1, row, g.group_K() * row, g.S * C, C};
+    }
 };
+
+void igemm(const Conv2d& g, const float* x, const float* w, const float* packed, const Epilogue& epilogue, float* y,
+           void* workspace) {
+    const Igemm plan(g, packed != nullptr, workspace);
+    memset(plan.zeros, 0, static_cast<size_t>(g.C) * sizeof(float));
+    const Gather gather = forward_gather(g, x, y, plan.zeros);
+    gather_gemm(kernels(), gather, plan.panels, Igemm::view(g, w), packed, epilogue, plan.packed);
+}
 
 }  // namespace
 
-size_t conv2d_forward_igemm_workspace(const Conv2d& g) { return Igemm(g, nullptr).workspace.size(); }
+size_t conv2d_forward_igemm_workspace(const Conv2d& g) { return Igemm(g, false, nullptr).workspace.size(); }
+size_t conv2d_forward_igemm_prepared_workspace(const Conv2d& g) { return Igemm(g, true, nullptr).workspace.size(); }
 
-void conv2d_forward_igemm(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
-                          void* workspace) {
-    const Igemm plan(g, workspace);
-    memset(plan.zeros, 0, static_cast<size_t>(g.C) * sizeof(float));
-    const Gather gather = forward_gather(g, x, y, plan.zeros);
-    const int64_t C = g.group_C(), row = g.taps() * C;  // w [K, R·S·C]
-    const WeightView view = {w, C, g.group_K(), g.groups, 1, row, g.group_K() * row, g.S * C, C};
-    gather_gemm(kernels(), gather, plan.panels, view, bias, plan.packed);
+size_t conv2d_forward_igemm_prepared_size(const Conv2d& g) {
+    return static_cast<size_t>(g.groups * Igemm(g, true, nullptr).panels.floats()) * sizeof(float);
+}
+
+void conv2d_forward_igemm_prepare(const Conv2d& g, const float* w, void* prepared) {
+    const Gather gather = forward_gather(g, nullptr, nullptr, nullptr);
+    pack_weights(kernels(), Igemm(g, true, nullptr).panels, Igemm::view(g, w), gather.h, gather.w,
+                 static_cast<float*>(prepared));
+}
+
+void conv2d_forward_igemm(const Conv2d& g, const float* x, const float* w, const float* bias, const float* residual,
+                          float* y, void* workspace) {
+    igemm(g, x, w, nullptr, {bias, residual, g.act}, y, workspace);
+}
+
+void conv2d_forward_igemm_prepared(const Conv2d& g, const float* x, const void* prepared, const float* bias,
+                                   const float* residual, float* y, void* workspace) {
+    igemm(g, x, nullptr, static_cast<const float*>(prepared), {bias, residual, g.act}, y, workspace);
 }
 
 // ---- few input channels (a network's first layer)
@@ -50,21 +75,30 @@ namespace {
 struct Stem {
     Workspace workspace;
     Panels panels;
-    Axis w;
     Border border;
     float *packed, *zeros, *copies;
 
-    Stem(const Conv2d& g, void* memory)
-        : workspace(memory),
-          panels(kernels(), g.K, g.taps() * g.C),
-          w(forward_axis(g.Q, g.stride_w, g.W, g.S, g.pad_left, g.dilation_w)),
-          packed(workspace.take<float>(panels.floats())),
-          zeros(workspace.take<float>(g.S * g.C)) {
-        border.inner = w.inside();
+    Stem(const Conv2d& g, bool prepared, void* memory)
+        : workspace(memory), panels(kernels(), g.K, g.taps() * g.C) {
+        zeros = workspace.take<float>(g.S * g.C);
+        border.inner = forward_axis(g.Q, g.stride_w, g.W, g.S, g.pad_left, g.dilation_w).inside();
         border.length = g.S * g.C;
         copies = workspace.take<float>(g.N * g.H * border.columns(g.Q) * border.length);
         border.copies = copies;
-        w.taps = 1;
+        packed = workspace.take<float>(
+            prepared ? 0 : gather_gemm_scratch(kernels(), gather(g, nullptr, nullptr), panels, 1));
+    }
+
+    Gather gather(const Conv2d& g, const float* x, float* y) const {
+        Gather rows = forward_gather(g, x, y, zeros);
+        rows.w.taps = 1;
+        rows.border = border;
+        return rows;
+    }
+
+    static WeightView view(const Conv2d& g, const float* weights) {
+        const int64_t depth = g.S * g.C;
+        return {weights, depth, g.K, 1, 1, g.R * depth, 0, depth, 0};
     }
 };
 
@@ -78,13 +112,9 @@ void copy_overhanging(const Conv2d& g, const float* x, int64_t q, float* to) {
         }
 }
 
-}  // namespace
-
-size_t conv2d_forward_stem_workspace(const Conv2d& g) { return Stem(g, nullptr).workspace.size(); }
-
-void conv2d_forward_stem(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
-                         void* workspace) {
-    const Stem plan(g, workspace);
+void stem(const Conv2d& g, const float* x, const float* w, const float* packed, const Epilogue& epilogue, float* y,
+          void* workspace) {
+    const Stem plan(g, packed != nullptr, workspace);
     const Border& border = plan.border;
     const int64_t depth = border.length, columns = border.columns(g.Q);
     memset(plan.zeros, 0, static_cast<size_t>(depth) * sizeof(float));
@@ -95,11 +125,32 @@ void conv2d_forward_stem(const Conv2d& g, const float* x, const float* w, const 
                     copy_overhanging(g, x + row * g.W * g.C, q,
                                      plan.copies + (row * columns + border.column(q)) * depth);
     });
-    Gather gather = forward_gather(g, x, y, plan.zeros);
-    gather.w = plan.w;
-    gather.border = border;
-    const WeightView view = {w, depth, g.K, 1, 1, g.R * depth, 0, depth, 0};
-    gather_gemm(kernels(), gather, plan.panels, view, bias, plan.packed);
+    gather_gemm(kernels(), plan.gather(g, x, y), plan.panels, Stem::view(g, w), packed, epilogue, plan.packed);
+}
+
+}  // namespace
+
+size_t conv2d_forward_stem_workspace(const Conv2d& g) { return Stem(g, false, nullptr).workspace.size(); }
+size_t conv2d_forward_stem_prepared_workspace(const Conv2d& g) { return Stem(g, true, nullptr).workspace.size(); }
+
+size_t conv2d_forward_stem_prepared_size(const Conv2d& g) {
+    return static_cast<size_t>(Stem(g, true, nullptr).panels.floats()) * sizeof(float);
+}
+
+void conv2d_forward_stem_prepare(const Conv2d& g, const float* w, void* prepared) {
+    const Stem plan(g, true, nullptr);
+    const Gather gather = plan.gather(g, nullptr, nullptr);
+    pack_weights(kernels(), plan.panels, Stem::view(g, w), gather.h, gather.w, static_cast<float*>(prepared));
+}
+
+void conv2d_forward_stem(const Conv2d& g, const float* x, const float* w, const float* bias, const float* residual,
+                         float* y, void* workspace) {
+    stem(g, x, w, nullptr, {bias, residual, g.act}, y, workspace);
+}
+
+void conv2d_forward_stem_prepared(const Conv2d& g, const float* x, const void* prepared, const float* bias,
+                                  const float* residual, float* y, void* workspace) {
+    stem(g, x, nullptr, static_cast<const float*>(prepared), {bias, residual, g.act}, y, workspace);
 }
 
 }  // namespace nnlite

@@ -82,8 +82,9 @@ struct Depthwise {
     Workspace workspace;
     float* packed;
 
-    Depthwise(const Conv2d& g, void* memory)
-        : workspace(memory), packed(workspace.take<float>(g.K / g.C * g.taps() * packed_channels(g))) {}
+    Depthwise(const Conv2d& g, void* memory) : workspace(memory), packed(workspace.take<float>(floats(g))) {}
+
+    static int64_t floats(const Conv2d& g) { return g.K / g.C * g.taps() * packed_channels(g); }
 };
 
 // w [C·multiplier][taps] -> packed [multiplier][taps][C]
@@ -94,13 +95,15 @@ void pack(const Kernels& k, const Conv2d& g, const float* w, float* packed) {
 }
 
 // Rows [begin, end) of what `gather` computes of image n.
-void compute(const Kernels& k, const Conv2d& g, const Gather& gather, const float* packed, const float* bias,
+void compute(const Kernels& k, const Conv2d& g, const Gather& gather, const float* packed, const Epilogue& epilogue,
              bool stream, int64_t n, int64_t begin, int64_t end) {
     const TapGrid grid(g, gather);
     const int64_t multiplier = g.K / g.C;
     if (multiplier == 1 && has_band(gather)) {
-        k.depthwise_band({windows(g, gather, n, begin, end), packed + grid.first, grid.row, grid.step, bias,
-                          gather.to(n, 0, 0), gather.out_grid.row, gather.out_grid.pixel, stream});
+        float* image = gather.to(n, 0, 0);
+        k.depthwise_band({windows(g, gather, n, begin, end), packed + grid.first, grid.row, grid.step, epilogue.bias,
+                          image, gather.out_grid.row, gather.out_grid.pixel, stream,
+                          epilogue.beside(gather.out, image), epilogue.act});
         return;
     }
     for_each_run(gather, grid, n, begin, end, [&](const TapList& taps, int64_t i, int64_t j, int64_t pixels) {
@@ -108,30 +111,49 @@ void compute(const Kernels& k, const Conv2d& g, const Gather& gather, const floa
         for (int64_t t = 0; t < taps.count; ++t) w[t] = packed + taps.at[t];
         DepthwiseRow row;
         row.taps = taps.count, row.channels = g.C, row.pixels = pixels;
-        row.source = taps.source, row.w = w, row.bias = bias;
+        row.source = taps.source, row.w = w, row.bias = epilogue.bias;
         row.out = gather.to(n, i, j);
         row.step = gather.w.step * gather.source_grid.pixel;
         row.out_step = gather.out_grid.pixel;
         row.multiplier = multiplier, row.multiplier_step = g.taps() * packed_channels(g);
+        row.residual = epilogue.beside(gather.out, row.out), row.act = epilogue.act;
         k.depthwise_row(row);
+    });
+}
+
+void depthwise(const Conv2d& g, const float* x, const float* packed, const Epilogue& epilogue, float* y) {
+    const Kernels& k = kernels();
+    const Gather gather = forward_gather(g, x, y, nullptr);
+    const bool stream = streams(y, g.N * g.P * g.Q * g.K, g.K);
+    const int64_t work = g.Q * g.K * (g.taps() + 1), bytes = 4 * (g.stride_h * g.W * g.C + g.Q * g.K);
+    for_each_band(g.N, g.P, work, bytes, [&](int64_t n, int64_t begin, int64_t end) {
+        compute(k, g, gather, packed, epilogue, stream, n, begin, end);
     });
 }
 
 }  // namespace
 
 size_t conv2d_forward_depthwise_workspace(const Conv2d& g) { return Depthwise(g, nullptr).workspace.size(); }
+size_t conv2d_forward_depthwise_prepared_workspace(const Conv2d&) { return 0; }
 
-void conv2d_forward_depthwise(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
-                              void* workspace) {
+size_t conv2d_forward_depthwise_prepared_size(const Conv2d& g) {
+    return static_cast<size_t>(Depthwise::floats(g)) * sizeof(float);
+}
+
+void conv2d_forward_depthwise_prepare(const Conv2d& g, const float* w, void* prepared) {
+    pack(kernels(), g, w, static_cast<float*>(prepared));
+}
+
+void conv2d_forward_depthwise(const Conv2d& g, const float* x, const float* w, const float* bias,
+                              const float* residual, float* y, void* workspace) {
     const Depthwise plan(g, workspace);
-    const Kernels& k = kernels();
-    pack(k, g, w, plan.packed);
-    const Gather gather = forward_gather(g, x, y, nullptr);
-    const bool stream = streams(y, g.N * g.P * g.Q * g.K, g.K);
-    const int64_t work = g.Q * g.K * (g.taps() + 1), bytes = 4 * (g.stride_h * g.W * g.C + g.Q * g.K);
-    for_each_band(g.N, g.P, work, bytes, [&](int64_t n, int64_t begin, int64_t end) {
-        compute(k, g, gather, plan.packed, bias, stream, n, begin, end);
-    });
+    pack(kernels(), g, w, plan.packed);
+    depthwise(g, x, plan.packed, {bias, residual, g.act}, y);
+}
+
+void conv2d_forward_depthwise_prepared(const Conv2d& g, const float* x, const void* prepared, const float* bias,
+                                       const float* residual, float* y, void*) {
+    depthwise(g, x, static_cast<const float*>(prepared), {bias, residual, g.act}, y);
 }
 
 size_t conv2d_grad_input_depthwise_workspace(const Conv2d& g) { return Depthwise(g, nullptr).workspace.size(); }
@@ -149,7 +171,7 @@ void conv2d_grad_input_depthwise(const Conv2d& g, const float* gy, const float* 
         for (int64_t phase_h = 0; phase_h < g.stride_h; ++phase_h)
             for (int64_t phase_w = 0; phase_w < g.stride_w; ++phase_w) {
                 const Gather gather = grad_input_gather(g, gy, gx, nullptr, phase_h, phase_w);
-                compute(k, g, gather, plan.packed, nullptr, stream, n, begin,
+                compute(k, g, gather, plan.packed, {}, stream, n, begin,
                         end < gather.h.out ? end : gather.h.out);
             }
     });

@@ -43,7 +43,7 @@ void conv2d_grad_input_igemm(const Conv2d& g, const float* gy, const float* w, f
     for (int64_t phase_h = 0; phase_h < g.stride_h; ++phase_h)
         for (int64_t phase_w = 0; phase_w < g.stride_w; ++phase_w) {
             const Gather gather = grad_input_gather(g, gy, gx, plan.zeros, phase_h, phase_w);
-            gather_gemm(kernels(), gather, GradInput::panels(g, gather), view, nullptr, plan.packed);
+            gather_gemm(kernels(), gather, GradInput::panels(g, gather), view, nullptr, {}, plan.packed);
         }
 }
 

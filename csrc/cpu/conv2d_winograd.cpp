@@ -30,6 +30,7 @@ namespace {
 
 constexpr int64_t max_block = 192;  // tiles
 constexpr int64_t lanes = 16;      // pieces of work with a scratch of their own
+constexpr int64_t max_width = 32;    // of a panel, over all instruction sets
 constexpr int64_t weight_rows = 64;  // that are packed and transformed at a time: 16 take a tenth longer
 
 enum Order { tiles_outside, panels_outside, points_outside };
@@ -50,8 +51,10 @@ struct Winograd {
     int64_t row, all_plane;  // of M with all its panels [point][tile][row]
     int64_t lane_count, lane_data, lane_weights, lane_products, lane_packed;
     float *data, *weights, *products, *packed;  // packed weights [lane][3][3][weight_rows][width]
+    const float* ready;                         // U [panel][point][depth][width], or null
 
-    Winograd(int64_t m_, const Gather& g, int64_t depth_, int64_t columns, void* memory)
+    // With `prepared`, U of all panels is there already.
+    Winograd(int64_t m_, const Gather& g, int64_t depth_, int64_t columns, const void* prepared, void* memory)
         : workspace(memory),
           k(kernels()),
           maps(k.winograd[m_ == 4]),
@@ -65,7 +68,7 @@ struct Winograd {
         order = tiles > columns ? tiles_outside : tiles > max_block ? points_outside : panels_outside;
         choose_block();
         blocks = (tiles + block - 1) / block;
-        piece = order != panels_outside || depth < 64 ? depth : 64;
+        piece = prepared || order != panels_outside || depth < 64 ? depth : 64;
         data_plane = odd_lines((order == tiles_outside ? block : tiles) * piece);
         const int64_t items = order == tiles_outside ? blocks : panels.count();
         lane_count = items < lanes ? items : lanes;
@@ -75,13 +78,18 @@ struct Winograd {
         lane_products = points * product_plane();
         data = workspace.take<float>(order == tiles_outside ? lane_count * lane_data
                                                    : (depth + piece - 1) / piece * points * data_plane);
-        weights = workspace.take<float>((order == panels_outside ? lane_count : panels.count()) * lane_weights);
+        ready = static_cast<const float*>(prepared);
+        weights = workspace.take<float>(
+            prepared ? 0 : (order == panels_outside ? lane_count : panels.count()) * lane_weights);
         row = panels.count() * panels.width;
         all_plane = odd_lines(tiles * row);
         products = workspace.take<float>(order == points_outside ? points * all_plane : lane_count * lane_products);
         lane_packed = 9 * weight_rows * panels.width;
-        packed = workspace.take<float>(lanes * lane_packed);
+        packed = workspace.take<float>(prepared ? 0 : lanes * lane_packed);
     }
+
+    // U of one panel, where all are there.
+    const float* weights_of(int64_t panel) const { return (ready ? ready : weights) + panel * lane_weights; }
 
     int64_t product_plane() const { return odd_lines(block * panels.width); }
 
@@ -120,14 +128,14 @@ void transform_data(const Winograd& plan, const Gather& g, int64_t begin, int64_
     }
 }
 
-// U of rows [begin, end) of a panel: [point][end - begin][width]
+// U of rows [begin, end) of a panel: [point][end - begin][width]; by way of packed [3][3][rows][width]
 void transform_weights(const Winograd& plan, const Gather& g, WeightView view, int64_t panel, int64_t begin,
-                       int64_t end, float* packed, float* weights) {
+                       int64_t end, int64_t rows, float* packed, float* weights) {
     const int64_t width = plan.panels.vectors_of(panel) * plan.panels.vector;
     WinogradMap map = {};
     map.to_row = plan.edge * plan.weight_plane, map.to_column = plan.weight_plane;
-    for (int64_t row = begin; row < end; row += weight_rows) {
-        view.depth = end - row < weight_rows ? end - row : weight_rows;
+    for (int64_t row = begin; row < end; row += rows) {
+        view.depth = end - row < rows ? end - row : rows;
         const float* w = view.w + row * view.depth_stride + panel * plan.panels.width * view.column_stride;
         for (int64_t a = 0; a < 3; ++a)
             for (int64_t b = 0; b < 3; ++b)
@@ -174,16 +182,18 @@ void multiply(const Winograd& plan, int64_t panel, int64_t count, const float* d
 
 // Output of the tiles [begin, end), one panel.
 void transform_output(const Winograd& plan, const Gather& g, int64_t panel, int64_t begin, int64_t end,
-                      const float* products, const float* bias) {
+                      const float* products, const Epilogue& epilogue) {
     const int64_t first = panel * plan.panels.width, plane = plan.product_plane();
     WinogradMap map = {};
-    map.channels = plan.panels.columns_of(panel), map.bias = bias ? bias + first : nullptr;
+    map.channels = plan.panels.columns_of(panel);
+    map.bias = epilogue.bias ? epilogue.bias + first : nullptr, map.act = epilogue.act;
     map.from = products, map.from_row = plan.edge * plane, map.from_column = plane;
     map.to_row = g.out_grid.row, map.to_column = g.out_grid.pixel;
     for (int64_t tile = begin; tile < end; ++tile, map.from += plan.panels.width) {
         const Tiles::Place place = plan.map.place(tile);
         map.bottom = g.h.out - place.i, map.right = g.w.out - place.j;
         map.to = g.to(place.n, place.i, place.j) + first;
+        map.residual = epilogue.beside(g.out, map.to);
         prefetch_pixels<1>(map.to + plan.m * map.to_column, g.out_grid, plan.m, 0, plan.m, map.channels);
         plan.maps.output(map);
     }
@@ -195,7 +205,7 @@ void transform_all_weights(const Winograd& plan, const Gather& g, const WeightVi
     parallel_for(weight_lanes, 1, [&](int64_t lane, int64_t) {
         const int64_t last = (lane + 1) * panels / weight_lanes;
         for (int64_t panel = lane * panels / weight_lanes; panel < last; ++panel)
-            transform_weights(plan, g, view, panel, 0, plan.depth, plan.packed + lane * plan.lane_packed,
+            transform_weights(plan, g, view, panel, 0, plan.depth, weight_rows, plan.packed + lane * plan.lane_packed,
                               plan.weights + panel * plan.lane_weights);
     });
 }
@@ -207,9 +217,9 @@ void transform_all_data(const Winograd& plan, const Gather& g) {
     });
 }
 
-void run_tiles_outside(const Winograd& plan, const Gather& g, const WeightView& view, const float* bias) {
+void run_tiles_outside(const Winograd& plan, const Gather& g, const WeightView& view, const Epilogue& epilogue) {
     const int64_t panels = plan.panels.count();
-    transform_all_weights(plan, g, view);
+    if (!plan.ready) transform_all_weights(plan, g, view);
     parallel_for(plan.lane_count, 1, [&](int64_t lane, int64_t) {
         float* data = plan.data + lane * plan.lane_data;
         float* products = plan.products + lane * plan.lane_products;
@@ -219,28 +229,30 @@ void run_tiles_outside(const Winograd& plan, const Gather& g, const WeightView& 
             const int64_t end = begin + plan.block < plan.tiles ? begin + plan.block : plan.tiles;
             transform_data(plan, g, begin, end, data, 0);
             for (int64_t panel = 0; panel < panels; ++panel) {
-                multiply(plan, panel, end - begin, data, plan.weights + panel * plan.lane_weights, 0,
-                         plan.depth, products);
-                transform_output(plan, g, panel, begin, end, products, bias);
+                multiply(plan, panel, end - begin, data, plan.weights_of(panel), 0, plan.depth, products);
+                transform_output(plan, g, panel, begin, end, products, epilogue);
             }
         }
     });
 }
 
-void run_panels_outside(const Winograd& plan, const Gather& g, const WeightView& view, const float* bias) {
+void run_panels_outside(const Winograd& plan, const Gather& g, const WeightView& view, const Epilogue& epilogue) {
     transform_all_data(plan, g);
     parallel_for(plan.lane_count, 1, [&](int64_t lane, int64_t) {
-        float* weights = plan.weights + lane * plan.lane_weights;
+        float* made = plan.weights + lane * plan.lane_weights;
         float* products = plan.products + lane * plan.lane_products;
         const int64_t last = (lane + 1) * plan.panels.count() / plan.lane_count;
         for (int64_t panel = lane * plan.panels.count() / plan.lane_count; panel < last; ++panel) {
             for (int64_t row = 0; row < plan.depth; row += plan.piece) {
                 const int64_t upto = row + plan.piece < plan.depth ? row + plan.piece : plan.depth;
-                transform_weights(plan, g, view, panel, row, upto, plan.packed + lane * plan.lane_packed, weights);
+                if (!plan.ready)
+                    transform_weights(plan, g, view, panel, row, upto, weight_rows,
+                                      plan.packed + lane * plan.lane_packed, made);
+                const float* weights = plan.ready ? plan.weights_of(panel) : made;
                 multiply(plan, panel, plan.tiles, plan.data + row / plan.piece * plan.points * plan.data_plane, weights,
                          row, upto, products);
             }
-            transform_output(plan, g, panel, 0, plan.tiles, products, bias);
+            transform_output(plan, g, panel, 0, plan.tiles, products, epilogue);
         }
     });
 }
@@ -261,7 +273,7 @@ void multiply_point(const Winograd& plan, int64_t point) {
         }
         for (int64_t panel = 0; panel < plan.panels.count(); ++panel) {
             const int64_t vectors = plan.panels.vectors_of(panel);
-            t.b = plan.weights + panel * plan.lane_weights + point * plan.weight_plane;
+            t.b = plan.weights_of(panel) + point * plan.weight_plane;
             t.columns = vectors * plan.panels.vector, t.out_offset = panel * plan.panels.width;
             for (int64_t tile = 0; tile < count; tile += rows) {
                 const int64_t left = count - tile < rows ? count - tile : rows;
@@ -273,13 +285,13 @@ void multiply_point(const Winograd& plan, int64_t point) {
     }
 }
 
-void run_points_outside(const Winograd& plan, const Gather& g, const WeightView& view, const float* bias) {
-    transform_all_weights(plan, g, view);
+void run_points_outside(const Winograd& plan, const Gather& g, const WeightView& view, const Epilogue& epilogue) {
+    if (!plan.ready) transform_all_weights(plan, g, view);
     transform_all_data(plan, g);
     parallel_for(plan.points, 1, [&](int64_t point, int64_t) { multiply_point(plan, point); });
     parallel_for(plan.tiles, grain_for(plan.points * plan.row * 8), [&](int64_t begin, int64_t end) {
         WinogradMap map = {};
-        map.channels = plan.panels.columns, map.bias = bias;
+        map.channels = plan.panels.columns, map.bias = epilogue.bias, map.act = epilogue.act;
         map.from_row = plan.edge * plan.all_plane, map.from_column = plan.all_plane;
         map.to_row = g.out_grid.row, map.to_column = g.out_grid.pixel;
         for (int64_t tile = begin; tile < end; ++tile) {
@@ -287,63 +299,89 @@ void run_points_outside(const Winograd& plan, const Gather& g, const WeightView&
             map.from = plan.products + tile * plan.row;
             map.bottom = g.h.out - place.i, map.right = g.w.out - place.j;
             map.to = g.to(place.n, place.i, place.j);
+            map.residual = epilogue.beside(g.out, map.to);
             plan.maps.output(map);
         }
     });
 }
 
-void convolve(const Winograd& plan, const Gather& g, const WeightView& view, const float* bias) {
+void convolve(const Winograd& plan, const Gather& g, const WeightView& view, const Epilogue& epilogue) {
     if (plan.tiles == 0) return;
     const auto run = plan.order == tiles_outside    ? run_tiles_outside
                      : plan.order == panels_outside ? run_panels_outside
                                                     : run_points_outside;
-    run(plan, g, view, bias);
+    run(plan, g, view, epilogue);
 }
 
-template <int m>
-size_t forward_workspace(const Conv2d& g) {
-    return Winograd(m, forward_gather(g, nullptr, nullptr, nullptr), g.C, g.K, nullptr).workspace.size();
+// w [K, 3, 3, C]
+WeightView forward_view(const Conv2d& g, const float* w) { return {w, g.C, g.K, 1, 1, 9 * g.C, 0, 3 * g.C, g.C}; }
+
+Winograd forward_plan(int64_t m, const Conv2d& g, const void* prepared, void* memory) {
+    return Winograd(m, forward_gather(g, nullptr, nullptr, nullptr), g.C, g.K, prepared, memory);
 }
 
-template <int m>
-void forward(const Conv2d& g, const float* x, const float* w, const float* bias, float* y, void* workspace) {
-    const Gather gather = forward_gather(g, x, y, nullptr);
-    const Winograd plan(m, gather, g.C, g.K, workspace);
-    convolve(plan, gather, {w, g.C, g.K, 1, 1, 9 * g.C, 0, 3 * g.C, g.C}, bias);
+// A plan with weights that are there already, for whoever asks only for sizes.
+Winograd prepared_plan(int64_t m, const Conv2d& g) { return forward_plan(m, g, &g, nullptr); }
+
+void prepare(int64_t m, const Conv2d& g, const float* w, void* prepared) {
+    constexpr int64_t rows = 16;  // on the stack
+    const Winograd plan = prepared_plan(m, g);
+    const Gather gather = forward_gather(g, nullptr, nullptr, nullptr);
+    parallel_for(plan.panels.count(), 1, [&](int64_t panel, int64_t) {
+        float packed[9 * rows * max_width];
+        transform_weights(plan, gather, forward_view(g, w), panel, 0, plan.depth, rows, packed,
+                          static_cast<float*>(prepared) + panel * plan.lane_weights);
+    });
 }
 
-template <int m>
-size_t grad_input_workspace(const Conv2d& g) {
-    return Winograd(m, grad_input_gather(g, nullptr, nullptr, nullptr, 0, 0), g.K, g.C, nullptr).workspace.size();
+void forward(int64_t m, const Conv2d& g, const float* x, const float* w, const void* prepared,
+             const Epilogue& epilogue, float* y, void* workspace) {
+    convolve(forward_plan(m, g, prepared, workspace), forward_gather(g, x, y, nullptr), forward_view(g, w), epilogue);
 }
 
-template <int m>
-void grad_input(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace) {
-    const Gather gather = grad_input_gather(g, gy, gx, nullptr, 0, 0);
-    const Winograd plan(m, gather, g.K, g.C, workspace);
-    convolve(plan, gather, {w, g.K, g.C, 1, 9 * g.C, 1, 0, 3 * g.C, g.C}, nullptr);
+Winograd grad_input_plan(int64_t m, const Conv2d& g, void* memory) {
+    return Winograd(m, grad_input_gather(g, nullptr, nullptr, nullptr, 0, 0), g.K, g.C, nullptr, memory);
+}
+
+void grad_input(int64_t m, const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace) {
+    const WeightView view = {w, g.K, g.C, 1, 9 * g.C, 1, 0, 3 * g.C, g.C};
+    convolve(grad_input_plan(m, g, workspace), grad_input_gather(g, gy, gx, nullptr, 0, 0), view, {});
 }
 
 }  // namespace
 
-size_t conv2d_forward_winograd2_workspace(const Conv2d& g) { return forward_workspace<2>(g); }
-size_t conv2d_forward_winograd4_workspace(const Conv2d& g) { return forward_workspace<4>(g); }
-size_t conv2d_grad_input_winograd2_workspace(const Conv2d& g) { return grad_input_workspace<2>(g); }
-size_t conv2d_grad_input_winograd4_workspace(const Conv2d& g) { return grad_input_workspace<4>(g); }
+#define NNLITE_WINOGRAD(m)                                                                                           \
+    size_t conv2d_forward_winograd##m##_workspace(const Conv2d& g) {                                                 \
+        return forward_plan(m, g, nullptr, nullptr).workspace.size();                                                \
+    }                                                                                                                \
+    size_t conv2d_forward_winograd##m##_prepared_workspace(const Conv2d& g) {                                        \
+        return prepared_plan(m, g).workspace.size();                                                                 \
+    }                                                                                                                \
+    size_t conv2d_forward_winograd##m##_prepared_size(const Conv2d& g) {                                             \
+        const Winograd plan = prepared_plan(m, g);                                                                   \
+        return static_cast<size_t>(plan.panels.count() * plan.lane_weights) * sizeof(float);                         \
+    }                                                                                                                \
+    void conv2d_forward_winograd##m##_prepare(const Conv2d& g, const float* w, void* prepared) {                     \
+        prepare(m, g, w, prepared);                                                                                  \
+    }                                                                                                                \
+    void conv2d_forward_winograd##m(const Conv2d& g, const float* x, const float* w, const float* bias,              \
+                                    const float* residual, float* y, void* workspace) {                              \
+        forward(m, g, x, w, nullptr, {bias, residual, g.act}, y, workspace);                                         \
+    }                                                                                                                \
+    void conv2d_forward_winograd##m##_prepared(const Conv2d& g, const float* x, const void* prepared,                \
+                                               const float* bias, const float* residual, float* y, void* workspace) { \
+        forward(m, g, x, nullptr, prepared, {bias, residual, g.act}, y, workspace);                                  \
+    }                                                                                                                \
+    size_t conv2d_grad_input_winograd##m##_workspace(const Conv2d& g) {                                              \
+        return grad_input_plan(m, g, nullptr).workspace.size();                                                      \
+    }                                                                                                                \
+    void conv2d_grad_input_winograd##m(const Conv2d& g, const float* gy, const float* w, float* gx,                  \
+                                       void* workspace) {                                                            \
+        grad_input(m, g, gy, w, gx, workspace);                                                                      \
+    }
 
-void conv2d_forward_winograd2(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
-                              void* workspace) {
-    forward<2>(g, x, w, bias, y, workspace);
-}
-void conv2d_forward_winograd4(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
-                              void* workspace) {
-    forward<4>(g, x, w, bias, y, workspace);
-}
-void conv2d_grad_input_winograd2(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace) {
-    grad_input<2>(g, gy, w, gx, workspace);
-}
-void conv2d_grad_input_winograd4(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace) {
-    grad_input<4>(g, gy, w, gx, workspace);
-}
+NNLITE_WINOGRAD(2)
+NNLITE_WINOGRAD(4)
+#undef NNLITE_WINOGRAD
 
 }  // namespace nnlite

@@ -9,21 +9,27 @@
 
 namespace nnlite {
 
-size_t conv2d_forward_igemm_workspace(const Conv2d& g);
-void conv2d_forward_igemm(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
-                          void* workspace);
+// A variant of the forward convolution, y = act(w * x + bias + residual), comes in two forms. The plain one takes
+// the weights as they are. The prepared one takes what _prepare made of them once, _prepared_size bytes that do not
+// depend on N, H or W.
+#define NNLITE_FORWARD(name)                                                                                    \
+    size_t name##_workspace(const Conv2d& g);                                                                   \
+    void name(const Conv2d& g, const float* x, const float* w, const float* bias, const float* residual, float* y, \
+              void* workspace);                                                                                 \
+    size_t name##_prepared_size(const Conv2d& g);                                                               \
+    void name##_prepare(const Conv2d& g, const float* w, void* prepared);                                       \
+    size_t name##_prepared_workspace(const Conv2d& g);                                                          \
+    void name##_prepared(const Conv2d& g, const float* x, const void* prepared, const float* bias,              \
+                         const float* residual, float* y, void* workspace)
 
-size_t conv2d_forward_stem_workspace(const Conv2d& g);
-void conv2d_forward_stem(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
-                         void* workspace);
-
+NNLITE_FORWARD(conv2d_forward_igemm);
+NNLITE_FORWARD(conv2d_forward_stem);
+NNLITE_FORWARD(conv2d_forward_depthwise);
 // 3x3, stride 1, no dilation, ungrouped: F(2x2, 3x3) and F(4x4, 3x3)
-size_t conv2d_forward_winograd2_workspace(const Conv2d& g);
-void conv2d_forward_winograd2(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
-                              void* workspace);
-size_t conv2d_forward_winograd4_workspace(const Conv2d& g);
-void conv2d_forward_winograd4(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
-                              void* workspace);
+NNLITE_FORWARD(conv2d_forward_winograd2);
+NNLITE_FORWARD(conv2d_forward_winograd4);
+#undef NNLITE_FORWARD
+
 size_t conv2d_grad_input_winograd2_workspace(const Conv2d& g);
 void conv2d_grad_input_winograd2(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace);
 size_t conv2d_grad_input_winograd4_workspace(const Conv2d& g);
@@ -31,10 +37,6 @@ void conv2d_grad_input_winograd4(const Conv2d& g, const float* gy, const float* 
 
 size_t conv2d_grad_weight_winograd_workspace(const Conv2d& g);
 void conv2d_grad_weight_winograd(const Conv2d& g, const float* x, const float* gy, float* gw, void* workspace);
-
-size_t conv2d_forward_depthwise_workspace(const Conv2d& g);
-void conv2d_forward_depthwise(const Conv2d& g, const float* x, const float* w, const float* bias, float* y,
-                              void* workspace);
 
 size_t conv2d_grad_input_igemm_workspace(const Conv2d& g);
 void conv2d_grad_input_igemm(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace);

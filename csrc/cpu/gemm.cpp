@@ -23,9 +23,6 @@ void pack_tap(const Kernels& k, const WeightView& v, const float* w, int64_t col
     }
 }
 
-namespace {
-
-// packed[group][panel][tap][depth][column]; columns beyond the last are zero.
 void pack_weights(const Kernels& k, const Panels& panels, const WeightView& view, const Axis& h, const Axis& w,
                   float* packed) {
     const int64_t count = panels.count();
@@ -44,6 +41,8 @@ void pack_weights(const Kernels& k, const Panels& panels, const WeightView& view
     });
 }
 
+namespace {
+
 // Row pointers of one block of output rows. They live on the stack, 32 KB at most: threads of some C
 // libraries have 128 KB in all.
 constexpr int64_t max_pointers = 4096;
@@ -52,6 +51,7 @@ constexpr int64_t max_block_rows = 384;
 struct Block {
     const float* rows[max_pointers];  // [tile][tap][tile_rows]
     float* out[max_block_rows];
+    const float* residual[max_block_rows];
 };
 
 // The pointers of one tap (a,b) for `count` neighbours from output (i,j) of image n on.
@@ -75,7 +75,7 @@ void locate_run(const Gather& g, int64_t n, int64_t i, int64_t j, int64_t a, int
 
 // Fills the pointers of output rows [begin, end) for the taps [tap_begin, tap_end), neighbours together:
 // with few channels the pointers would cost as much as the products.
-void locate(const Gather& g, int64_t tile_rows, int64_t begin, int64_t end, int64_t tap_begin, int64_t tap_end,
+void locate(const Gather& g, const Epilogue& epilogue, int64_t tile_rows, int64_t begin, int64_t end, int64_t tap_begin, int64_t tap_end,
             Block& block) {
     int64_t j = begin % g.w.out, i = begin / g.w.out % g.h.out, n = begin / g.w.out / g.h.out;
     const int64_t taps = tap_end - tap_begin;
@@ -85,7 +85,10 @@ void locate(const Gather& g, int64_t tile_rows, int64_t begin, int64_t end, int6
         int64_t count = tile_rows - lane;  // neighbours in this tile and this row of the output
         if (count > end - m) count = end - m;
         if (count > g.w.out - j) count = g.w.out - j;
-        for (int64_t r = 0; r < count; ++r) block.out[row + r] = g.to(n, i, j + r);
+        for (int64_t r = 0; r < count; ++r) {
+            block.out[row + r] = g.to(n, i, j + r);
+            block.residual[row + r] = epilogue.beside(g.out, block.out[row + r]);
+        }
         const float** to = block.rows + row / tile_rows * taps * tile_rows + lane;
         int64_t a = first_a, b = first_b;
         for (int64_t t = 0; t < taps; ++t, to += tile_rows) {
@@ -145,8 +148,11 @@ void done_streaming() {
 // ---- many rows: all weights are packed first
 
 void with_many_rows(const Kernels& k, const Gather& gather, const Panels& panels, const WeightView& view,
-                    const float* bias, float* packed) {
-    pack_weights(k, panels, view, gather.h, gather.w, packed);
+                    const float* packed, const Epilogue& epilogue, float* scratch) {
+    if (!packed) {
+        pack_weights(k, panels, view, gather.h, gather.w, scratch);
+        packed = scratch;
+    }
     const int64_t rows = gather.rows(), taps = gather.taps(), depth = view.depth, groups = view.groups;
     const Cut cut(k, gather, panels, groups);
     // Every group's columns must be whole lines: their panels are stored apart.
@@ -164,7 +170,8 @@ void with_many_rows(const Kernels& k, const Gather& gather, const Panels& panels
             int64_t tap = 0;
             do {  // once even where no tap reaches the output: it gets its bias or zeros
                 const int64_t tap_end = tap + cut.tap_block < taps ? tap + cut.tap_block : taps;
-                locate(gather, k.tile_rows, row_begin, row_end, tap, tap_end, block);
+                locate(gather, epilogue, k.tile_rows, row_begin, row_end, tap, tap_end, block);
+                const bool last = tap_end == taps;
                 for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
                     const int64_t vectors = panels.vectors_of(panel);
                     GemmTile t = {};
@@ -173,13 +180,15 @@ void with_many_rows(const Kernels& k, const Gather& gather, const Panels& panels
                     t.b = packed + group * panels.floats() + panels.start(panel) +
                           tap * depth * vectors * panels.vector;
                     t.out_offset = group * panels.columns + panel * panels.width;
-                    t.bias = bias && tap == 0 ? bias + t.out_offset : nullptr;
+                    t.bias = epilogue.bias && tap == 0 ? epilogue.bias + t.out_offset : nullptr;
+                    if (last) t.act = epilogue.act;
                     t.columns = panels.columns_of(panel);
                     t.accumulate = tap > 0, t.stream = stream;
                     for (int64_t row = row_begin; row < row_end; row += k.tile_rows) {
                         const int64_t left = row_end - row < k.tile_rows ? row_end - row : k.tile_rows;
                         t.a = block.rows + (row - row_begin) * t.taps;
                         t.out = block.out + (row - row_begin);
+                        t.residual = last && epilogue.residual ? block.residual + (row - row_begin) : nullptr;
                         t.next = panel == panel_begin ? rows_after(t, k.tile_rows, row_end - row - left) : nullptr;
                         k.gemm_tile[vectors - 1][left - 1](t);
                     }
@@ -191,8 +200,9 @@ void with_many_rows(const Kernels& k, const Gather& gather, const Panels& panels
     });
 }
 
-// ---- few rows: packing all weights first would mean to write and read them once more than needed, so each panel is
-// packed piece by piece, and each piece used at once (a linear layer 4096-4096 of 1 or 8 rows: 8 ms to 5)
+// ---- few rows: packing all weights first would mean to write and read them once more than needed, so where they are
+// not packed yet, each panel is packed piece by piece, and each piece used at once (a linear layer 4096-4096 of 1 or 8
+// rows: 8 ms to 5)
 
 constexpr int64_t lanes = 16;
 constexpr int64_t piece_depth = 512;  // 64 KB of a panel
@@ -205,7 +215,7 @@ bool are_few(const Kernels& k, const Gather& gather, const Panels& panels, int64
 }
 
 void with_few_rows(const Kernels& k, const Gather& gather, const Panels& panels, const WeightView& view,
-                   const float* bias, float* scratch) {
+                   const float* packed, const Epilogue& epilogue, float* scratch) {
     const int64_t rows = gather.rows(), taps = gather.taps(), depth = view.depth;
     const int64_t depth_blocks = (depth + piece_depth - 1) / piece_depth;
     const int64_t depth_block = (depth + depth_blocks - 1) / depth_blocks;
@@ -214,17 +224,16 @@ void with_few_rows(const Kernels& k, const Gather& gather, const Panels& panels,
     const int64_t work = items * panels.width * panels.length * rows / lane_count;
     parallel_for(lane_count, grain_for(work), [&](int64_t lane, int64_t end) {
         Block block;
-        locate(gather, k.tile_rows, 0, rows, 0, taps, block);
-        float* packed = scratch + lane * piece_depth * panels.width;
+        locate(gather, epilogue, k.tile_rows, 0, rows, 0, taps, block);
         const int64_t last = end * items / lane_count;
         for (int64_t item = lane * items / lane_count; item < last; ++item) {
             const int64_t group = item / panels.count(), panel = item % panels.count();
             const int64_t vectors = panels.vectors_of(panel), width = vectors * panels.vector;
             const float* w = view.w + group * view.group_stride + panel * panels.width * view.column_stride;
             GemmTile t = {};
-            t.a_step = 1, t.b = packed;
+            t.a_step = 1;
             t.out_offset = group * panels.columns + panel * panels.width;
-            t.bias = bias ? bias + t.out_offset : nullptr;
+            t.bias = epilogue.bias ? epilogue.bias + t.out_offset : nullptr;
             t.columns = panels.columns_of(panel);
             for (int64_t tap = 0; tap < taps; tap += tap_block)
                 for (int64_t d = 0; d < depth; d += depth_block) {
@@ -232,16 +241,25 @@ void with_few_rows(const Kernels& k, const Gather& gather, const Panels& panels,
                     piece.depth = t.depth = depth - d < depth_block ? depth - d : depth_block;
                     t.taps = taps - tap < tap_block ? taps - tap : tap_block;
                     t.a_offset = group * depth + d;
-                    const float* from = w + d * view.depth_stride;
-                    for (int64_t a = 0; a < t.taps; ++a)
-                        pack_tap(k, piece,
-                                 from + gather.h.weight_tap((tap + a) / gather.w.taps) * view.r_stride +
-                                     gather.w.weight_tap((tap + a) % gather.w.taps) * view.s_stride,
-                                 t.columns, width, packed + a * t.depth * width);
+                    if (packed) {
+                        t.b = packed + group * panels.floats() + panels.start(panel) + (tap * depth + d) * width;
+                    } else {
+                        float* to = scratch + lane * piece_depth * panels.width;
+                        const float* from = w + d * view.depth_stride;
+                        for (int64_t a = 0; a < t.taps; ++a)
+                            pack_tap(k, piece,
+                                     from + gather.h.weight_tap((tap + a) / gather.w.taps) * view.r_stride +
+                                         gather.w.weight_tap((tap + a) % gather.w.taps) * view.s_stride,
+                                     t.columns, width, to + a * t.depth * width);
+                        t.b = to;
+                    }
+                    const bool ends = tap + t.taps == taps && d + t.depth == depth;
+                    if (ends) t.act = epilogue.act;
                     for (int64_t row = 0; row < rows; row += k.tile_rows) {
                         const int64_t left = rows - row < k.tile_rows ? rows - row : k.tile_rows;
                         t.a = block.rows + row * taps + tap * k.tile_rows;
                         t.out = block.out + row;
+                        t.residual = ends && epilogue.residual ? block.residual + row : nullptr;
                         k.gemm_tile[vectors - 1][left - 1](t);
                     }
                     t.bias = nullptr, t.accumulate = true;
@@ -257,10 +275,10 @@ int64_t gather_gemm_scratch(const Kernels& k, const Gather& gather, const Panels
 }
 
 void gather_gemm(const Kernels& k, const Gather& gather, const Panels& panels, const WeightView& view,
-                 const float* bias, float* scratch) {
+                 const float* packed, const Epilogue& epilogue, float* scratch) {
     if (gather.rows() == 0) return;
     const auto run = are_few(k, gather, panels, view.groups) ? with_few_rows : with_many_rows;
-    run(k, gather, panels, view, bias, scratch);
+    run(k, gather, panels, view, packed, epilogue, scratch);
 }
 
 }  // namespace nnlite

@@ -38,9 +38,14 @@ struct Panels {
 // One tap of one panel: `columns` columns of w, with zeros up to `width`, to [depth][width].
 void pack_tap(const Kernels& k, const WeightView& view, const float* w, int64_t columns, int64_t width, float* to);
 
-// out = bias + gather · weights, all groups; bias may be null. Scratch holds packed weights: gather_gemm_scratch floats.
+// All of it: packed[group][panel][tap][depth][column], groups · panels.floats(). Does not depend on the rows.
+void pack_weights(const Kernels& k, const Panels& panels, const WeightView& view, const Axis& h, const Axis& w,
+                  float* packed);
+
+// out = act(gather · weights + bias + residual), all groups. Without `packed` weights, which pack_weights made, they
+// are packed as they are needed, into gather_gemm_scratch floats.
 int64_t gather_gemm_scratch(const Kernels& k, const Gather& gather, const Panels& panels, int64_t groups);
 void gather_gemm(const Kernels& k, const Gather& gather, const Panels& panels, const WeightView& view,
-                 const float* bias, float* scratch);
+                 const float* packed, const Epilogue& epilogue, float* scratch);
 
 }  // namespace nnlite

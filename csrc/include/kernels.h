@@ -14,7 +14,7 @@ namespace nnlite {
 
 constexpr int max_tile_rows = 12;  // over all instruction sets
 
-// out[i][j] (+)= bias[j] + sum_t sum_d a[t][i][d·a_step] b[t·depth + d][j]
+// out[i][j] (+)= bias[j] + sum_t sum_d a[t][i][d·a_step] b[t·depth + d][j], then act(out + residual)
 //
 // The one matrix product of the library: convolution passes a row pointer per output pixel and tap
 // (padding is a pointer to zeros), the weight gradient walks down columns with a_step.
@@ -27,10 +27,12 @@ struct GemmTile {
     const float* b;            // packed panel [taps·depth][width]
     const float* bias;         // [columns] or null
     float* const* out;         // [rows]
-    int64_t out_offset;
+    int64_t out_offset;        // added to every row of out and residual
     int64_t columns;  // columns that exist, at most the panel's width
     bool accumulate;  // add to out instead of replacing it
     bool stream;      // whole vectors of out go past the caches: see bands.h
+    const float* const* residual;  // [rows] or null
+    Activation act;
 };
 
 // What output pixel (i,j) of an image sees: for a < R and b < S the source pixels
@@ -52,7 +54,8 @@ inline bool has_depthwise_band(int64_t S, int64_t step_w) {
     return step_w == 2 && (S == 3 || S == 5 || S == 7);
 }
 
-// out[i][j][c] = bias[c] + sum_{a,b} (source pixel of tap a,b)[c] w(a,b)[c], where w(a,b) = w + a·w_row + b·w_step
+// out[i][j][c] = act(bias[c] + sum_{a,b} (source pixel of tap a,b)[c] w(a,b)[c] + residual[i][j][c]), where
+// w(a,b) = w + a·w_row + b·w_step
 struct DepthwiseBand {
     Windows windows;
     const float* w;  // rows of whole vectors
@@ -61,6 +64,8 @@ struct DepthwiseBand {
     float* out;
     int64_t out_row, out_pixel;
     bool stream;  // past the caches: see bands.h
+    const float* residual;  // where out's is, or null
+    Activation act;
 };
 
 // sums(a,b)[c] += sum_{i,j} (source pixel of tap a,b)[c] gy[i][j][c], where sums(a,b) = sums + (a·S + b) sums_step
@@ -72,7 +77,8 @@ struct DepthwiseGradBand {
 };
 
 // Any taps, for a run of output pixels that all meet the same ones:
-// out[q][c·multiplier + m] = bias[c·multiplier + m] + sum_t source[t][q·step + c] w[t][m·multiplier_step + c]
+// out[q][c·multiplier + m] = act(bias[c·multiplier + m] + sum_t source[t][q·step + c] w[t][m·multiplier_step + c]
+//                                + residual[q][c·multiplier + m])
 struct DepthwiseRow {
     int64_t taps, channels, pixels;
     const float* const* source;  // [taps] what the first pixel meets
@@ -81,6 +87,8 @@ struct DepthwiseRow {
     float* out;
     int64_t step, out_step;  // from pixel to pixel
     int64_t multiplier, multiplier_step;
+    const float* residual;  // like out, or null
+    Activation act;
 };
 
 // sums[t][c] += sum_q source[t][q·step + c] gy[q][c] over such a run
@@ -196,7 +204,9 @@ struct WinogradMap {
     float* to;
     int64_t to_row, to_column;
     int64_t top, bottom, left, right;
-    const float* bias;  // added to what is stored, or null
+    // Only for `output`, which stores act(value + bias + residual): bias [channels] and residual, like `to`, may be null.
+    const float *bias, *residual;
+    Activation act;
 };
 
 // Transforms of F(m x m, 3x3).

@@ -8,12 +8,30 @@
 
 namespace nnlite {
 
+// What follows a sum, elementwise: nothing, max(z, 0), or z kept within [low, high].
+constexpr int64_t no_activation = 0, relu_activation = 1, clamp_activation = 2;
+
+struct Activation {
+    int64_t kind;
+    float low, high;  // 0 and infinity for relu
+};
+
+// Before a sum is stored: y = act(sum + bias + residual). bias [K] and residual, like y, may be null.
+struct Epilogue {
+    const float *bias, *residual;
+    Activation act;
+
+    // What belongs to the element `at` of y, and null where there is no residual.
+    const float* beside(const float* y, const float* at) const { return residual ? residual + (at - y) : nullptr; }
+};
+
 struct Conv2d {
     int64_t N, C, H, W, K, R, S, P, Q;
     int64_t stride_h, stride_w;
     int64_t pad_top, pad_left, pad_bottom, pad_right;
     int64_t dilation_h, dilation_w;
     int64_t groups;
+    Activation act;  // of the forward convolution
 
     int64_t group_C() const { return C / groups; }
     int64_t group_K() const { return K / groups; }
@@ -26,14 +44,6 @@ struct Pool2d {
     int64_t pad_top, pad_left, pad_bottom, pad_right;
     int64_t dilation_h, dilation_w;
     int64_t count_include_pad;
-};
-
-// What follows a sum, elementwise: nothing, max(z, 0), or z kept within [low, high].
-constexpr int64_t no_activation = 0, relu_activation = 1, clamp_activation = 2;
-
-struct Activation {
-    int64_t kind;
-    float low, high;  // 0 and infinity for relu
 };
 
 struct Norm {
@@ -57,9 +67,9 @@ struct Named {
     float a, b;
 };
 
-constexpr int conv2d_fields = 18;
+constexpr int conv2d_integers = 18;
 constexpr int pool2d_fields = 17;
-static_assert(sizeof(Conv2d) == conv2d_fields * sizeof(int64_t), "no padding, no forgotten field");
+static_assert(sizeof(Conv2d) == conv2d_integers * sizeof(int64_t) + sizeof(Activation), "no padding, no forgotten field");
 static_assert(sizeof(Pool2d) == pool2d_fields * sizeof(int64_t), "no padding, no forgotten field");
 
 }  // namespace nnlite

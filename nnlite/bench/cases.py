@@ -29,7 +29,7 @@ class KernelCase:
     name: str
     kernel: str
     geometry: Conv2dGeometry | Pool2dGeometry | NormGeometry
-    absent: frozenset[str] = frozenset({"bias"})
+    absent: frozenset[str] = frozenset({"bias", "residual"})
     """Optional operands that are left out."""
     pictures: tuple[int, int, int, int] | None = None
     """What the rows [M,C] of a normalisation are: [N,C,H,W]."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from math import inf
 from typing import Any
 
 Shape = tuple[int, ...]
+
+NO_ACTIVATION, RELU, CLAMP = 0, 1, 2
+"""What may follow a sum elementwise: nothing, max(z, 0), or z kept within [low, high]."""
 
 
 class _Fields:
@@ -48,6 +51,9 @@ class Conv2dGeometry(_Fields):
     dilation_h: int
     dilation_w: int
     groups: int
+    activation: int = NO_ACTIVATION
+    low: float = -inf
+    high: float = inf
 
     __hash__ = _Fields.__hash__
 
@@ -72,8 +78,12 @@ class Conv2dGeometry(_Fields):
         return self.N * self.K * self.P * self.Q * (self.C // self.groups) * self.R * self.S
 
     def ints(self) -> tuple[int, ...]:
-        """The fields in order, as ``csrc/include/params.h`` has them."""
-        return self.values
+        """The integers in order, as ``csrc/include/params.h`` has them."""
+        return self.values[:18]
+
+    def activated(self, activation: int, low: float = -inf, high: float = inf) -> Conv2dGeometry:
+        """The same convolution followed by an activation."""
+        return replace(self, activation=activation, low=low, high=high)
 
 
 @dataclass(frozen=True)
@@ -113,10 +123,6 @@ class Pool2dGeometry(_Fields):
     def ints(self) -> tuple[int, ...]:
         """The fields in order, as ``csrc/include/params.h`` has them."""
         return self.values
-
-
-NO_ACTIVATION, RELU, CLAMP = 0, 1, 2
-"""What may follow a sum elementwise: nothing, max(z, 0), or z kept within [low, high]."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from nnlite.kernels.select import (
     unavailable,
     use_backend,
 )
-from nnlite.kernels.spec import SPECS, VARIANTS, KernelSpec, Variant
+from nnlite.kernels.spec import SPECS, VARIANTS, KernelSpec, Preparation, Variant
 
 __all__ = [
     "BACKENDS",
@@ -25,6 +25,7 @@ __all__ = [
     "Decision",
     "Explanation",
     "KernelSpec",
+    "Preparation",
     "Variant",
     "catalog",
     "catalog_rows",

@@ -6,10 +6,12 @@ rows of everything that sees its arrays as rows [M,C] or as runs of numbers stan
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from nnlite.geometry import Conv2dGeometry, Pool2dGeometry
-from nnlite.kernels.samples import conv2d_samples, pool2d_samples
+from nnlite.kernels.samples import conv2d_forward_samples, conv2d_samples, pool2d_samples
 from nnlite.kernels.spec import REGISTRY, DType, KernelSpec, Types
 from nnlite.layout import Array
 
@@ -30,6 +32,7 @@ def _conv2d_types(g: Conv2dGeometry, dtype: DType) -> Types:
         "x": (g.x_shape, dtype),
         "w": (g.w_shape, dtype),
         "bias": ((g.K,), dtype),
+        "residual": (g.y_shape, dtype),
         "y": (g.y_shape, dtype),
         "gy": (g.y_shape, dtype),
         "gx": (g.x_shape, dtype),
@@ -37,18 +40,28 @@ def _conv2d_types(g: Conv2dGeometry, dtype: DType) -> Types:
     }
 
 
+def _sum_scale(name: str, inputs: Mapping[str, Array | None], expected: Array) -> float:
+    # An activation hides how large the sums were that were rounded: three deviations, as far as is known.
+    x, w = inputs["x"], inputs["w"]
+    assert x is not None and w is not None
+    sums = 3 * float(np.sqrt(np.mean(np.square(x)) * np.mean(np.square(w)) * w[0].size)) if x.size else 0.0
+    return max(sums, float(np.abs(expected).max(initial=0)))
+
+
 REGISTRY.add_spec(
     KernelSpec(
         name="conv2d_forward",
-        formula="y[n,k,p,q] = bias[k] + sum_crs w[k,c,r,s] x[n, c, p·stride_h + r·dilation_h - pad_top,"
-        " q·stride_w + s·dilation_w - pad_left], c over the C/groups channels of k's group",
-        inputs=("x", "w", "bias"),
+        formula="y[n,k,p,q] = act(bias[k] + sum_crs w[k,c,r,s] x[n, c, p·stride_h + r·dilation_h - pad_top,"
+        " q·stride_w + s·dilation_w - pad_left] + residual[n,k,p,q]), c over the C/groups channels of k's"
+        " group",
+        inputs=("x", "w", "bias", "residual"),
         outputs=("y",),
-        optional=frozenset({"bias"}),
+        optional=frozenset({"bias", "residual"}),
         types=_conv2d_types,
         flops=lambda g: 2 * g.macs,
         tolerance=lambda g: sum_tolerance(g.C // g.groups * g.R * g.S + 1),
-        samples=conv2d_samples,
+        samples=conv2d_forward_samples,
+        scale=_sum_scale,
     )
 )
 REGISTRY.add_spec(

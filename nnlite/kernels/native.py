@@ -18,7 +18,7 @@ import numpy as np
 from nnlite import threads
 from nnlite.errors import ConfigError
 from nnlite.geometry import Conv2dGeometry, EltwiseGeometry, FunctionGeometry, NormGeometry, Pool2dGeometry
-from nnlite.kernels.spec import REGISTRY, DType, Variant
+from nnlite.kernels.spec import REGISTRY, DType, Preparation, Variant
 
 Supports = Callable[[Any, DType], str | None]
 
@@ -155,8 +155,35 @@ def _norm(g: NormGeometry, dtype: DType) -> str | None:
 # ------------------------------------------------------------------------------------- variants
 
 
+def _preparation(function: str, supports: Supports) -> Preparation:
+    """Of a forward convolution: ``function`` and the extension's four functions beside it."""
+
+    def size(g: Conv2dGeometry) -> int:
+        return int(_function(f"{function}_prepared_size")(g.values))
+
+    def prepare(g: Conv2dGeometry, weights: Any, prepared: Any) -> None:
+        _function(f"{function}_prepare")(g.values, weights, prepared)
+
+    def run(g: Conv2dGeometry, *operands: Any) -> None:
+        _function(f"{function}_prepared")(g.values, *operands)
+
+    def key(g: Conv2dGeometry) -> tuple[Any, ...]:
+        return (*g.w_shape, g.groups)
+
+    def workspace(g: Conv2dGeometry) -> int:
+        return int(_function(f"{function}_prepared_workspace")(g.values))
+
+    return Preparation("w", size, prepare, run, key, supports, workspace)
+
+
 def _register(
-    kernel: str, name: str, function: str, geometry: type, supports: Supports, workspace: bool = False
+    kernel: str,
+    name: str,
+    function: str,
+    geometry: type,
+    supports: Supports,
+    workspace: bool = False,
+    preparation: Preparation | None = None,
 ) -> None:
     # A convolution and a pooling pass their geometry as one tuple of integers, all else number by number.
     spread = geometry in (NormGeometry, EltwiseGeometry, FunctionGeometry)
@@ -171,19 +198,25 @@ def _register(
         measure = _function(f"{function}_workspace")
         return int(measure(*geometry.values) if spread else measure(geometry.values))
 
-    variant = Variant(kernel, "native", name, run, supports)
-    if workspace:
-        variant = Variant(kernel, "native", name, run, supports, size)
-    REGISTRY.add_variant(variant)
+    measure = {"workspace": size} if workspace else {}
+    REGISTRY.add_variant(Variant(kernel, "native", name, run, supports, preparation=preparation, **measure))
 
 
 # In order of preference.
+for _name, _supports in (
+    ("depthwise", _depthwise),
+    ("stem", _stem),
+    ("winograd4", _winograd4),
+    ("winograd2", _winograd2),
+    ("igemm", _conv),
+):
+    _function_name = f"conv2d_forward_{_name}"
+    _register(
+        "conv2d_forward", _name, _function_name, Conv2dGeometry, _supports,
+        workspace=True, preparation=_preparation(_function_name, _supports),
+    )  # fmt: skip
+
 for _direction, _name, _supports in (
-    ("forward", "depthwise", _depthwise),
-    ("forward", "stem", _stem),
-    ("forward", "winograd4", _winograd4),
-    ("forward", "winograd2", _winograd2),
-    ("forward", "igemm", _conv),
     ("grad_input", "depthwise", _depthwise_single),
     ("grad_input", "winograd4", partial(_winograd4, gradient=True)),
     ("grad_input", "winograd2", partial(_winograd2, gradient=True)),

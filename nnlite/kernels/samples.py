@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
+from itertools import cycle, product
 from math import inf
 
 from nnlite.errors import ShapeError
@@ -19,6 +19,15 @@ from nnlite.geometry import (
     Pool2dGeometry,
     conv2d_geometry,
     pool2d_geometry,
+)
+
+# Five, because the samples vary in rounds of 2, 3 and 4.
+_CONV_ACTIVATIONS: tuple[tuple[int, float, float], ...] = (
+    (NO_ACTIVATION, -inf, inf),
+    (RELU, 0.0, inf),
+    (CLAMP, -0.5, 2.0),
+    (RELU, 0.0, inf),
+    (CLAMP, 0.0, 6.0),
 )
 
 
@@ -66,6 +75,11 @@ def conv2d_samples() -> Iterator[Conv2dGeometry]:
     for sample in single:
         yield conv2d_geometry(*sample)
     yield from winograd_samples()
+
+
+def conv2d_forward_samples() -> Iterator[Conv2dGeometry]:
+    """The same, most of them with what may follow the sum: every kernel meets every activation."""
+    yield from (g.activated(*act) for g, act in zip(conv2d_samples(), cycle(_CONV_ACTIVATIONS)))
 
 
 def winograd_samples() -> Iterator[Conv2dGeometry]:

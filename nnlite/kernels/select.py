@@ -22,7 +22,7 @@ import numpy as np
 from nnlite import memory
 from nnlite.errors import BackendError
 from nnlite.geometry import Geometry, describe
-from nnlite.kernels.spec import VARIANTS, DType, Variant
+from nnlite.kernels.spec import VARIANTS, DType, Preparation, Variant
 from nnlite.layout import Array
 
 BACKENDS = ("native", "numba", "reference")
@@ -49,7 +49,14 @@ class Decision:
     variant: Variant
     rejected: tuple[tuple[str, str], ...]
     workspace: int
-    """Bytes of scratch memory that the variant needs."""
+    """Bytes of scratch memory that ``run`` needs."""
+    preparation: Preparation | None = None
+    """How its weights are to be prepared, where that was asked for and the variant has a form of its own."""
+
+    @property
+    def run(self) -> Callable[..., None]:
+        """The kernel: on prepared weights where there is a preparation."""
+        return self.variant.run if self.preparation is None else self.preparation.run
 
     def __str__(self) -> str:
         text = f"{self.kernel}[{describe(self.geometry)}] {self.dtype}: {self.variant}"
@@ -96,7 +103,9 @@ def _announce(backend: str, reason: str) -> None:
 
 
 @lru_cache(maxsize=65536)
-def _decide(kernel: str, geometry: Geometry, dtype: DType, requested: str) -> Decision:
+def _decide(
+    kernel: str, geometry: Geometry, dtype: DType, requested: str, prepared: bool = False
+) -> Decision:
     rejected: list[tuple[str, str]] = []
     for backend in BACKENDS if requested == "auto" else (requested,):
         if reason := unavailable(backend):
@@ -109,11 +118,13 @@ def _decide(kernel: str, geometry: Geometry, dtype: DType, requested: str) -> De
         for variant in VARIANTS[kernel]:
             if variant.backend != backend:
                 continue
-            if reason := variant.supports(geometry, dtype):
+            preparation = variant.preparation if prepared else None
+            form = variant if preparation is None else preparation
+            if reason := form.supports(geometry, dtype):
                 rejected.append((str(variant), reason))
             else:
-                size = variant.workspace(geometry)
-                return Decision(kernel, geometry, dtype, variant, tuple(rejected), size)
+                size = form.workspace(geometry)
+                return Decision(kernel, geometry, dtype, variant, tuple(rejected), size, preparation)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in rejected) or "it has no variant of it"
     raise BackendError(
         f"{kernel}[{describe(geometry)}] {dtype}: backend {requested!r} cannot serve ({reasons}); "
@@ -121,12 +132,13 @@ def _decide(kernel: str, geometry: Geometry, dtype: DType, requested: str) -> De
     )
 
 
-def select(kernel: str, geometry: Geometry, dtype: Any = np.float32) -> Decision:
+def select(kernel: str, geometry: Geometry, dtype: Any = np.float32, prepared: bool = False) -> Decision:
     """The variant that serves ``kernel`` on ``geometry`` under the backend in force.
 
-    Raises BackendError with every reason when none can.
+    ``prepared``: weights stay as they are, so that a variant may have them in its own form
+    (``Decision.preparation``). Raises BackendError with every reason when none can.
     """
-    return _decide(kernel, geometry, np.dtype(dtype), requested_backend())
+    return _decide(kernel, geometry, np.dtype(dtype), requested_backend(), prepared)
 
 
 def record(*decisions: Decision) -> None:

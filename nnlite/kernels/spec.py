@@ -8,7 +8,7 @@ caller: a variant never allocates its results, prints or decides. Tests and benc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,30 @@ def _no_workspace(geometry: Any) -> int:
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """A variant's own form of its weights, made once where they stay as they are.
+
+    Packed, transformed, of another type: a pure function of geometry and weights into bytes that the
+    caller allocates and keeps. What it makes is good for every geometry of the same ``key``, so that a
+    plan prepares once for all batch sizes.
+    """
+
+    operand: str
+    """The input whose place the prepared bytes take."""
+    size: Callable[[Any], int]
+    """Geometry -> length of the bytes, a uint8 array; aligned to 64 bytes they are read faster."""
+    prepare: Callable[[Any, Array, Array], None]
+    """``prepare(geometry, weights, prepared)`` fills the bytes."""
+    run: Callable[..., None]
+    """As the variant's ``run``, with the prepared bytes instead of the weights."""
+    key: Callable[[Any], Hashable]
+    """Geometry -> that of it which the bytes depend on: not the batch, not the size of the picture."""
+    supports: Callable[[Any, DType], str | None]
+    """As the variant's ``supports``; the choice may differ where preparing costs nothing."""
+    workspace: Callable[[Any], int] = _no_workspace
+
+
+@dataclass(frozen=True)
 class Variant:
     """One implementation of a kernel. ``supports`` is pure: None, or the reason why it cannot serve."""
 
@@ -81,6 +105,7 @@ class Variant:
     supports: Callable[[Any, DType], str | None] = _serves_all
     workspace: Callable[[Any], int] = _no_workspace
     """Geometry -> bytes of scratch memory that ``run`` needs."""
+    preparation: Preparation | None = None
 
     def __str__(self) -> str:
         return f"{self.backend}:{self.name}"

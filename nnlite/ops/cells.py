@@ -58,7 +58,7 @@ def _linear(h: Array, r: Array, bias: Array) -> Array:
     geometry = conv2d_geometry(_rows(h, h.shape[1]), (*r.shape, 1, 1))
     y = memory.empty(geometry.y_shape, h.dtype)
     h = np.ascontiguousarray(h).reshape(geometry.x_shape)
-    launch("conv2d_forward", geometry, h, r.reshape(geometry.w_shape), bias, y)
+    launch("conv2d_forward", geometry, h, r.reshape(geometry.w_shape), bias, None, y)
     return y.reshape(-1, r.shape[0])
 
 

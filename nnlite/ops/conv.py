@@ -22,7 +22,7 @@ from nnlite.geometry import (
 from nnlite.kernels import launch
 from nnlite.layout import Array, rows
 from nnlite.node import Node
-from nnlite.ops.epilogue import Act, apply_epilogue, check_epilogue, epilogue_gradient, write_epilogue
+from nnlite.ops.epilogue import Act, activation_fields, check_epilogue, epilogue_gradient, write_epilogue
 from nnlite.ops.onnx_window import conv_window, emit_conv
 from nnlite.ops.record import (
     ArrayType,
@@ -78,6 +78,12 @@ def conv2d_geometry_of(
     return conv2d_geometry(x_shape, w_shape, stride, pads, dilation, groups)
 
 
+@remembered
+def activated(geometry: Conv2dGeometry, activation: Act) -> Conv2dGeometry:
+    """The geometry of the convolution with an activation behind it."""
+    return geometry if activation is None else geometry.activated(**activation_fields(activation))
+
+
 def conv2d_shape(
     x: ArrayType,
     w: ArrayType,
@@ -107,8 +113,7 @@ def conv2d_forward(
 ) -> Array:
     geometry = conv2d_geometry_of(x.shape, w.shape, **params)
     y = memory.empty(geometry.y_shape, x.dtype)
-    launch("conv2d_forward", geometry, x, w, bias, y)
-    apply_epilogue(y, residual, activation)
+    launch("conv2d_forward", activated(geometry, activation), x, w, bias, residual, y)
     # Each gradient needs only the other operand: a frozen weight does not keep x alive.
     ctx.save(x if ctx.needs[1] else None, w if ctx.needs[0] else None, None if activation is None else y)
     ctx.values["geometry"] = geometry
@@ -243,6 +248,12 @@ register(
         reads={"Conv": read_conv},
         writes=write_conv,
         layout="channels_last",
-        kernels=("conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight", "channel_sum", "combine"),
+        kernels=(
+            "conv2d_forward",
+            "conv2d_grad_input",
+            "conv2d_grad_weight",
+            "channel_sum",
+            "activation_backward",
+        ),
     )
 )

@@ -117,7 +117,7 @@ def conv_transpose2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence
     gx = gw = gbias = None
     if needs[0]:
         gx = memory.empty(geometry.y_shape, gy.dtype)
-        launch("conv2d_forward", geometry, gy, w, None, gx)
+        launch("conv2d_forward", geometry, gy, w, None, None, gx)
     if needs[1]:
         gw = memory.empty(geometry.w_shape, gy.dtype)
         launch("conv2d_grad_weight", geometry, gy, x, gw)

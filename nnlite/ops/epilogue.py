@@ -2,7 +2,8 @@
 
     y = act(z + residual);  act is nothing, "relu", or (low, high) of a clamp such as ReLU6
 
-Backward sees the activation from y: the gradient passes where y > 0, or where low < y < high.
+Kernels do it before they store a sum; their geometries hold the activation. Backward sees the activation
+from y: the gradient passes where y > 0, or where low < y < high.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import numpy as np
 
 from nnlite.errors import OperandError, ShapeError
 from nnlite.geometry import CLAMP, NO_ACTIVATION, RELU
-from nnlite.kernels import launch
-from nnlite.layout import Array, runs
+from nnlite.layout import Array
 from nnlite.node import Value
 from nnlite.ops.record import ArrayType, OnnxWriter
 from nnlite.ops.runs import Kernel
@@ -40,21 +40,6 @@ def activation_fields(activation: Act) -> dict[str, Any]:
     if activation == "relu":
         return dict(activation=RELU, low=0.0)
     return dict(activation=CLAMP, low=float(activation[0]), high=float(activation[1]))
-
-
-@lru_cache(maxsize=256)
-def _combine(activation: Act) -> Kernel:
-    return Kernel("combine", **activation_fields(activation))
-
-
-def apply_epilogue(y: Array, residual: Array | None, activation: Act) -> None:
-    """y = act(y + residual), in place; both channels-last."""
-    if residual is None and activation is None:
-        return
-    flat = runs(y) if residual is None else runs(y, residual)
-    assert flat is not None, "an epilogue needs arrays of one memory order"
-    other = None if residual is None else flat[1]
-    launch("combine", _combine(activation).geometry(y.size), flat[0], other, flat[0])
 
 
 @lru_cache(maxsize=256)

@@ -61,7 +61,8 @@ def linear_shape(x: ArrayType, w: ArrayType, bias: ArrayType | None) -> ArrayTyp
 def linear_forward(ctx: Context, x: Array, w: Array, bias: Array | None) -> Array:
     geometry = _as_convolution(x, w)
     y = memory.empty(geometry.y_shape, x.dtype)
-    launch("conv2d_forward", geometry, x.reshape(geometry.x_shape), w.reshape(geometry.w_shape), bias, y)
+    pictures, kernel = x.reshape(geometry.x_shape), w.reshape(geometry.w_shape)
+    launch("conv2d_forward", geometry, pictures, kernel, bias, None, y)
     ctx.save(x if ctx.needs[1] else None, w if ctx.needs[0] else None)
     ctx.values.update(geometry=geometry, x_shape=x.shape)
     return y.reshape(*x.shape[:-1], w.shape[0])

@@ -58,6 +58,17 @@ nnlite::Activation activation(Call& call) {
 }
 
 template <>
+struct Argument<const nnlite::Conv2d&> {
+    static nnlite::Conv2d take(Call& call) {
+        int64_t fields[nnlite::conv2d_integers];
+        for (int64_t& field : fields) field = call.integer();
+        nnlite::Conv2d g;
+        std::memcpy(&g, fields, sizeof fields);
+        g.act = activation(call);
+        return g;
+    }
+};
+template <>
 struct Argument<const nnlite::Norm&> {
     static nnlite::Norm take(Call& call) {
         const int64_t M = call.integer(), C = call.integer();
@@ -95,7 +106,7 @@ struct Argument<T*> {
     }
 };
 template <>
-struct Argument<void*> {
+struct Argument<void*> {  // memory beside the operands: the workspace, or what is to be prepared
     static void* take(Call& call) { return call.workspace; }
 };
 
@@ -109,6 +120,8 @@ Result invoke(Result (*function)(Parameters...), Call& call) {
 struct Function {
     void (*run)(Call&);
     size_t (*workspace)(Call&);
+    void (*prepare)(Call&);
+    size_t (*prepared_size)(Call&);
 };
 
 size_t no_workspace(Call&) { return 0; }
@@ -126,8 +139,13 @@ size_t size(Call& call) {
 }
 
 const std::unordered_map<std::string, Function> functions = {
-#define NNLITE_FUNCTION(name) {#name, {run<&nnlite::name>, no_workspace}},
-#define NNLITE_FUNCTION_WITH_WORKSPACE(name) {#name, {run<&nnlite::name>, size<&nnlite::name##_workspace>}},
+#define NNLITE_FUNCTION(name) {#name, {run<&nnlite::name>, no_workspace, nullptr, nullptr}},
+#define NNLITE_FUNCTION_WITH_WORKSPACE(name) \
+    {#name, {run<&nnlite::name>, size<&nnlite::name##_workspace>, nullptr, nullptr}},
+#define NNLITE_FUNCTION_WITH_PREPARATION(name)                                        \
+    {#name "_prepared",                                                               \
+     {run<&nnlite::name##_prepared>, size<&nnlite::name##_prepared_workspace>, run<&nnlite::name##_prepare>, \
+      size<&nnlite::name##_prepared_size>}},
 #include "functions.inc"
 };
 
@@ -137,6 +155,18 @@ using Outputs = std::vector<std::vector<unsigned char>>;
 
 constexpr unsigned char unwritten = 0xFF;  // NaN, read as floats
 
+// The weights in the form that the function reads.
+std::unique_ptr<Memory> prepare(const Function& function, const Case& c, const Operand& weights, size_t turn) {
+    Call measure{c, {}, nullptr};
+    auto prepared = std::make_unique<Memory>(function.prepared_size(measure), 4 * (turn % 4));
+    std::memset(prepared->data(), unwritten, prepared->size());
+    std::vector<unsigned char> plain = weights.input;
+    Call call{c, {plain.data()}, prepared->data()};
+    const nnlite::FlushDenormals flush;
+    function.prepare(call);
+    return prepared;
+}
+
 Outputs run(const Function& function, const Case& c, size_t turn, std::string& wrong) {
     std::vector<std::unique_ptr<Memory>> memory;
     Call measure{c, {}, nullptr};
@@ -144,6 +174,11 @@ Outputs run(const Function& function, const Case& c, size_t turn, std::string& w
     if (workspace.size()) std::memset(workspace.data(), unwritten, workspace.size());
     Call call{c, {}, workspace.size() ? workspace.data() : nullptr};
     for (const Operand& operand : c.operands) {
+        if (operand.kind == Kind::prepared) {
+            memory.push_back(prepare(function, c, operand, turn));
+            call.operands.push_back(memory.back()->data());
+            continue;
+        }
         memory.push_back(std::make_unique<Memory>(operand.size(), 4 * ((turn + memory.size()) % 4)));
         unsigned char* data = memory.back()->data();
         if (operand.size()) std::memset(data, unwritten, operand.size());
@@ -157,7 +192,7 @@ Outputs run(const Function& function, const Case& c, size_t turn, std::string& w
     Outputs results;
     for (size_t i = 0; i < c.operands.size(); ++i) {
         const unsigned char* data = memory[i]->data();
-        results.emplace_back(data, data + memory[i]->size());
+        results.emplace_back(data, data + (c.operands[i].kind == Kind::prepared ? 0 : memory[i]->size()));
         if (c.operands[i].kind == Kind::input && results[i] != c.operands[i].input)
             wrong += " operand " + std::to_string(i) + " is an input and was written to;";
     }

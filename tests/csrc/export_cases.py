@@ -7,6 +7,8 @@ variant is covered once it is registered, and the extension need not be built. W
     FOLDER/functions.inc   one line per C++ function that was called; check_kernels.cpp includes it
     FOLDER/cases.bin       per call: function, geometry, inputs, expected outputs, tolerances
 
+Weights that a variant has in a form of its own are written as they are: the program prepares them.
+
     python tests/csrc/export_cases.py FOLDER
 """
 
@@ -14,27 +16,38 @@ from __future__ import annotations
 
 import struct
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
-ABSENT, INPUT, OUTPUT = range(3)
+ABSENT, INPUT, OUTPUT, PREPARED = range(4)
 
 
 class Stand:
     """Stands in for ``nnlite._native``: functions of any name, which note how they are called."""
 
     def __init__(self):
-        self.functions: dict[str, bool] = {}  # name -> whether it has a workspace
+        self.functions: set[tuple[str, str]] = set()  # names, each with what stands beside it
         self.calls = []
+        self.weights = None
 
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
+        if name.endswith("_prepared_size"):
+            self.functions.add((name.removesuffix("_prepared_size"), "_WITH_PREPARATION"))
+            return lambda *geometry: 1
         if name.endswith("_workspace"):
-            self.functions[name.removesuffix("_workspace")] = True
+            if not name.endswith("_prepared_workspace"):
+                self.functions.add((name.removesuffix("_workspace"), "_WITH_WORKSPACE"))
             return lambda *geometry: 0  # the program asks the C++ function itself
+        if name.endswith("_prepare"):
+            return self.prepare
         return lambda *arguments: self.calls.append((name, arguments))
+
+    def prepare(self, geometry, weights, prepared):
+        self.weights = (prepared, weights)
 
 
 stand = Stand()
@@ -43,7 +56,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "kernels"))
 
 from kernel_harness import (  # noqa: E402 - after the stand-in is in place
     FLOAT32,
-    optional_cases,
+    cases,
+    forms,
     outputs,
     random_inputs,
     reference,
@@ -78,14 +92,14 @@ def operand(name, array, expected, allowed) -> bytes:
     return struct.pack("<IIId", OUTPUT, array.size, is_float, allowed[name]) + in_memory_order(exact, array)
 
 
-def case(variant, geometry, inputs, absent, expected) -> bytes:
+def case(variant, geometry, absent, prepared, inputs, expected) -> bytes:
     spec = SPECS[variant.kernel]
-    inputs = {n: None if n in absent else a for n, a in inputs.items()}
     results = outputs(spec, geometry, FLOAT32, absent)
     stand.calls.clear()
-    run(variant, geometry, inputs, results)
+    run(variant, geometry, inputs, results, prepared=prepared)
     [(function, arguments)] = stand.calls
-    stand.functions.setdefault(function, False)
+    if not prepared and (function, "_WITH_WORKSPACE") not in stand.functions:
+        stand.functions.add((function, ""))
 
     *arguments, workspace = arguments
     assert workspace is None
@@ -101,6 +115,9 @@ def case(variant, geometry, inputs, absent, expected) -> bytes:
             geometry_numbers += argument
         elif isinstance(argument, int | float):
             geometry_numbers.append(argument)
+        elif prepared and argument is stand.weights[0]:
+            weights = stand.weights[1]
+            operands.append(struct.pack("<II", PREPARED, weights.nbytes) + in_memory_order(weights, weights))
         elif argument is None or id(argument) in names:
             operands.append(operand(names.get(id(argument)), argument, expected, allowed))
         else:
@@ -116,17 +133,19 @@ def main(folder: Path) -> None:
     count = 0
     with (folder / "cases.bin").open("wb") as file:
         for name, spec in SPECS.items():
-            variants = [v for v in VARIANTS[name] if v.backend == "native"]
-            for geometry in spec.samples():
-                serving = [v for v in variants if not v.supports(geometry, FLOAT32)]
-                for absent in optional_cases(spec) if serving else ():
-                    inputs = random_inputs(spec, geometry)
-                    given = {n: None if n in absent else a for n, a in inputs.items()}
-                    expected = reference(spec, geometry, given)
-                    for variant in serving:
-                        file.write(case(variant, geometry, inputs, absent, expected))
-                        count += 1
-    lines = [f"NNLITE_FUNCTION{'_WITH_WORKSPACE' * has}({name})\n" for name, has in stand.functions.items()]
+            calls = defaultdict(list)  # what is called on one set of operands
+            for variant in (v for v in VARIANTS[name] if v.backend == "native"):
+                for prepared in forms(variant):
+                    for geometry, absent in cases(spec, variant.preparation if prepared else variant):
+                        calls[geometry, absent].append((variant, prepared))
+            for (geometry, absent), serving in calls.items():
+                inputs = random_inputs(spec, geometry)
+                inputs = {n: None if n in absent else a for n, a in inputs.items()}
+                expected = reference(spec, geometry, inputs)
+                for variant, prepared in serving:
+                    file.write(case(variant, geometry, absent, prepared, inputs, expected))
+                    count += 1
+    lines = [f"NNLITE_FUNCTION{beside}({name})\n" for name, beside in sorted(stand.functions)]
     (folder / "functions.inc").write_text("".join(lines))
     size = (folder / "cases.bin").stat().st_size >> 20
     print(f"{count} calls of {len(lines)} functions, {size} MB")

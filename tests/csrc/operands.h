@@ -99,17 +99,17 @@ class Reader {
     size_t at_ = 0;
 };
 
-enum class Kind : uint32_t { absent, input, output };
+enum class Kind : uint32_t { absent, input, output, prepared };
 
 struct Operand {
     Kind kind;
-    std::vector<unsigned char> input;
+    std::vector<unsigned char> input;  // or weights that are to be prepared
     double allowed = 0;
     std::vector<double> floats;  // expected, where the output holds floats
     std::vector<int32_t> integers;
 
     size_t size() const {
-        return kind == Kind::input ? input.size() : (floats.size() + integers.size()) * sizeof(float);
+        return kind == Kind::output ? (floats.size() + integers.size()) * sizeof(float) : input.size();
     }
 };
 
@@ -127,7 +127,7 @@ inline Case read_case(Reader& from) {
     const uint32_t count = from.value<uint32_t>();
     for (uint32_t i = 0; i < count; ++i) {
         Operand operand{from.value<Kind>(), {}, 0, {}, {}};
-        if (operand.kind == Kind::input) {
+        if (operand.kind == Kind::input || operand.kind == Kind::prepared) {
             operand.input = from.values<unsigned char>(from.value<uint32_t>());
         } else if (operand.kind == Kind::output) {
             const uint32_t size = from.value<uint32_t>(), is_float = from.value<uint32_t>();

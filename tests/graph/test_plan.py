@@ -73,6 +73,15 @@ def test_a_chain_needs_two_of_its_arrays():
 # ----------------------------------------------------------------------------------- what it computes
 
 
+def test_weights_are_prepared_once_for_all_batch_sizes():
+    module = traced(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 1)), (1, 3, 9, 9))
+    plan = module.compile()
+    for batch in (1, 2, 5, 1):
+        assert_same(module, plan, normal(batch, 3, 9, 9))
+    assert len(plan._prepared) == 2
+    assert all(array.ctypes.data % ALIGNMENT == 0 for array in plan._prepared.values() if array.nbytes > 4096)
+
+
 class Everything(nn.Module):
     """Residuals, branches that are read twice, views, poolings, ops that have no step of their own."""
 

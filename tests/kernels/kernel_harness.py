@@ -12,12 +12,13 @@ import ctypes
 import mmap
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 
 from nnlite.geometry import describe
 from nnlite.kernels import SPECS, VARIANTS, unavailable
-from nnlite.kernels.spec import KernelSpec, Variant
+from nnlite.kernels.spec import KernelSpec, Preparation, Variant
 from nnlite.layout import channels_last
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -45,14 +46,28 @@ def guarded(shape, dtype):
     return np.moveaxis(raw.reshape((shape[0], *shape[2:], shape[1])), -1, 1)
 
 
-def optional_cases(spec: KernelSpec) -> Iterator[frozenset[str]]:
+def optional_cases(spec: KernelSpec) -> list[frozenset[str]]:
     """Sets of operands to leave out: none, each optional one alone, all of them."""
-    yield frozenset()
-    for name in sorted(spec.optional):
-        yield frozenset({name})
+    found = [frozenset(), *(frozenset({name}) for name in sorted(spec.optional))]
     # A kernel without any output has nothing to be tested on.
     if len(spec.optional) > 1 and set(spec.outputs) - spec.optional:
-        yield spec.optional
+        found.append(spec.optional)
+    return found
+
+
+def cases(spec: KernelSpec, form: Variant | Preparation, dtype=FLOAT32) -> Iterator[tuple]:
+    """Every sample that ``form`` serves, with all operands and without one of the optional sets in turn."""
+    whole, *parts = optional_cases(spec)
+    for index, geometry in enumerate(spec.samples()):
+        if not form.supports(geometry, dtype):
+            yield geometry, whole
+            if parts:
+                yield geometry, parts[index % len(parts)]
+
+
+def forms(variant: Variant) -> tuple[bool, ...]:
+    """Whether weights are prepared: never, or not and then so."""
+    return (False,) if variant.preparation is None else (False, True)
 
 
 def random_inputs(spec: KernelSpec, geometry, seed: int = 0, dtype=FLOAT32) -> Operands:
@@ -72,14 +87,31 @@ def outputs(spec: KernelSpec, geometry, dtype, absent=frozenset(), allocate: All
     return made
 
 
-def run(variant: Variant, geometry, inputs: Operands, results: Operands, allocate: Allocate = plain) -> None:
-    size = variant.workspace(geometry)
-    workspace = None
-    if size:
-        workspace = allocate((size,), np.dtype(np.uint8))
-        workspace[...] = 255  # NaN, read as floats
+def scratch(size: int, allocate: Allocate = plain) -> np.ndarray | None:
+    """``size`` bytes that read as NaN."""
+    if not size:
+        return None
+    memory = allocate((size,), np.dtype(np.uint8))
+    memory[...] = 255
+    return memory
+
+
+def run(
+    variant: Variant,
+    geometry,
+    inputs: Operands,
+    results: Operands,
+    allocate: Allocate = plain,
+    prepared: bool = False,
+) -> None:
+    form = variant.preparation if prepared else variant
+    if prepared:
+        weights = inputs[form.operand]
+        inputs = inputs | {form.operand: scratch(form.size(geometry), allocate)}
+        form.prepare(geometry, weights, inputs[form.operand])
     spec = SPECS[variant.kernel]
-    variant.run(geometry, *(inputs[n] for n in spec.inputs), *(results[n] for n in spec.outputs), workspace)
+    operands = [*(inputs[n] for n in spec.inputs), *(results[n] for n in spec.outputs)]
+    form.run(geometry, *operands, scratch(form.workspace(geometry), allocate))
 
 
 def reference(spec: KernelSpec, geometry, inputs: Operands) -> Operands:
@@ -94,7 +126,12 @@ def reference(spec: KernelSpec, geometry, inputs: Operands) -> Operands:
 
 
 def failures(
-    variant: Variant, geometry, absent: frozenset[str], allocate: Allocate = plain, dtype=FLOAT32
+    variant: Variant,
+    geometry,
+    absent: frozenset[str],
+    dtype=FLOAT32,
+    prepared: bool = False,
+    allocate: Allocate = plain,
 ) -> list[str]:
     """What is wrong with ``variant`` on ``geometry``: empty when nothing is."""
     spec = SPECS[variant.kernel]
@@ -107,7 +144,7 @@ def failures(
             inputs[name][...] = array
     before = {n: None if a is None else a.copy() for n, a in inputs.items()}
     results = outputs(spec, geometry, dtype, absent, allocate)
-    run(variant, geometry, inputs, results, allocate)
+    run(variant, geometry, inputs, results, allocate, prepared)
 
     expected = reference(spec, geometry, inputs)
     where = f"{describe(geometry)}, without {sorted(absent)}: "
@@ -136,11 +173,12 @@ def check_table(backend: str, every: int, allocate: Allocate) -> tuple[int, list
     checked, found = 0, []
     for name, spec in SPECS.items():
         for variant in (v for v in VARIANTS[name] if v.backend == backend):
-            served = [g for g in spec.samples() if not variant.supports(g, FLOAT32)]
-            for geometry in served[::every]:
-                for absent in optional_cases(spec):
+            for prepared in forms(variant):
+                form = variant.preparation if prepared else variant
+                for geometry, absent in islice(cases(spec, form), 0, None, every):
                     checked += 1
-                    found += [f"{name} {variant}: {f}" for f in failures(variant, geometry, absent, allocate)]
+                    wrong = failures(variant, geometry, absent, FLOAT32, prepared, allocate)
+                    found += [f"{name} {variant}: {f}" for f in wrong]
     return checked, found
 
 

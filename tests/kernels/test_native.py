@@ -8,13 +8,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from itertools import islice, product
 from math import inf
 from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from kernel_harness import FLOAT32, failures, outputs, random_inputs, run
+from kernel_harness import FLOAT32, failures, forms, outputs, random_inputs, run
 
 import nnlite
 from nnlite.errors import ConfigError
@@ -119,16 +120,30 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(variant, threads):
     spec = SPECS[variant.kernel]
     served = [g for g in large_samples(variant.kernel) if not variant.supports(g, FLOAT32)]
     assert served
-    for geometry in served:
+    for geometry, prepared in product(served, forms(variant)):
         inputs = random_inputs(spec, geometry)
         first = None
         for count in (1, 2, 3, 5):
             threads(count)
             results = outputs(spec, geometry, FLOAT32)
-            run(variant, geometry, inputs, results)
+            run(variant, geometry, inputs, results, prepared=prepared)
             bits = {name: channels_last(a).tobytes() for name, a in results.items()}
             first = first or bits
             assert bits == first, (count, geometry)
+
+
+@pytest.mark.parametrize("name", ["igemm", "stem", "depthwise"])
+def test_prepared_weights_give_the_same_bits(name):
+    spec = SPECS["conv2d_forward"]
+    variant = next(v for v in VARIANTS[spec.name] if str(v) == f"native:{name}")
+    for geometry in (*LARGE[spec.name], *islice(spec.samples(), 0, None, 7)):
+        if variant.supports(geometry, FLOAT32):
+            continue
+        inputs, results = random_inputs(spec, geometry), []
+        for prepared in (False, True):
+            results.append(outputs(spec, geometry, FLOAT32))
+            run(variant, geometry, inputs, results[-1], prepared=prepared)
+        np.testing.assert_array_equal(results[0]["y"], results[1]["y"], str(geometry))
 
 
 def test_python_threads_may_call_at_the_same_time(threads):
@@ -266,6 +281,42 @@ def test_a_wrong_workspace_is_refused():
             variant.run(G, *operands, wrong)
 
 
+def test_weights_prepared_for_another_variant_or_instruction_set_are_refused():
+    g = conv2d_geometry((1, 8, 9, 9), (8, 8, 3, 3), pads=(1, 1, 1, 1))
+    spec = SPECS["conv2d_forward"]
+    operands = random_inputs(spec, g) | outputs(spec, g, FLOAT32)
+    known = {v.name: v.preparation for v in VARIANTS[spec.name] if v.backend == "native"}
+    igemm, winograd = known["igemm"], known["winograd2"]
+    prepared = np.zeros(winograd.size(g), np.uint8)
+    winograd.prepare(g, operands["w"], prepared)
+    assert prepared.size > igemm.size(g)
+    workspace = np.empty(igemm.workspace(g), np.uint8)
+    message = "prepared: expected conv2d_forward_igemm .*, got weights prepared for another"
+    with pytest.raises(ValueError, match=message):
+        igemm.run(g, operands["x"], prepared, None, None, operands["y"], workspace)
+    with pytest.raises(ValueError, match=f"prepared: expected {igemm.size(g)} bytes of uint8"):
+        igemm.run(g, operands["x"], operands["w"], None, None, operands["y"], workspace)
+
+
+def test_a_nan_passes_through_the_epilogue_of_a_convolution():
+    spec = SPECS["conv2d_forward"]
+    for geometry in (
+        conv2d_geometry((2, 8, 9, 9), (19, 8, 3, 3), pads=(1, 1, 1, 1)),
+        conv2d_geometry((2, 3, 19, 9), (19, 3, 3, 3), (2, 2)),
+        conv2d_geometry((2, 19, 9, 9), (19, 1, 3, 3), groups=19),
+        conv2d_geometry((2, 19, 9, 9), (19, 1, 3, 4), groups=19),
+        conv2d_geometry((2, 5, 9, 9), (10, 1, 3, 3), groups=5),
+    ):
+        g = geometry.activated(CLAMP, -1.0, 1.0)
+        inputs = random_inputs(spec, g)
+        inputs["residual"][:, ::3] = np.nan
+        for variant in VARIANTS[spec.name]:
+            if unavailable(variant.backend) is None and not variant.supports(g, FLOAT32):
+                results = outputs(spec, g, FLOAT32)
+                run(variant, g, inputs, results)
+                np.testing.assert_array_equal(np.isnan(results["y"]), np.isnan(inputs["residual"]))
+
+
 @pytest.mark.parametrize("name", ["winograd2", "winograd4"])
 def test_winograd_called_on_what_it_does_not_serve_is_refused(name):
     g = conv2d_geometry((2, 8, 9, 9), (8, 8, 3, 3), (2, 2))
@@ -291,7 +342,11 @@ def test_strides_of_axes_of_size_one_mean_nothing():
     inputs["x"] = np.lib.stride_tricks.as_strided(inputs["x"], g.x_shape, (12, 4, 20, 28))
     results = outputs(spec, g, FLOAT32)
     run(select("conv2d_forward", g).variant, g, inputs, results)
-    expected = inputs["x"].reshape(1, 8) @ inputs["w"].reshape(4, 8).T + inputs["bias"]
+    expected = (
+        inputs["residual"].reshape(1, 4)
+        + inputs["x"].reshape(1, 8) @ inputs["w"].reshape(4, 8).T
+        + inputs["bias"]
+    )
     np.testing.assert_allclose(results["y"].reshape(1, 4), expected, rtol=1e-5)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
-from kernel_harness import FLOAT32, FLOAT64, failures, optional_cases
+from kernel_harness import FLOAT32, FLOAT64, cases, failures, random_inputs
 
 from nnlite.kernels import BACKENDS, SPECS, VARIANTS, unavailable
 
@@ -20,15 +23,45 @@ def _rows():
             yield pytest.param(name, variant, id=f"{name}-{variant}")
 
 
-@pytest.mark.parametrize(("kernel", "variant"), rows())
-def test_variant(kernel, variant):
+def check(kernel, variant, prepared, dtype=FLOAT32, every=1):
     if reason := unavailable(variant.backend):
         pytest.skip(f"{variant.backend}: {reason}")
-    spec = SPECS[kernel]
-    served = [g for g in spec.samples() if not variant.supports(g, FLOAT32)]
+    form = variant.preparation if prepared else variant
+    served = list(cases(SPECS[kernel], form, dtype))
     assert served, "no sample tests this variant"
-    found = [f for g in served for absent in optional_cases(spec) for f in failures(variant, g, absent)]
+    found = [f for g, absent in served[::every] for f in failures(variant, g, absent, dtype, prepared)]
     assert not found, f"{len(found)} failures:\n" + "\n".join(found[:20])
+
+
+@pytest.mark.parametrize(("kernel", "variant"), rows())
+def test_variant(kernel, variant):
+    check(kernel, variant, prepared=False)
+
+
+def rows_with_preparation():
+    return [row for row in _rows() if row.values[1].preparation is not None]
+
+
+@pytest.mark.parametrize(("kernel", "variant"), rows_with_preparation())
+def test_prepared_variant(kernel, variant):
+    check(kernel, variant, prepared=True)
+
+
+@pytest.mark.parametrize(("kernel", "variant"), rows_with_preparation())
+def test_prepared_weights_do_not_depend_on_the_picture(kernel, variant):
+    """Geometries of one key share what was prepared, whatever the batch and the size."""
+    if reason := unavailable(variant.backend):
+        pytest.skip(f"{variant.backend}: {reason}")
+    form, spec = variant.preparation, SPECS[kernel]
+    known = {}
+    for g in spec.samples():
+        if variant.supports(g, FLOAT32):
+            continue
+        weights = random_inputs(spec, g)[form.operand]
+        for geometry in (g, replace(g, N=7 * g.N)):
+            prepared = np.zeros(form.size(geometry), np.uint8)  # padding need not be written
+            form.prepare(geometry, np.ones_like(weights), prepared)
+            np.testing.assert_array_equal(prepared, known.setdefault(form.key(geometry), prepared))
 
 
 def rows_in_float64():
@@ -46,17 +79,8 @@ def _rows_in_float64():
 
 @pytest.mark.parametrize(("kernel", "variant"), rows_in_float64())
 def test_variant_in_float64(kernel, variant):
-    if reason := unavailable(variant.backend):
-        pytest.skip(f"{variant.backend}: {reason}")
-    spec = SPECS[kernel]
-    served = [g for g in spec.samples() if not variant.supports(g, FLOAT64)]
-    found = [
-        f
-        for g in served[::3]  # types differ in what was compiled, not in how a geometry is cut
-        for absent in optional_cases(spec)
-        for f in failures(variant, g, absent, dtype=FLOAT64)
-    ]
-    assert not found, f"{len(found)} failures:\n" + "\n".join(found[:20])
+    # Types differ in what was compiled, not in how a geometry is cut.
+    check(kernel, variant, prepared=False, dtype=FLOAT64, every=5)
 
 
 @pytest.mark.parametrize("kernel", SPECS)

@@ -31,11 +31,16 @@ NNLITE_INLINE void depthwise_block(const DepthwiseRow& t, int64_t pixel, int64_t
                 acc[q][v] = fma(load_upto(x + q * t.step + v * VL, left - v * VL), weight, acc[q][v]);
         }
     }
-    float* out = t.out + pixel * t.out_step + c;
+    const int64_t out = pixel * t.out_step + c;
 #pragma GCC unroll 8
     for (int q = 0; q < Q; ++q)
 #pragma GCC unroll 4
-        for (int v = 0; v < NV; ++v) store_upto(out + q * t.out_step + v * VL, acc[q][v], left - v * VL);
+        for (int v = 0; v < NV; ++v) {
+            const int64_t at = out + q * t.out_step + v * VL;
+            vec sum = acc[q][v];
+            if (t.residual) sum += load_upto(t.residual + at, left - v * VL);
+            store_upto(t.out + at, activated(sum, t.act), left - v * VL);
+        }
 }
 
 template <int Q>
@@ -57,10 +62,13 @@ void depthwise_multiplied(const DepthwiseRow& t) {
                     const vec x = load_upto(t.source[tap] + q * t.step + c, left);
                     sum = fma(x, load_upto(t.w[tap] + m * t.multiplier_step + c, left), sum);
                 }
+                const int64_t k = c * t.multiplier + m, out = q * t.out_step + k;
                 for (int i = 0; i < left; ++i) {
-                    const int64_t k = (c + i) * t.multiplier + m;
-                    t.out[q * t.out_step + k] = t.bias ? sum[i] + t.bias[k] : sum[i];
+                    if (t.bias) sum[i] += t.bias[k + i * t.multiplier];
+                    if (t.residual) sum[i] += t.residual[out + i * t.multiplier];
                 }
+                sum = activated(sum, t.act);
+                for (int i = 0; i < left; ++i) t.out[out + i * t.multiplier] = sum[i];
             }
         }
 }

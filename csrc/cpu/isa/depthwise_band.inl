@@ -112,6 +112,23 @@ struct BandForward {
     float* out;
     int64_t c, left, fresh, ahead;
 
+    // What follows the sums of Q pixels from column j on.
+    template <int Q>
+    NNLITE_INLINE void finish(int64_t j, vec (*sum)[NV]) const {
+        if (t.residual) {
+            const float* residual = t.residual + (out - t.out) + j * t.out_pixel;
+#pragma GCC unroll 8
+            for (int q = 0; q < Q; ++q, residual += t.out_pixel)
+#pragma GCC unroll 2
+                for (int v = 0; v < NV; ++v) sum[q][v] += band_load<Part>(residual + v * VL, left);
+        }
+        if (t.act.kind == no_activation) return;
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; ++v) sum[q][v] = activated(sum[q][v], t.act);
+    }
+
     template <int Q, bool Edge>
     NNLITE_INLINE void window(int64_t j) const {
         vec sum[Q][NV];
@@ -144,6 +161,7 @@ struct BandForward {
                     }
         }
         if (!Part) band_fetch<T, Q, NV>(t.windows, rows, fresh, ahead, j);
+        finish<Q>(j, sum);
         float* to = out + j * t.out_pixel;
         if (!Part && NV * VL >= 16 && t.stream) {  // whole lines only
 #pragma GCC unroll 8

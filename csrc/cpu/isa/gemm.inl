@@ -87,6 +87,8 @@ void gemm_tile(const GemmTile& t) {
             float* out = t.out[i] + t.out_offset + v * VL;
             vec sum = sums[i][v] + bias;
             if (t.accumulate) sum += load_upto(out, left);
+            if (t.residual) sum += load_upto(t.residual[i] + t.out_offset + v * VL, left);
+            sum = activated(sum, t.act);
             if (t.stream && left >= VL)
                 stream(out, sum);
             else

@@ -5,6 +5,7 @@
 #include "../../include/kernels.h"
 #include "vec.h"
 
+#include "epilogue.inl"
 #include "gemm.inl"
 #include "winograd.inl"
 #include "depthwise.inl"
@@ -28,11 +29,11 @@ namespace nnlite {
 #endif
 
 #define NNLITE_WINOGRAD(m)                                                        \
-    {winograd_map<m + 2, m + 2, Limited::from, WinogradPoints<m>::data>,          \
-     winograd_map<m + 2, m, Limited::to, WinogradPoints<m>::output>,              \
-     winograd_map<m, m + 2, Limited::from, WinogradPoints<m>::output_adjoint>,    \
-     winograd_map<3, m + 2, Limited::none, WinogradPoints<m>::weight>,            \
-     winograd_map<m + 2, 3, Limited::none, WinogradPoints<m>::weight_adjoint>}
+    {winograd_map<m + 2, m + 2, Limited::from, false, WinogradPoints<m>::data>,          \
+     winograd_map<m + 2, m, Limited::to, true, WinogradPoints<m>::output>,              \
+     winograd_map<m, m + 2, Limited::from, false, WinogradPoints<m>::output_adjoint>,    \
+     winograd_map<3, m + 2, Limited::none, false, WinogradPoints<m>::weight>,            \
+     winograd_map<m + 2, 3, Limited::none, false, WinogradPoints<m>::weight_adjoint>}
 
 extern const Kernels NNLITE_TABLE = {
     NNLITE_ISA_NAME,

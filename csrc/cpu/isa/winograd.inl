@@ -121,8 +121,8 @@ struct WinogradPoints<4> {
 
 enum class Limited { none, from, to };  // which square may overhang the image
 
-// to[out][out] = L from[in][in] L^T for each of VL channels, of which `left` exist
-template <int in, int out, Limited limited, void (*L)(const vec*, vec*)>
+// to[out][out] = L from[in][in] L^T for each of VL channels, of which `left` exist; then, if so, the epilogue
+template <int in, int out, Limited limited, bool epilogue, void (*L)(const vec*, vec*)>
 NNLITE_INLINE void winograd_square(const WinogradMap& t, int64_t c, int64_t left) {
     const auto exists = [&t](int i, int j) { return i >= t.top && i < t.bottom && j >= t.left && j < t.right; };
     vec half[out][in];
@@ -137,33 +137,41 @@ NNLITE_INLINE void winograd_square(const WinogradMap& t, int64_t c, int64_t left
         NNLITE_UNROLL
         for (int i = 0; i < out; ++i) half[i][j] = mapped[i];
     }
-    const vec bias = t.bias ? load_upto(t.bias + c, left) : vec{};
+    const vec bias = epilogue && t.bias ? load_upto(t.bias + c, left) : vec{};
     NNLITE_UNROLL
     for (int i = 0; i < out; ++i) {
-        float* to = t.to + i * t.to_row + c;
+        const int64_t to = i * t.to_row + c;
         vec mapped[out];
         L(half[i], mapped);
         NNLITE_UNROLL
-        for (int j = 0; j < out; ++j)
-            if (limited != Limited::to || exists(i, j)) store_upto(to + j * t.to_column, mapped[j] + bias, left);
+        for (int j = 0; j < out; ++j) {
+            if (limited == Limited::to && !exists(i, j)) continue;
+            vec value = mapped[j];
+            if (epilogue) {
+                value += bias;
+                if (t.residual) value += load_upto(t.residual + to + j * t.to_column, left);
+                value = activated(value, t.act);
+            }
+            store_upto(t.to + to + j * t.to_column, value, left);
+        }
     }
 }
 
-template <int in, int out, Limited limited, void (*L)(const vec*, vec*)>
+template <int in, int out, Limited limited, bool epilogue, void (*L)(const vec*, vec*)>
 NNLITE_INLINE void winograd_channels(const WinogradMap& t) {
     const WinogradMap own = t;  // which no store can change: nothing is loaded twice
     int64_t c = 0;
-    for (; c + VL <= own.channels; c += VL) winograd_square<in, out, limited, L>(own, c, VL);
-    if (c < own.channels) winograd_square<in, out, limited, L>(own, c, own.channels - c);
+    for (; c + VL <= own.channels; c += VL) winograd_square<in, out, limited, epilogue, L>(own, c, VL);
+    if (c < own.channels) winograd_square<in, out, limited, epilogue, L>(own, c, own.channels - c);
 }
 
-template <int in, int out, Limited limited, void (*L)(const vec*, vec*)>
+template <int in, int out, Limited limited, bool epilogue, void (*L)(const vec*, vec*)>
 void winograd_map(const WinogradMap& t) {
     constexpr int size = limited == Limited::to ? out : in;
     if (limited == Limited::none || (t.top <= 0 && t.left <= 0 && t.bottom >= size && t.right >= size))
-        winograd_channels<in, out, Limited::none, L>(t);
+        winograd_channels<in, out, Limited::none, epilogue, L>(t);
     else
-        winograd_channels<in, out, limited, L>(t);
+        winograd_channels<in, out, limited, epilogue, L>(t);
 }
 
 }  // namespace

@@ -7,25 +7,28 @@ where an elementwise step may overwrite what nobody reads again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
 import numpy as np
 
+from nnlite import memory
+from nnlite.geometry import Conv2dGeometry
 from nnlite.graph.infer import resolve
 from nnlite.graph.ir import Graph, Types, operands
 from nnlite.graph.plan.arena import Lifetime
-from nnlite.layout import Array, channels_last, contiguous
+from nnlite.kernels import Decision
+from nnlite.layout import Array, channels_last
 from nnlite.node import Node, Value
 from nnlite.ops import ArrayType
 
 Order = Literal["channels_last", "C"]
 ORDERS: tuple[Order, ...] = ("C", "channels_last")
 FOREVER = 1 << 40
-Prepared = dict[tuple[Value, Order], Array]
-"""Constants in the memory order that kernels want."""
+Prepared = dict[tuple[Value, Hashable], Array]
+"""Weights as kernels read them, by value and form."""
 BYTE = np.dtype(np.uint8)
 
 
@@ -100,15 +103,25 @@ class Layout:
         """The array behind a value that does not depend on the program's inputs."""
         return None if value is None else self.known.get(value)
 
-    def weight(self, value: Value | None, order: Order) -> Array | None:
-        """A constant in the memory order that a kernel wants, converted once for all programs."""
-        array = self.constant(value)
-        if value is None or array is None:
-            return None
-        key = (value, order)
-        if key not in self._prepared:
-            self._prepared[key] = channels_last(array) if order == "channels_last" else contiguous(array)
-        return self._prepared[key]
+    def are_constant(self, *values: Value | None) -> bool:
+        """Whether none of ``values`` depends on the program's inputs; None does not."""
+        return all(value is None or value in self.known for value in values)
+
+    def weight(self, value: Value, decision: Decision) -> Array:
+        """A constant as the variant chosen for a convolution reads it, made once for all programs.
+
+        Channels-last, or prepared where the variant has a form of its own.
+        """
+        geometry, preparation = decision.geometry, decision.preparation
+        assert isinstance(geometry, Conv2dGeometry)
+        form = geometry.w_shape if preparation is None else (decision.variant, preparation.key(geometry))
+        if (value, form) not in self._prepared:
+            array = channels_last(self.known[value].reshape(geometry.w_shape))
+            if preparation is not None:
+                plain, array = array, memory.workspace(preparation.size(geometry))
+                preparation.prepare(geometry, plain, array)
+            self._prepared[value, form] = array
+        return self._prepared[value, form]
 
     def params(self, node: Node) -> dict[str, Any]:
         """The node's params, with what shapes determine as numbers."""

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnlite.geometry import EltwiseGeometry, Geometry, NormGeometry, pair
+from nnlite.geometry import Geometry, NormGeometry, pair
 from nnlite.kernels import Decision, select
 from nnlite.layout import Array, channels_last, contiguous, rows
 from nnlite.node import Node, Value
-from nnlite.ops import ArrayType, Context
+from nnlite.ops import Context
 from nnlite.ops.clamp import clamp_kernels
-from nnlite.ops.conv import conv2d_geometry_of
+from nnlite.ops.conv import activated, conv2d_geometry_of
 from nnlite.ops.conv_transpose import conv_transpose2d_geometry_of
 from nnlite.ops.elementwise import row_kernel
-from nnlite.ops.epilogue import Act, activation_fields
+from nnlite.ops.epilogue import activation_fields
 from nnlite.ops.pool import pool2d_geometry_of
 from nnlite.ops.runs import Kernel
 
@@ -55,10 +55,9 @@ def launcher(
     kernel: str, geometry: Geometry, dtype: Any, layout: Layout
 ) -> tuple[Callable[..., None], Decision]:
     """A kernel with its variant chosen now: function(slots, *operands), and the choice."""
-    decision = select(kernel, geometry, dtype)
-    size = decision.variant.workspace(geometry)
-    scratch = layout.scratch(size) if size else None
-    run = decision.variant.run
+    decision = select(kernel, geometry, dtype, prepared=True)
+    scratch = layout.scratch(decision.workspace) if decision.workspace else None
+    run = decision.run
 
     def launch(slots: Slots, *operands: Array | None) -> None:
         run(geometry, *operands, None if scratch is None else slots[scratch])
@@ -74,57 +73,39 @@ def flat(array: Array) -> Array:
     return numbers
 
 
-def finisher(y: ArrayType, residual: int | None, activation: Act) -> Callable[[Slots, Array], None] | None:
-    """y = act(y + residual) in place, or None where there is nothing to do."""
-    if residual is None and activation is None:
-        return None
-    geometry = EltwiseGeometry(prod(y.shape), **activation_fields(activation))
-    run = select("combine", geometry, y.dtype).variant.run
-
-    def finish(slots: Slots, y: Array) -> None:
-        numbers = flat(y)
-        other = None if residual is None else flat(channels_last(slots[residual]))
-        run(geometry, numbers, other, numbers, None)
-
-    return finish
-
-
 # ----------------------------------------------------------------------------- layers with weights
 
 
 def conv2d(layout: Layout, node: Node) -> Step | None:
-    """Convolution with constant weights; residual and activation follow in place."""
+    """Convolution with constant weights, residual and activation in the same pass."""
     params = dict(node.params)
     activation = params.pop("activation", None)
     x, w, bias, residual = (*node.inputs, None, None)[:4]
-    weight, bias_array = layout.weight(w, "channels_last"), layout.constant(bias)
-    if weight is None or x is None or (bias is not None and bias_array is None):
+    if x is None or w is None or not layout.are_constant(w, bias):
         return None
-    geometry = conv2d_geometry_of(layout.types[x].shape, weight.shape, **params)
-    launch, decision = launcher("conv2d_forward", geometry, weight.dtype, layout)
+    plain = conv2d_geometry_of(layout.types[x].shape, layout.types[w].shape, **params)
+    launch, decision = launcher("conv2d_forward", activated(plain, activation), layout.types[w].dtype, layout)
+    weight, bias_array = layout.weight(w, decision), layout.constant(bias)
     source, other = layout.slot(x), None if residual is None else layout.slot(residual)
     target = layout.new(node.outputs[0])
-    finish = finisher(layout.types[node.outputs[0]], other, activation)
 
     def run(slots: Slots) -> None:
-        y = slots[target]
-        launch(slots, channels_last(slots[source]), weight, bias_array, y)
-        if finish is not None:
-            finish(slots, y)
+        addend = None if other is None else channels_last(slots[other])
+        launch(slots, channels_last(slots[source]), weight, bias_array, addend, slots[target])
 
     return Step(node, run, decision)
 
 
 def conv_transpose2d(layout: Layout, node: Node) -> Step | None:
     """Transposed convolution with constant weights: the input gradient of a convolution."""
-    x, bias = node.inputs[0], layout.constant(node.inputs[2])
-    weight = layout.weight(node.inputs[1], "channels_last")
-    if weight is None or x is None or (node.inputs[2] is not None and bias is None):
+    x, w, bias = node.inputs
+    if x is None or w is None or not layout.are_constant(w, bias):
         return None
-    geometry = conv_transpose2d_geometry_of(layout.types[x].shape, weight.shape, **node.params)
-    launch, decision = launcher("conv2d_grad_input", geometry, weight.dtype, layout)
+    geometry = conv_transpose2d_geometry_of(layout.types[x].shape, layout.types[w].shape, **node.params)
+    launch, decision = launcher("conv2d_grad_input", geometry, layout.types[w].dtype, layout)
+    weight, bias_array = layout.weight(w, decision), layout.constant(bias)
     source, target = layout.slot(x), layout.new(node.outputs[0])
-    per_channel = None if bias is None else bias[:, None, None]
+    per_channel = None if bias_array is None else bias_array[:, None, None]
 
     def run(slots: Slots) -> None:
         y = slots[target]
@@ -137,19 +118,19 @@ def conv_transpose2d(layout: Layout, node: Node) -> Step | None:
 
 def linear(layout: Layout, node: Node) -> Step | None:
     """A linear layer with constant weights, as a 1x1 convolution of pictures of one pixel."""
-    x, bias = node.inputs[0], layout.constant(node.inputs[2])
-    weight = layout.weight(node.inputs[1], "C")
-    if weight is None or x is None or (node.inputs[2] is not None and bias is None):
+    x, w, bias = node.inputs
+    if x is None or w is None or not layout.are_constant(w, bias):
         return None
     shape = layout.types[x].shape
-    by_pixel = weight.reshape(*weight.shape, 1, 1)
-    geometry = conv2d_geometry_of((prod(shape[:-1]), shape[-1], 1, 1), by_pixel.shape, (1, 1), 0, (1, 1), 1)
-    launch, decision = launcher("conv2d_forward", geometry, weight.dtype, layout)
+    kernel_shape = (*layout.types[w].shape, 1, 1)
+    geometry = conv2d_geometry_of((prod(shape[:-1]), shape[-1], 1, 1), kernel_shape, (1, 1), 0, (1, 1), 1)
+    launch, decision = launcher("conv2d_forward", geometry, layout.types[w].dtype, layout)
+    weight, bias_array = layout.weight(w, decision), layout.constant(bias)
     source, target = layout.slot(x), layout.new(node.outputs[0], order="C")
 
     def run(slots: Slots) -> None:
         pictures = contiguous(slots[source]).reshape(geometry.x_shape)
-        launch(slots, pictures, by_pixel, bias, slots[target].reshape(geometry.y_shape))
+        launch(slots, pictures, weight, bias_array, None, slots[target].reshape(geometry.y_shape))
 
     return Step(node, run, decision)
 

@@ -7,7 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from nnlite.geometry import Conv2dGeometry
+from nnlite.geometry import NO_ACTIVATION, Conv2dGeometry, EltwiseGeometry
+from nnlite.kernels.numba_cpu.eltwise import combine
 from nnlite.kernels.numba_cpu.launch import compiled, flat, floating, session
 from nnlite.kernels.spec import REGISTRY, DType, Variant
 from nnlite.layout import Array
@@ -163,12 +164,27 @@ def _gather_product(
         )  # fmt: skip
 
 
+def _finish(g: Conv2dGeometry, residual: Array | None, y: Array) -> None:
+    """y = act(y + residual), in place."""
+    if residual is None and g.activation == NO_ACTIVATION:
+        return
+    after = EltwiseGeometry(y.size, activation=g.activation, low=g.low, high=g.high)
+    combine(after, flat(y), None if residual is None else flat(residual), flat(y), None)
+
+
 def forward(
-    g: Conv2dGeometry, x: Array, w: Array, bias: Array | None, y: Array, workspace: Array | None
+    g: Conv2dGeometry,
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    residual: Array | None,
+    y: Array,
+    workspace: Array | None,
 ) -> None:
     ins, taps = g.C // g.groups, g.R * g.S
     strides = (g.K // g.groups * taps * ins, taps * ins, 1, ins)  # of group, k, c, tap in w
     _gather_product(_forward_plan(g), x, w, strides, bias, y, workspace)
+    _finish(g, residual, y)
 
 
 def grad_input(g: Conv2dGeometry, gy: Array, w: Array, gx: Array, workspace: Array | None) -> None:
@@ -200,12 +216,19 @@ def _depthwise_weights(g: Conv2dGeometry, w: Array, workspace: Array | None) -> 
 
 
 def depthwise_forward(
-    g: Conv2dGeometry, x: Array, w: Array, bias: Array | None, y: Array, workspace: Array | None
+    g: Conv2dGeometry,
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    residual: Array | None,
+    y: Array,
+    workspace: Array | None,
 ) -> None:
     weights, walk = _depthwise_weights(g, w, workspace), _forward_walk(g)
     bias = np.empty(0, x.dtype) if bias is None else bias
     with session():
         compiled("depthwise").gather(flat(x), weights, bias, flat(y), *walk, (g.R, g.S))
+    _finish(g, residual, y)
 
 
 def depthwise_grad_input(g: Conv2dGeometry, gy: Array, w: Array, gx: Array, workspace: Array | None) -> None:

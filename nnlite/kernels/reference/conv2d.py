@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nnlite.geometry import Conv2dGeometry
+from nnlite.kernels.reference.eltwise import activate
 from nnlite.kernels.spec import REGISTRY, Variant
 from nnlite.layout import Array
 
@@ -52,7 +53,13 @@ def _grouped_output(y: Array, g: Conv2dGeometry) -> Array:
 
 
 def forward(
-    g: Conv2dGeometry, x: Array, w: Array, bias: Array | None, y: Array, workspace: Array | None
+    g: Conv2dGeometry,
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    residual: Array | None,
+    y: Array,
+    workspace: Array | None,
 ) -> None:
     weight = _grouped_weight(w, g)
     out = np.zeros((g.groups, g.N * g.P * g.Q, g.K // g.groups), x.dtype)
@@ -64,6 +71,9 @@ def forward(
             out += _by_group(tap, g) @ weight[..., r, s].transpose(0, 2, 1)
     result = out.transpose(1, 0, 2).reshape(g.N, g.P, g.Q, g.K)
     np.moveaxis(y, 1, -1)[...] = result if bias is None else result + bias
+    if residual is not None:
+        y += residual
+    activate(g, y, y)
 
 
 def grad_input(g: Conv2dGeometry, gy: Array, w: Array, gx: Array, workspace: Array | None) -> None:

@@ -9,6 +9,7 @@ from nnlite.geometry import (
     FUNCTIONS,
     NO_ACTIVATION,
     RELU,
+    Conv2dGeometry,
     EltwiseGeometry,
     FunctionGeometry,
     NormGeometry,
@@ -17,7 +18,7 @@ from nnlite.kernels.spec import REGISTRY, Variant
 from nnlite.layout import Array
 
 
-def activate(g: NormGeometry | EltwiseGeometry, z: Array, y: Array) -> None:
+def activate(g: Conv2dGeometry | NormGeometry | EltwiseGeometry, z: Array, y: Array) -> None:
     """y = act(z); a NaN stays one."""
     low, high = z.dtype.type(g.low), z.dtype.type(g.high)
     if g.activation == NO_ACTIVATION:
