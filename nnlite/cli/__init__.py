@@ -22,8 +22,10 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("nnlite: interrupted", err=True)
+    except (click.Abort, KeyboardInterrupt) as stop:
+        # Click hides what it was behind an Abort; a run that was saved says how to go on.
+        said = str(stop) or str(stop.__cause__ or "")
+        click.echo(f"nnlite: interrupted{'; ' if said else ''}{said}", err=True)
         sys.exit(130)
     except BrokenPipeError:  # the reader (head, less) has gone
         sys.stderr.close()

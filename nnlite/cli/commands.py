@@ -12,6 +12,7 @@ from nnlite.cli.options import option_of, options_of
 from nnlite.transfer.config import FinetuneConfig
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
+QUIET = click.option("--quiet", is_flag=True, help="No progress, no remarks: the result alone.")
 # What several commands share with fine-tuning means the same in all of them.
 PREPROCESSING, SIZE, WORKERS, ON_BAD_IMAGE, SEED, BATCH = (
     option_of(FinetuneConfig, name)
@@ -34,8 +35,9 @@ def nnlite() -> None:
 @click.argument("model", metavar="MODEL")
 @click.argument("data", metavar="DATA")
 @options_of(FinetuneConfig)
+@QUIET
 @JSON
-def finetune(as_json: bool, **options: Any) -> None:
+def finetune(as_json: bool, quiet: bool, **options: Any) -> None:
     """Tune MODEL (an ONNX file) on DATA (a folder with one folder of pictures per class,
     a CSV, COCO or YOLO file, or an .npz of arrays).
 
@@ -43,10 +45,27 @@ def finetune(as_json: bool, **options: Any) -> None:
     with the majority class, a regression on the frozen features and a small network trained from
     scratch, all on the same held-out pictures.
     """
-    from nnlite.cli.console import Bars, finetune_table
+    from nnlite.cli.console import Bars
     from nnlite.transfer import finetune as run
 
-    result = run(FinetuneConfig(**options), callbacks=[Bars(quiet=as_json)])
+    _show_run(run(FinetuneConfig(**options), callbacks=[Bars(quiet=as_json or quiet)]), as_json)
+
+
+@nnlite.command()
+@click.argument("run_dir", metavar="RUN")
+@QUIET
+@JSON
+def resume(as_json: bool, quiet: bool, run_dir: str) -> None:
+    """Go on with an interrupted fine-tuning, bit for bit; RUN is its folder."""
+    from nnlite.cli.console import Bars
+    from nnlite.transfer import resume as run
+
+    _show_run(run(run_dir, callbacks=[Bars(quiet=as_json or quiet)]), as_json)
+
+
+def _show_run(result: Any, as_json: bool) -> None:
+    from nnlite.cli.console import finetune_table
+
     if as_json:
         files = {"out": str(result.out), "run_dir": str(result.run_dir)}
         _print_json({**result.metrics, **files})

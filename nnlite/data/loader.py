@@ -117,8 +117,8 @@ class Loader:
             return np.arange(count, dtype=np.int64)
         return permutation(generator(self.seed, epoch, 0, SHUFFLE), count)
 
-    def epoch(self, epoch: int = 0) -> Generator[Batch, None, None]:
-        """The batches of one epoch.
+    def epoch(self, epoch: int = 0, first: int = 0) -> Generator[Batch, None, None]:
+        """The batches of one epoch, without its ``first`` ones.
 
         Threads live as long as the iterator: until it is exhausted, raises, is closed or is dropped.
         Raises DataError naming the picture that cannot be read (or, when skipping, that every one was
@@ -126,11 +126,11 @@ class Loader:
         raises, with the picture's name.
         """
         generator(self.seed, epoch, 0)  # a bad seed or epoch raises here, not in a thread
-        return self._batches(epoch, self.order(epoch))
+        return self._batches(epoch, self.order(epoch)[first * self.batch_size :], len(self) - first)
 
-    def _batches(self, epoch: int, order: Array) -> Generator[Batch, None, None]:
+    def _batches(self, epoch: int, order: Array, count: int) -> Generator[Batch, None, None]:
         size = self.batch_size
-        order = order[: len(self) * size]
+        order = order[: count * size]
         empty = True
         with closing(self._prepared(epoch, [int(index) for index in order])) as results:
             for start in range(0, len(order), size):
@@ -144,9 +144,9 @@ class Loader:
                 if kept:
                     empty = False
                     yield self._batch(kept)
-        if empty:
-            first = self.skipped[0]
-            raise DataError(f"none of the {len(order)} pictures could be used; the first: {first.reason}")
+        if empty and len(order):
+            reason = self.skipped[0].reason
+            raise DataError(f"none of the {len(order)} pictures could be used; the first: {reason}")
 
     def _batch(self, kept: list[tuple[int, Array]]) -> Batch:
         shape = kept[0][1].shape

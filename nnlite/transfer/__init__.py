@@ -23,6 +23,7 @@ _HOME = {
     "freeze_below": "transfer.stages",
     "predict": "transfer.classifier",
     "replace_head": "graph",
+    "resume": "transfer.run",
     "stage_cuts": "transfer.stages",
     "types_for": "transfer.stages",
 }
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from nnlite.transfer.callbacks import Callback
     from nnlite.transfer.classifier import Classifier, evaluate, predict
     from nnlite.transfer.config import FinetuneConfig
-    from nnlite.transfer.run import FinetuneResult, finetune
+    from nnlite.transfer.run import FinetuneResult, finetune, resume
     from nnlite.transfer.stages import choose_cut, freeze_below, stage_cuts, types_for
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "freeze_below",
     "predict",
     "replace_head",
+    "resume",
     "stage_cuts",
     "types_for",
 ]

@@ -73,9 +73,9 @@ def from_scratch(
     module = small_cnn(len(folder.classes))
     epochs = max(1, round(presentations / len(folder.train)))
 
-    def batches(epoch: int) -> Any:
+    def batches(epoch: int, first: int) -> Any:
         what = f"scratch {epoch + 1}/{epochs}"
-        return ((b.images, b.labels) for b in progress(train.epoch(epoch), what, len(train)))
+        return ((b.images, b.labels) for b in progress(train.epoch(epoch, first), what, len(train) - first))
 
     Phase(
         "scratch", module, AdamW(module.parameters(), lr=3e-3, weight_decay=1e-2), epochs, len(train), batches

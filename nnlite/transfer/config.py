@@ -91,6 +91,9 @@ class FinetuneConfig:
         None, "Folder that a CSV, COCO or YOLO file's pictures are in; by default beside it.", metavar="DIR"
     )
     validation: float = option(0.25, "Part held out where DATA does not say what is.", above=0, below=1)
+    checkpoint_minutes: float = option(
+        5.0, "Time between checkpoints within an epoch; after every epoch there is one anyway.", above=0
+    )
     seed: int = option(0, "Seed of everything random.", least=0)
     workers: int = option(2, "Threads that decode pictures.", least=0)
     on_bad_image: Literal["fail", "skip"] = option(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from nnlite.node import Value
 from nnlite.transfer.callbacks import Callbacks
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.metadata import Chosen, choose_preprocessing
+from nnlite.transfer.provenance import Provenance
 from nnlite.transfer.run_folder import RunFolder, check_writable
 from nnlite.transfer.stages import choose_cut, types_for
 from nnlite.transfer.training import EpochRecord
@@ -38,6 +41,11 @@ class Job:
     chosen: Chosen
     run: RunFolder
     callbacks: Callbacks
+    provenance: Provenance
+    """Hashes of what the run began with."""
+    cache_mode: str | None = None
+    """Where features are kept, once that is decided; a run that goes on must not decide otherwise."""
+    began: float = field(default_factory=time.perf_counter)
     history: list[EpochRecord] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -77,8 +85,11 @@ class Job:
         memory.release()
 
 
-def prepare(config: FinetuneConfig, callbacks: Callbacks) -> Job:
-    """Read everything and check everything that can be checked before the first picture is decoded."""
+def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None = None) -> Job:
+    """Read everything and check everything that can be checked before the first picture is decoded.
+
+    ``run``: the folder of a run to go on with, else a new one is made.
+    """
     out = Path(config.out)
     check_writable(out)  # a long run must not end with a path that cannot be written
     original = onnx.load(config.model)
@@ -102,12 +113,22 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks) -> Job:
     logits = types[module.graph.outputs[0]].shape
     if logits != (1, len(folder.classes)):
         raise ModelError(f"with the new head the model gives {list(logits)} for one picture, not [1,classes]")
-    run = RunFolder.create(config.run_dir, out)
-    run.write_json(
-        "config.json", config.to_dict() | {"resolved_preprocessing": chosen.preprocessing.to_dict()}
-    )
+    if run is None:
+        run = RunFolder.create(config.run_dir, out)
+        pictures = [sample.path for sample in (*folder.train, *folder.validation)]
+        provenance = Provenance.note(Path(config.model), pictures)
+        run.write_json("inputs.json", provenance.to_dict())
+        resolved = {
+            "resolved_preprocessing": chosen.preprocessing.to_dict(),
+            "working_directory": os.getcwd(),
+        }
+        run.write_json("config.json", config.to_dict() | resolved)  # last: now it is a run to go on with
+    else:
+        provenance = run.provenance()
+        provenance.check_model(Path(config.model))
+        provenance.check()
     callbacks.on_message(f"new head {head.node.name!r} with {len(folder.classes)} classes")
-    job = Job(config, folder, module, head, cut, chosen, run, callbacks)
+    job = Job(config, folder, module, head, cut, chosen, run, callbacks, provenance)
     callbacks.on_start(job)
     return job
 

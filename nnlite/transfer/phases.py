@@ -13,6 +13,7 @@ from nnlite.graph.head import Head
 from nnlite.layout import Array
 from nnlite.node import Value
 from nnlite.optim import AdamW
+from nnlite.transfer.checkpoint import Keeper
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.feature_file import Features
 from nnlite.transfer.features import in_batches
@@ -20,17 +21,18 @@ from nnlite.transfer.inference import softmax
 from nnlite.transfer.job import EVALUATION_BATCH, Job
 from nnlite.transfer.outcome import export
 from nnlite.transfer.stages import freeze_below
-from nnlite.transfer.training import Phase
+from nnlite.transfer.training import Phase, Rules
 from nnlite.transfer.views import Views, anew, held_out_at, over_views
 
 
 @dataclass(frozen=True)
 class Material:
-    """What all phases of a run learn from."""
+    """What all phases of a run learn from, and who runs them."""
 
     at_head: Views
     at_cut: Views | None
     """None where features at the cut are not kept: pictures are then augmented anew."""
+    keeper: Keeper
 
 
 def head(job: Job, material: Material) -> None:
@@ -45,11 +47,11 @@ def head(job: Job, material: Material) -> None:
     )  # fmt: skip
     phase = Phase(
         "head", layer, optimizer, config.head_epochs, steps, over_views(views.train, config, 0),
-        lambda: _validate(layer, views.held), config.label_smoothing, job.callbacks.on_step,
+        lambda: _validate(layer, views.held), rules=_rules(config), on_step=job.callbacks.on_step,
     )  # fmt: skip
     shape = list(views.train[0].values.shape[1:])
     job.say(f"training the head on frozen features {shape}, {config.head_epochs} epochs")
-    phase.run(job.record)
+    material.keeper.train(phase)
 
 
 def stages(job: Job, material: Material) -> None:
@@ -76,10 +78,10 @@ def stages(job: Job, material: Material) -> None:
     )
     phase = Phase(
         "stages", suffix, optimizer, config.epochs, steps, batches,
-        lambda: _validate(suffix, held), config.label_smoothing, job.callbacks.on_step,
+        lambda: _validate(suffix, held), rules=_rules(config), on_step=job.callbacks.on_step,
     )  # fmt: skip
     try:
-        phase.run(job.record)
+        material.keeper.train(phase)
     finally:
         if merge is not None:  # also where training had to stop: the best so far is written
             merge()
@@ -94,10 +96,15 @@ def run_phase(name: str, job: Job, material: Material) -> None:
     """One phase; when it has to stop, the best weights so far are written before the error goes on."""
     try:
         PHASES[name](job, material)
+        material.keeper.finish_phase()
     except TrainingError as error:
         best = job.run.path / "best.onnx"
         export(job, best)
         raise TrainingError(f"{error}. They are in {best}") from None
+
+
+def _rules(config: FinetuneConfig) -> Rules:
+    return Rules(label_smoothing=config.label_smoothing)
 
 
 def _with_affine(suffix: GraphModule, head: Head) -> tuple[GraphModule, Callable[[], None]]:

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from nnlite import random
+from nnlite.errors import NnliteError, TrainingError
+from nnlite.transfer import checkpoint
 from nnlite.transfer.callbacks import Callback, Callbacks
 from nnlite.transfer.config import FinetuneConfig
-from nnlite.transfer.job import prepare
+from nnlite.transfer.interrupt import Interrupt
+from nnlite.transfer.job import Job, prepare
 from nnlite.transfer.outcome import evaluate_file, export, run_baselines
 from nnlite.transfer.phases import Material, run_phase
 from nnlite.transfer.recipes import phases_of
+from nnlite.transfer.run_folder import RunFolder
 from nnlite.transfer.training import EpochRecord
 from nnlite.transfer.views import compute_views
 
@@ -36,27 +40,64 @@ class FinetuneResult:
 def finetune(config: FinetuneConfig, *, callbacks: Sequence[Callback] = ()) -> FinetuneResult:
     """Tune ``config.model`` on ``config.data`` and write the result; ``callbacks`` look on.
 
-    Raises NnliteError for anything a user can mend; what was finished until then lies in the run folder.
+    Raises NnliteError for anything a user can mend; what was finished until then lies in the run folder,
+    and :func:`resume` goes on from there. Ctrl-C finishes the batch, saves and raises RunInterrupted.
     """
-    start = time.perf_counter()
-    random.manual_seed(config.seed)
-    job = prepare(config, Callbacks(callbacks))
-    phases = phases_of(config)
-    material = Material(*compute_views(job, stages="stages" in phases))
-    for name in phases:
+    return _run(config, None, callbacks)
+
+
+def resume(run_dir: str | Path, *, callbacks: Sequence[Callback] = ()) -> FinetuneResult:
+    """Go on with a run that was interrupted: the same weights and history as if it had not been.
+
+    Raises ConfigError when ``run_dir`` holds no run or a finished one, ModelError or DataError when model
+    or pictures are not those that the run began with.
+    """
+    run = RunFolder.open(run_dir)
+    return _run(run.config(), run, callbacks)
+
+
+def _run(config: FinetuneConfig, run: RunFolder | None, callbacks: Sequence[Callback]) -> FinetuneResult:
+    with Interrupt() as interrupt:
+        began = time.perf_counter()
+        random.manual_seed(config.seed)
+        job = prepare(config, Callbacks([interrupt, *callbacks]), run)
+        job.began = began
+        interrupt.resume = f"go on with: nnlite resume {job.run.path}"
+        try:
+            return _work(job, interrupt)
+        except TrainingError:
+            raise  # going on would end in the same
+        except NnliteError as error:
+            if not (job.run.path / checkpoint.NAME).exists():
+                raise
+            raise type(error)(f"{error}. The run is saved; {interrupt.resume}") from error
+
+
+def _work(job: Job, interrupt: Interrupt) -> FinetuneResult:
+    config, phases = job.config, phases_of(job.config)
+    state = checkpoint.read(job.run.path)
+    if state is not None:
+        job.cache_mode = state["cache"]
+        job.say(f"going on after {len(state['history'])} epochs")
+    at_head, at_cut = compute_views(job, stages="stages" in phases)
+    keeper = checkpoint.Keeper(job, state, interrupt)
+    job.run.write_history(record.to_dict() for record in job.history)
+    material = Material(at_head, at_cut, keeper)
+    for name in phases[keeper.done :]:
         run_phase(name, job, material)
-    tuned_seconds = time.perf_counter() - start
+    tuned_seconds = keeper.seconds
     out = Path(config.out)
     export(job, out)
     job.let_go()
     report = evaluate_file(job, out)
     report["seconds"] = {"tuning": tuned_seconds}
     if config.baselines:
-        report["baselines"] = run_baselines(job, material.at_head)
-    report["seconds"]["total"] = time.perf_counter() - start
+        report["baselines"] = run_baselines(job, at_head)
+    report["seconds"]["total"] = keeper.seconds
     report["skipped"] = [{"path": path, "reason": reason} for path, reason in sorted(job.skipped.items())]
-    job.run.write_json("metrics.json", report)
     job.run.copy(out, "tuned.onnx")
+    job.run.write_json("metrics.json", report)  # last: now the run is finished
+    (job.run.path / checkpoint.NAME).unlink(missing_ok=True)
     result = FinetuneResult(report, job.history, out, job.run.path)
     job.callbacks.on_end(job, result)
     return result

@@ -6,11 +6,15 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from nnlite.errors import ConfigError, FileError
 from nnlite.files import write_atomically
+from nnlite.transfer.config import FinetuneConfig
+from nnlite.transfer.provenance import Provenance
 
 
 def check_writable(path: Path) -> None:
@@ -56,6 +60,58 @@ class RunFolder:
         if (folder / "config.json").exists():
             raise ConfigError(f"run folder {folder}: holds a run already; choose another --run-dir")
         return cls(folder)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The folder of a run that was begun; ConfigError where there is none, or it is finished."""
+        folder = Path(path)
+        if not (folder / "config.json").is_file():
+            what = "holds no run (no config.json)" if folder.is_dir() else "no such folder"
+            raise ConfigError(f"run folder {folder}: {what}; give the folder that the run named")
+        if (folder / "metrics.json").exists():
+            raise ConfigError(f"run folder {folder}: this run is finished; its result is in metrics.json")
+        for left in folder.glob(".*.*"):  # half-written by a run that was killed
+            left.unlink(missing_ok=True)
+        return cls(folder)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """What :meth:`write_json` wrote; ConfigError when it is damaged."""
+        try:
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{self.path / name}: cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{self.path / name}: is damaged: {error}") from None
+        if not isinstance(content, dict):
+            raise ConfigError(f"{self.path / name}: is damaged: not a table")
+        return content
+
+    def config(self) -> FinetuneConfig:
+        """The options of the run, with its paths as they were meant where it was started."""
+        stored = self.read_json("config.json")
+        known = {field.name for field in fields(FinetuneConfig)}
+        options = {name: value for name, value in stored.items() if name in known}
+        started = stored.get("working_directory")
+        if isinstance(started, str) and started != os.getcwd():
+            for name in ("model", "data", "images", "out", "cache_dir"):
+                if isinstance(options.get(name), str):
+                    options[name] = str(Path(started) / options[name])
+        try:
+            return FinetuneConfig(**options)
+        except TypeError as error:
+            raise ConfigError(f"{self.path / 'config.json'}: is damaged: {error}") from None
+
+    def provenance(self) -> Provenance:
+        """Hashes of what the run began with."""
+        stored = self.read_json("inputs.json")
+        if not isinstance(stored.get("model"), str) or not isinstance(stored.get("pictures"), dict):
+            raise ConfigError(f"{self.path / 'inputs.json'}: is damaged: no hashes of model and pictures")
+        return Provenance(stored["model"], stored["pictures"])
+
+    def write_history(self, records: Iterable[dict[str, Any]]) -> None:
+        """Begin history.jsonl with these lines, whatever stood there."""
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        write_atomically(self.path / "history.jsonl", text.encode())
 
     def write_json(self, name: str, content: Any) -> None:
         """Write ``content`` as indented JSON."""

@@ -1,10 +1,14 @@
-"""The training loop: epochs over batches, history, the best weights, and a stop when numbers run away."""
+"""The training loop: steps over batches, history, the best weights, a stop when numbers run away.
+
+A phase knows at any step where it stands (:meth:`Phase.state_dict`), and goes on from there bit for bit.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +16,10 @@ from nnlite import functional as F
 from nnlite.errors import TrainingError
 from nnlite.graph import GraphModule
 from nnlite.layout import Array
-from nnlite.nn import Module
-from nnlite.optim import CosineSchedule, Optimizer
+from nnlite.nn import Module, Parameter
+from nnlite.nn.parameter import State
+from nnlite.nn.utils import clip_grad_norm_
+from nnlite.optim import EMA, CosineSchedule, Optimizer
 from nnlite.tensors import Tensor
 
 Batches = Iterable[tuple[Array, Array]]
@@ -33,6 +39,8 @@ class EpochRecord:
     seconds: float
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    monitor_loss: float | None = None
+    """Loss on the part of the training pictures that is set aside for stopping early."""
 
     def to_dict(self) -> dict[str, object]:
         """The record as plain JSON types."""
@@ -52,77 +60,236 @@ class Step:
     pictures: int
 
 
+@dataclass(frozen=True)
+class Rules:
+    """How a phase learns, beside its optimiser."""
+
+    label_smoothing: float = 0.0
+    accumulate: int = 1
+    """Batches whose gradients make one step: the same step as one batch of them all."""
+    clip: float = 0.0
+    """Largest norm of the gradients of a step, as one vector; 0 for any."""
+    ema: float = 0.0
+    """Decay of the average of the weights that is validated and kept; 0 for none."""
+    l2_sp: float = 0.0
+    """Pull of pretrained weights towards where they began, w = w - lr · l2_sp · (w - w₀), instead of
+    weight decay. Source: Li et al. 2018, arXiv:1802.01483, decoupled as in AdamW."""
+    patience: int = 0
+    """Epochs without a lower monitored loss after which the phase ends; 0 to go through all."""
+
+
+@dataclass
+class Standing:
+    """Where a phase stands: what of the current epoch is done."""
+
+    epoch: int = 0
+    batch: int = 0
+    losses: float = 0.0
+    right: int = 0
+    pictures: int = 0
+    seconds: float = 0.0
+    rate: float = 0.0
+    """Learning rate that the epoch began with."""
+    best: float = float("inf")
+    waited: int = 0
+    """Epochs since the best one."""
+
+    def next_epoch(self) -> None:
+        """Begin another epoch."""
+        self.epoch += 1
+        self.batch, self.losses, self.right, self.pictures, self.seconds = 0, 0.0, 0, 0, 0.0
+
+
+def _nothing(*_: Any) -> None:
+    """A hook that does nothing."""
+
+
 @dataclass
 class Phase:
-    """One stretch of training with its own optimiser; ``batches(epoch)`` gives what is learned from."""
+    """One stretch of training with its own optimiser."""
 
     name: str
     module: Module
     optimizer: Optimizer
     epochs: int
     steps_per_epoch: int
-    batches: Callable[[int], Batches]
+    """Batches in an epoch."""
+    batches: Callable[[int, int], Batches]
+    """``batches(epoch, first)``: what an epoch learns from, without its ``first`` batches."""
     validate: Callable[[], tuple[float, float]] | None = None
     """Loss and accuracy on held-out pictures: reported, never used to choose anything."""
-    label_smoothing: float = 0.0
-    on_step: Callable[[Step], None] = lambda step: None
+    monitor: Callable[[], float] | None = None
+    """Loss on pictures that are set aside from training: what stopping early looks at."""
+    rules: Rules = Rules()
+    anchors: Mapping[Parameter, Array] = field(default_factory=dict)
+    """Where pretrained weights began, for ``rules.l2_sp``."""
+    on_step: Callable[[Step], None] = _nothing
 
-    def run(self, on_epoch: Callable[[EpochRecord], None]) -> None:
-        """Train; leaves the weights of the last epoch.
+    def __post_init__(self) -> None:
+        self.at = Standing()
+        steps = -(-self.steps_per_epoch // self.rules.accumulate)
+        total = max(self.epochs * steps, 1)
+        self.schedule = CosineSchedule(self.optimizer, total, warmup_steps=min(steps, total // 10))
+        self.average = EMA(self.module, self.rules.ema) if self.rules.ema else None
+        self.best = self._weights()
+        """Weights of the epoch with the lowest loss so far: monitored or, without that, in training."""
 
-        Raises TrainingError when the loss is not finite, after putting back the weights of the epoch
-        with the lowest training loss so far.
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        patience = self.rules.patience
+        return self.at.epoch >= self.epochs or bool(patience and self.at.waited >= patience)
+
+    def run(
+        self,
+        on_epoch: Callable[[EpochRecord], None],
+        after_step: Callable[[], None] = _nothing,
+        after_epoch: Callable[[], None] = _nothing,
+    ) -> None:
+        """Train on from where the phase stands.
+
+        Leaves the weights of the last epoch (their average with ``ema``), with ``patience`` those of the
+        best. Raises TrainingError when the loss is not finite, after putting back the best so far.
         """
-        total = max(self.epochs * self.steps_per_epoch, 1)
-        schedule = CosineSchedule(self.optimizer, total, warmup_steps=min(self.steps_per_epoch, total // 10))
-        best_loss, best = np.inf, self.module.state_dict()
-        for epoch in range(self.epochs):
-            record = self._epoch(epoch, schedule, best)
-            on_epoch(record)
-            if record.loss < best_loss:
-                best_loss, best = record.loss, self.module.state_dict()
+        while not self.finished:
+            on_epoch(self._epoch(after_step))
+            after_epoch()
+        if self.rules.patience:
+            self._load(self.best)
+        elif self.average is not None:
+            self.module.load_state_dict(self.average.average)
 
-    def _epoch(self, epoch: int, schedule: CosineSchedule, best: dict[str, Array]) -> EpochRecord:
-        start = time.perf_counter()
-        losses = right = pictures = 0.0
-        rate = float(self.optimizer.param_groups[0]["lr"])
+    def _epoch(self, after_step: Callable[[], None]) -> EpochRecord:
+        start, at = time.perf_counter() - self.at.seconds, self.at
+        if not at.batch:
+            at.rate = float(self.optimizer.param_groups[0]["lr"])
         self.module.train()
-        for number, (inputs, labels) in enumerate(self.batches(epoch)):
-            x = Tensor(inputs)
-            logits = self.module(x)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-            if not np.isfinite(loss.item()):
-                self._stop(epoch, number, x, best)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            schedule.step()
-            hits = int((logits.numpy().argmax(1) == labels).sum())
-            losses += loss.item() * len(labels)
-            right += hits
-            pictures += len(labels)
-            self.on_step(Step(self.name, epoch, number, loss.item(), hits, len(labels)))
+        waiting = 0  # pictures whose gradients are there and not yet used
+        for number, (inputs, labels) in enumerate(self.batches(at.epoch, at.batch), at.batch):
+            if not waiting:
+                self.optimizer.zero_grad()
+            waiting += len(labels)
+            self._learn(number, Tensor(inputs), labels)
+            if (number + 1) % self.rules.accumulate == 0:
+                self._update(waiting)
+                waiting, at.batch, at.seconds = 0, number + 1, time.perf_counter() - start
+                after_step()
+        if waiting:
+            self._update(waiting)
         self.module.eval()
-        held_out = self.validate() if self.validate is not None else (None, None)
-        return EpochRecord(
+        held_out, monitored = self._judged()
+        record = EpochRecord(
             phase=self.name,
-            epoch=epoch,
-            pictures=int(pictures),
-            loss=losses / pictures,
-            accuracy=right / pictures,
-            learning_rate=rate,
+            epoch=at.epoch,
+            pictures=at.pictures,
+            loss=at.losses / at.pictures,
+            accuracy=at.right / at.pictures,
+            learning_rate=at.rate,
             seconds=time.perf_counter() - start,
             validation_loss=held_out[0],
             validation_accuracy=held_out[1],
+            monitor_loss=monitored,
         )
+        score = record.loss if monitored is None else monitored
+        at.waited += 1
+        if score < at.best:
+            at.best, at.waited, self.best = score, 0, self._weights()
+        at.next_epoch()
+        return record
 
-    def _stop(self, epoch: int, batch: int, x: Tensor, best: dict[str, Array]) -> None:
+    def _learn(self, number: int, x: Tensor, labels: Array) -> None:
+        """Gradients of one batch."""
+        at, count = self.at, len(labels)
+        logits = self.module(x)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.rules.label_smoothing)
+        value = float(loss.item())
+        if not np.isfinite(value):
+            self._stop(number, x)
+        # Sums over the batches, so that their mean is that of all pictures, in batches of any size.
+        (loss if self.rules.accumulate == 1 else loss * float(count)).backward()
+        hits = int((logits.numpy().argmax(1) == labels).sum())
+        at.losses, at.right, at.pictures = at.losses + value * count, at.right + hits, at.pictures + count
+        self.on_step(Step(self.name, at.epoch, number, value, hits, count))
+
+    def _update(self, pictures: int) -> None:
+        """One step of the optimiser with the gradients of ``pictures``."""
+        rules, parameters = self.rules, [p for g in self.optimizer.param_groups for p in g["params"]]
+        if rules.accumulate > 1:
+            for p in parameters:
+                if p.grad is not None:
+                    array = p.grad.writable()
+                    array /= np.asarray(pictures, array.dtype)
+        if rules.clip:
+            clip_grad_norm_(parameters, rules.clip)
+        if rules.l2_sp:
+            for group in self.optimizer.param_groups:
+                for p in group["params"]:
+                    if p in self.anchors:
+                        weight = p.writable()
+                        pull = np.asarray(group["lr"] * rules.l2_sp, weight.dtype)
+                        weight -= pull * (weight - self.anchors[p])
+        self.optimizer.step()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update()
+
+    def _judged(self) -> tuple[tuple[float | None, float | None], float | None]:
+        """Loss and accuracy on held-out pictures, loss on monitored ones, of the weights to be kept."""
+
+        def judge() -> tuple[tuple[float | None, float | None], float | None]:
+            held_out = self.validate() if self.validate is not None else (None, None)
+            return held_out, self.monitor() if self.monitor is not None else None
+
+        if self.average is None:
+            return judge()
+        with self.average.applied():
+            return judge()
+
+    def _stop(self, batch: int, x: Tensor) -> None:
         layer = self.module.first_non_finite(x) if isinstance(self.module, GraphModule) else None
         where = "the loss itself" if layer is None else repr(layer)
-        self.module.load_state_dict(best)
+        self._load(self.best)
         self.module.eval()
         raise TrainingError(
-            f"the loss is not finite in phase {self.name!r}, epoch {epoch}, batch {batch}; the first layer "
-            f"with a non-finite value is {where}. "
+            f"the loss is not finite in phase {self.name!r}, epoch {self.at.epoch}, batch {batch}; the first "
+            f"layer with a non-finite value is {where}. "
             f"The best weights so far were kept; try a smaller --learning-rate"
         )
+
+    # ------------------------------------------------------------------------------ saving
+
+    def _trained(self) -> dict[str, State]:
+        """What training changes, by name; a graph's other tensors stay as they were read."""
+        states: dict[str, State] = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
+        return states if isinstance(self.module, GraphModule) else states | dict(self.module.named_buffers())
+
+    def _weights(self) -> dict[str, Array]:
+        """Copies of the weights to be kept."""
+        average = None if self.average is None else self.average.average
+        kept = self._trained()
+        return {n: np.array(s.numpy() if average is None else average[n], order="C") for n, s in kept.items()}
+
+    def _load(self, weights: Mapping[str, Array]) -> None:
+        self.module.load_state_dict(weights, strict=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the phase depends on."""
+        return {
+            "name": self.name,
+            "at": asdict(self.at),
+            "module": {name: state.numpy() for name, state in self._trained().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "best": dict(self.best),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self.at = Standing(**{f.name: state["at"][f.name] for f in fields(Standing)})
+        self._load(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.best = dict(state["best"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -36,9 +37,11 @@ def compute_views(job: Job, stages: bool) -> tuple[Views, Views | None]:
     kept = job.cut if job.cut.node is not None and stages else None
     mode = "memory"
     if kept is not None:
-        choice = _choose_cache(job, kept)
+        choice = _choose_cache(job, kept) if job.cache_mode is None else Choice(job.cache_mode, "")
         mode, kept = choice.mode, None if choice.mode == "off" else kept
-        job.say(choice.reason)
+        if choice.reason:
+            job.say(choice.reason)
+        job.cache_mode = choice.mode
     elif config.cache == "disk":
         mode = "disk"
     at = head.features if kept is None else kept
@@ -78,13 +81,13 @@ def _choose_cache(job: Job, cut: Value) -> Choice:
     return choose_cache(job.config, pictures, types[cut].shape[1:], (macs[0], macs[1]))
 
 
-def over_views(views: list[Features], config: FinetuneConfig, phase: int) -> Callable[[int], Batches]:
+def over_views(views: list[Features], config: FinetuneConfig, phase: int) -> Callable[[int, int], Batches]:
     """Epochs of shuffled batches, each epoch over the next view."""
 
-    def batches(epoch: int) -> Iterator[tuple[Array, Array]]:
+    def batches(epoch: int, first: int) -> Iterator[tuple[Array, Array]]:
         values, labels, _ = views[epoch % len(views)]
         order = np.random.Generator(np.random.Philox([config.seed, phase, epoch])).permutation(len(labels))
-        for begin in range(0, len(order), config.batch_size):
+        for begin in range(first * config.batch_size, len(order), config.batch_size):
             chosen = np.sort(order[begin : begin + config.batch_size])
             yield _as_float32(values[chosen]), labels[chosen]
 
@@ -102,15 +105,17 @@ def _frozen_part(job: Job, cut: Value) -> Callable[[Array], Array]:
     return job.module.part(job.module.graph.inputs, [cut]).compile()
 
 
-def anew(job: Job, cut: Value, loader: Loader, epochs: int) -> Callable[[int], Batches]:
+def anew(job: Job, cut: Value, loader: Loader, epochs: int) -> Callable[[int, int], Batches]:
     """Epochs of pictures that no epoch saw before, as they leave the frozen part."""
     prefix, views = _frozen_part(job, cut), job.config.views
 
-    def batches(epoch: int) -> Iterator[tuple[Array, Array]]:
-        # Epoch numbers go on after the views, so that no augmented picture is seen twice.
+    def batches(epoch: int, first: int) -> Iterator[tuple[Array, Array]]:
+        # Epoch numbers go on after the views, so that no augmented picture is seen twice. A batch whose
+        # pictures are all skipped is none: only by going through them is it known which one comes next.
+        left_out = first if loader.on_bad_image == "fail" else 0
+        passing = islice(loader.epoch(views + epoch, left_out), first - left_out, None)
         what = f"epoch {epoch + 1}/{epochs}"
-        shown = job.callbacks.on_batches(loader.epoch(views + epoch), what, len(loader))
-        for batch in shown:
+        for batch in job.callbacks.on_batches(passing, what, len(loader) - first):
             yield prefix(batch.images), batch.labels
 
     return batches

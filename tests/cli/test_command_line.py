@@ -19,7 +19,7 @@ from nnlite import cli
 from nnlite.cli.commands import nnlite as group
 from nnlite.transfer import FinetuneConfig
 
-VERBS = ["finetune", "eval", "predict", "attribute", "inspect", "backends"]
+VERBS = ["finetune", "resume", "eval", "predict", "attribute", "inspect", "backends"]
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_defaults_are_those_of_the_configuration():
     command = group.commands["finetune"]
     options = {p.name: p for p in command.params if isinstance(p, click.Option)}
     config = {field.name: field.default for field in fields(FinetuneConfig) if field.default is not MISSING}
-    assert set(options) - {"as_json", "help"} == set(config)
+    assert set(options) - {"as_json", "help", "quiet"} == set(config)
     for name, default in config.items():
         own = options[name].default
         assert (own if isinstance(own, (int, float, str)) else None) == default, name

@@ -45,7 +45,7 @@ def variant(config, tmp_path, **options):
 
 def test_files(result, config):
     assert {path.name for path in result.run_dir.iterdir()} == {
-        "config.json", "history.jsonl", "metrics.json", "tuned.onnx",
+        "config.json", "history.jsonl", "inputs.json", "metrics.json", "tuned.onnx",
     }  # fmt: skip
     assert (result.run_dir / "tuned.onnx").read_bytes() == result.out.read_bytes()
     assert json.loads((result.run_dir / "metrics.json").read_text()) == result.metrics
@@ -263,7 +263,7 @@ X, Y = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32), np.a
 
 
 def test_a_loss_that_is_not_finite_stops_and_the_best_weights_return():
-    def batches(epoch):
+    def batches(epoch, first):
         yield X, Y
         yield (np.full_like(X, np.inf) if epoch == 2 else X), Y
 
@@ -295,7 +295,7 @@ def test_a_learning_rate_that_is_too_high_leaves_the_weights_as_they_were(config
 
 
 def test_training_learns_and_reports():
-    run, _ = phase(0.5, lambda epoch: [(X[:4], Y[:4]), (X[4:], Y[4:])], epochs=30)
+    run, _ = phase(0.5, lambda epoch, first: [(X[:4], Y[:4]), (X[4:], Y[4:])], epochs=30)
     records = []
     run.run(records.append)
     assert [record.epoch for record in records] == list(range(30))
