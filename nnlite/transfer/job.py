@@ -116,6 +116,8 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
     if run is None:
         run = RunFolder.create(config.run_dir, out)
         pictures = [sample.path for sample in (*folder.train, *folder.validation)]
+        if Path(config.data).is_file():  # where labels come from a file, that counts as well
+            pictures.append(Path(config.data))
         provenance = Provenance.note(Path(config.model), pictures)
         run.write_json("inputs.json", provenance.to_dict())
         resolved = {

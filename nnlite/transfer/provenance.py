@@ -59,7 +59,7 @@ class Provenance:
                 unchanged = False
             if not unchanged and self._looked_at(path) != known:
                 what = "has changed" if path.exists() else "is no longer there"
-                raise DataError(f"{path}: the picture {what} since the run began; put back the one that was")
+                raise DataError(f"{path}: the file {what} since the run began; put back the one that was")
 
     def check_model(self, path: Path) -> None:
         """ModelError when the model file is another than the run began with."""

@@ -279,7 +279,7 @@ def test_a_picture_that_changes_stops_the_run(own, expected, tmp_path):
         kept.append(checkpoint.read_bytes())
         picture.write_bytes(max((Path(own.data) / "train" / "plant").iterdir()).read_bytes())
 
-    said = rf"{picture}: the picture has changed since the run began; put back .*nnlite resume {tmp_path}"
+    said = rf"{picture}: the file has changed since the run began; put back .*nnlite resume {tmp_path}"
     with pytest.raises(DataError, match=said):
         finetune(own, callbacks=[Once(4, change)])
     assert checkpoint.read_bytes() == kept[0], "the last good checkpoint is intact"
