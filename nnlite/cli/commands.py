@@ -18,7 +18,9 @@ PREPROCESSING, SIZE, WORKERS, ON_BAD_IMAGE, SEED, BATCH = (
     option_of(FinetuneConfig, name)
     for name in ("preprocessing", "size", "workers", "on_bad_image", "seed", "batch_size")
 )
-VALIDATION, TASK, IMAGES = (option_of(FinetuneConfig, name) for name in ("validation", "task", "images"))
+VALIDATION, TASK, IMAGES, AUGMENT, FLIP = (
+    option_of(FinetuneConfig, name) for name in ("validation", "task", "images", "augment", "flip")
+)
 
 
 def _print_json(content: Any) -> None:
@@ -172,7 +174,8 @@ def attribute(as_json: bool, **options: Any) -> None:
 @click.argument("data", metavar="DATA")
 @click.option("--show", type=click.IntRange(1), metavar="N", help="Write N augmented pictures to --sheet.")
 @click.option("--sheet", default="sheet.png", show_default=True, metavar="FILE", help="Where --show draws.")
-@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror the pictures that are shown.")
+@AUGMENT
+@FLIP
 @SIZE
 @VALIDATION
 @TASK
@@ -181,7 +184,7 @@ def attribute(as_json: bool, **options: Any) -> None:
 @WORKERS
 @JSON
 def check_data(
-    as_json: bool, data: str, show: int | None, sheet: str, flip: bool, size: int | None,
+    as_json: bool, data: str, show: int | None, sheet: str, augment: str, flip: bool, size: int | None,
     validation: float, task: str, images: str | None, seed: int, workers: int,
 ) -> None:  # fmt: skip
     """Look for what is wrong with DATA: unreadable, misnamed and tiny pictures, duplicates, leakage.
@@ -196,7 +199,7 @@ def check_data(
     folder = open_dataset(data, validation=validation, seed=seed, task=task, images=images)
     report = run(folder, workers=workers, progress=Bars(quiet=as_json).show_pictures)
     if show is not None:
-        report["sheet"] = _contact_sheet(folder, show, sheet, size or 160, flip, seed)
+        report["sheet"] = _contact_sheet(folder, show, sheet, size or 160, augment, flip, seed)
     if as_json:
         _print_json(report)
     else:
@@ -205,12 +208,14 @@ def check_data(
         raise SystemExit(1)
 
 
-def _contact_sheet(folder: Any, count: int, sheet: str, size: int, flip: bool, seed: int) -> str:
+def _contact_sheet(
+    folder: Any, count: int, sheet: str, size: int, augment: str, flip: bool, seed: int
+) -> str:
     from pathlib import Path
 
     from nnlite.data import Compose, Preprocessing, contact_sheet, save_picture
 
-    training = Preprocessing.named("imagenet", size).training(flip=flip)
+    training = Preprocessing.named("imagenet", size).training(augment, flip=flip)
     save_picture(Path(sheet), contact_sheet(folder, Compose(training.steps[:-1]), count, seed))
     return sheet
 

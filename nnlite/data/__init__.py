@@ -8,13 +8,16 @@
 Pillow is imported when the first picture is decoded or resized, not before.
 """
 
+from nnlite.data.appearance import GaussianBlur, Grey, RandAugment, RandomErasing
 from nnlite.data.cache import PictureCache
 from nnlite.data.check import Finding, check_data
 from nnlite.data.colour import ColorJitter
 from nnlite.data.dataset import Dataset, Sample
 from nnlite.data.decode import decode
 from nnlite.data.folder import ImageFolder
+from nnlite.data.geometric import Affine, Perspective, Rotation, VerticalFlip
 from nnlite.data.loader import Batch, Loader, Skipped
+from nnlite.data.mixing import cutmix, mixup
 from nnlite.data.open import open_dataset
 from nnlite.data.preprocess import FAMILIES, Preprocessing
 from nnlite.data.random import generator
@@ -35,30 +38,40 @@ from nnlite.data.transforms import (
 
 __all__ = [
     "FAMILIES",
+    "Affine",
     "Batch",
     "CenterCrop",
     "ColorJitter",
     "Compose",
     "Dataset",
     "Finding",
+    "GaussianBlur",
+    "Grey",
     "HorizontalFlip",
     "ImageFolder",
     "Loader",
     "Normalize",
+    "Perspective",
     "PictureCache",
     "Preprocessing",
+    "RandAugment",
+    "RandomErasing",
     "RandomResizedCrop",
     "Resize",
     "ResizeToCover",
+    "Rotation",
     "Sample",
     "Skipped",
     "ToFloat",
     "Transform",
+    "VerticalFlip",
     "center_crop",
     "check_data",
     "contact_sheet",
+    "cutmix",
     "decode",
     "generator",
+    "mixup",
     "open_dataset",
     "resize",
     "save_picture",

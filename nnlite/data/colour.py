@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnlite.data.pillow import on_colours
 from nnlite.data.transforms import RandomTransform, Range, check_range
 from nnlite.errors import ConfigError
 from nnlite.layout import Array
@@ -51,16 +52,19 @@ class ColorJitter(RandomTransform):
         return None if value[0] == value[1] == neutral else value
 
     def _draw(self, picture: Array, rng: np.random.Generator) -> Array:
-        from PIL import Image
-
         order = rng.permutation(len(_CHANGES))
         factors = [rng.uniform(*bounds) if (bounds := self._bounds(name)) else None for name, _ in _CHANGES]
-        image = Image.fromarray(picture)
-        for i in order:
-            factor = factors[i]
-            if factor is not None:
-                image = _CHANGES[i][1](image, factor)
-        return np.asarray(image)
+
+        def change(image: PillowImage.Image) -> PillowImage.Image:
+            for i in order:
+                factor = factors[i]
+                if factor is not None and (
+                    image.mode == "RGB" or _CHANGES[i][0] in ("brightness", "contrast")
+                ):
+                    image = _CHANGES[i][1](image, factor)
+            return image
+
+        return on_colours(picture, change)
 
 
 def _brightness(image: PillowImage.Image, factor: float) -> PillowImage.Image:

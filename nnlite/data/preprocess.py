@@ -9,15 +9,13 @@ from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from nnlite.data.colour import ColorJitter
+from nnlite.data.augment import steps_of
 from nnlite.data.transforms import (
     FILTERS,
     CenterCrop,
     Compose,
     Filter,
-    HorizontalFlip,
     Normalize,
-    RandomResizedCrop,
     Resize,
     ResizeToCover,
     Size,
@@ -99,18 +97,17 @@ class Preprocessing:
             steps = (ResizeToCover((h, w), self.filter), CenterCrop(self.size))
         return Compose((*steps, self.normalize()))
 
-    def training(self, augment: bool = True, *, flip: bool = True) -> Compose:
-        """The augmenting pipeline: random resized crop, flip, colour jitter, normalise.
+    def training(self, augment: str = "light", *, flip: bool = True) -> Compose:
+        """The augmenting pipeline: what ``augment`` means (:mod:`nnlite.data.augment`), then normalise.
 
-        Milder than for training from scratch (area 0.5 .. 1, jitter 0.2, no change of hue beyond 0.02),
-        as fine-tuning on few pictures needs. ``flip=False`` is for classes that differ by left and
-        right, such as digits or arrows. ``augment=False`` gives :meth:`evaluation`.
+        By default a random resized crop, a flip and colour jitter, milder than for training from
+        scratch (area 0.5 .. 1, jitter 0.2, no change of hue beyond 0.02), as fine-tuning on few pictures
+        needs. ``flip=False`` is for classes that differ by left and right, such as digits or arrows.
+        ``augment="none"`` gives :meth:`evaluation`.
         """
-        if not augment:
+        if augment == "none":
             return self.evaluation()
-        crop = RandomResizedCrop(self.size, scale=(0.5, 1.0), filter=self.filter)
-        flips = (HorizontalFlip(),) if flip else ()
-        return Compose((crop, *flips, ColorJitter(0.2, 0.2, 0.2, 0.02), self.normalize()))
+        return Compose((*steps_of(augment, self.size, self.filter, flip=flip), self.normalize()))
 
     def normalize(self) -> Normalize:
         """The last step of both pipelines."""

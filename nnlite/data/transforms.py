@@ -19,6 +19,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 
 from nnlite.data.decode import MAX_PIXELS
+from nnlite.data.pillow import CHANNELS, from_image, to_image
 from nnlite.errors import ConfigError, DataError, DTypeError, ShapeError
 from nnlite.layout import Array
 
@@ -41,11 +42,12 @@ class Transform(Protocol):
 
 
 def check_picture(what: str, picture: Array) -> None:
-    """Raises DTypeError or ShapeError unless ``picture`` is a non-empty uint8 [H,W,3]."""
+    """Raises DTypeError or ShapeError unless ``picture`` is a non-empty uint8 [H,W,C] of 1, 3 or 4 C."""
     if picture.dtype != np.uint8:
         raise DTypeError(f"{what}: picture is {picture.dtype} but must be uint8; Normalize comes last")
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
-        raise ShapeError(f"{what}: picture has shape {list(picture.shape)} but must be [H,W,3]")
+    if picture.ndim != 3 or picture.shape[2] not in CHANNELS or picture.size == 0:
+        shape = list(picture.shape)
+        raise ShapeError(f"{what}: picture has shape {shape} but must be [H,W,C] with 1, 3 or 4 channels")
 
 
 def _pair(what: str, size: int | Size) -> Size:
@@ -88,7 +90,7 @@ def resize(picture: Array, size: Size, filter: Filter = "bilinear") -> Array:
             f"resize: {H} x {W} would become {h} x {w}, beyond {MAX_PIXELS} pixels; crop it first"
         )
     resampling = Image.Resampling[filter.upper()]
-    return np.asarray(Image.fromarray(picture).resize((w, h), resampling))
+    return from_image(to_image(picture).resize((w, h), resampling))
 
 
 def center_crop(picture: Array, size: Size) -> Array:
@@ -222,26 +224,31 @@ class Normalize(PictureTransform):
     says so (models that came from Caffe). Raises ConfigError unless every std is positive.
     """
 
-    mean: Triple
-    std: Triple
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     scale: float = 1 / 255
     channels: Literal["RGB", "BGR"] = "RGB"
 
     def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(0 < s < math.inf for s in self.std):
-            raise ConfigError(f"Normalize: mean={self.mean}, std={self.std} must be 3 numbers, std positive")
+        count = len(self.mean)
+        if count not in CHANNELS or len(self.std) != count or not all(0 < s < math.inf for s in self.std):
+            raise ConfigError(
+                f"Normalize: mean={self.mean}, std={self.std} must be 1, 3 or 4 numbers each, std positive"
+            )
         if self.channels not in ("RGB", "BGR"):
             raise ConfigError(f"Normalize: channels={self.channels!r} must be 'RGB' or 'BGR'")
 
     def _apply(self, picture: Array, rng: np.random.Generator | None) -> Array:
-        if self.channels == "BGR":
-            picture = picture[..., ::-1]
-        H, W = picture.shape[:2]
-        # Rows of W·3 instead of an inner axis of 3: NumPy's loops are 7 times faster on long axes.
-        x = picture.reshape(H, W * 3) * np.float32(self.scale)  # [H, W·3]
+        if self.channels == "BGR" and picture.shape[2] > 1:
+            picture = np.concatenate([picture[..., 2::-1], picture[..., 3:]], 2)
+        H, W, C = picture.shape
+        if len(self.mean) != C:
+            raise ShapeError(f"Normalize: picture has {C} channels but mean and std have {len(self.mean)}")
+        # Rows of W·C instead of an inner axis of C: NumPy's loops are 7 times faster on long axes.
+        x = picture.reshape(H, W * C) * np.float32(self.scale)  # [H, W·C]
         x -= np.tile(np.asarray(self.mean, np.float32), W)
         x /= np.tile(np.asarray(self.std, np.float32), W)
-        return np.moveaxis(x.reshape(H, W, 3), -1, 0)
+        return np.moveaxis(x.reshape(H, W, C), -1, 0)
 
 
 @dataclass(frozen=True)

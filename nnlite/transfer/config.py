@@ -25,6 +25,12 @@ def _preprocessing(value: str) -> str | None:
     return None if value in FAMILIES else f"must be one of {', '.join(FAMILIES)}"
 
 
+def _augment(value: str) -> str | None:
+    from nnlite.data.augment import check_augment
+
+    return check_augment(value)
+
+
 def _bytes(value: str) -> str | None:
     from nnlite import memory
 
@@ -73,6 +79,10 @@ class FinetuneConfig:
     cache_limit: str = option("4GB", "Most that it may hold.", metavar="SIZE", check=_bytes)
     cache_precision: Literal["fp32", "fp16"] = option("fp32", "Numbers on disk; fp16 halves them.")
     head: str | None = option(None, "The layer to replace, where it is not found.", metavar="NAME")
+    augment: str = option(
+        "light", "How training pictures vary: none, light, strong, randaugment, or a list such as "
+        "crop=0.3,flip,rotate=15,jitter (see docs/finetuning.md).", metavar="POLICY", check=_augment,
+    )  # fmt: skip
     flip: bool = option(True, "Mirror pictures left and right.")
     baselines: bool = option(True, "Compare on the same split.")
     preprocessing: str | None = option(

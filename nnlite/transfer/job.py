@@ -62,7 +62,11 @@ class Job:
     ) -> Loader:
         """Batches of ``samples``; decoded pictures are kept only where they will be seen again."""
         preprocessing, config = self.chosen.preprocessing, self.config
-        transform = preprocessing.training(flip=config.flip) if augment else preprocessing.evaluation()
+        transform = (
+            preprocessing.training(config.augment, flip=config.flip)
+            if augment
+            else preprocessing.evaluation()
+        )
         return Loader(
             samples, transform, batch, shuffle=shuffle, seed=config.seed, workers=config.workers,
             on_bad_image=config.on_bad_image, at_least=preprocessing.decode_hint(),

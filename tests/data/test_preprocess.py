@@ -71,7 +71,7 @@ def test_training_augments_reproducibly(picture: np.ndarray) -> None:
 
 def test_training_without_augmentation_is_evaluation(picture: np.ndarray) -> None:
     preprocessing = Preprocessing.named("lite", 16)
-    assert preprocessing.training(augment=False) == preprocessing.evaluation()
+    assert preprocessing.training("none") == preprocessing.evaluation()
 
 
 @pytest.mark.parametrize("flip", [True, False])

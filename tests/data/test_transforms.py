@@ -338,8 +338,8 @@ def test_only_pictures_are_taken(transform: Transform) -> None:
         DTypeError, match=f"{name}: picture is float32 but must be uint8; Normalize comes last"
     ):
         transform(np.zeros((4, 4, 3), np.float32), rng)
-    for shape in [(4, 4), (4, 4, 4), (3, 4, 4), (0, 4, 3)]:
-        with pytest.raises(ShapeError, match=rf"{name}: picture has shape .* but must be \[H,W,3\]"):
+    for shape in [(4, 4), (4, 4, 2), (3, 4, 5), (0, 4, 3)]:
+        with pytest.raises(ShapeError, match=rf"{name}: picture has shape .* but must be \[H,W,C\]"):
             transform(np.zeros(shape, np.uint8), rng)
 
 
@@ -375,7 +375,7 @@ def test_random_transforms_need_a_generator(picture: np.ndarray, transform: Tran
         (lambda: ColorJitter(hue=0.6), r"ColorJitter: hue=\(-0\.6, 0\.6\) must be .* within -0\.5 \.\. 0\.5"),
         (
             lambda: Normalize((0, 0, 0), (1, 0, 1)),
-            r"Normalize: .*std=\(1, 0, 1\) must be 3 numbers, std positive",
+            r"Normalize: .*std=\(1, 0, 1\) must be 1, 3 or 4 numbers each, std positive",
         ),
         (lambda: Normalize((0, 0, 0), (1, 1, 1), 1.0, "GBR"), r"Normalize: channels='GBR' must be"),  # type: ignore[arg-type]
     ],
