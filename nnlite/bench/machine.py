@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from nnlite import memory, threads
 from nnlite.geometry import NormGeometry
-from nnlite.kernels import launch, unavailable
+from nnlite.kernels import launch, processor_name, unavailable
 from nnlite.kernels.native import native_info
 
 ROUNDS = 1_000_000
@@ -38,18 +37,6 @@ class Machine:
     def roofline(self, flops: float, size: float) -> float | None:
         """The most operations per second that ``flops`` operations on ``size`` bytes can run at."""
         return None if self.flops is None else min(self.flops, flops / size * self.bytes)
-
-
-def processor_name() -> str:
-    """The model's name where the system tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _best_rate(amount: float, seconds: list[float]) -> float:

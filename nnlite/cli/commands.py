@@ -170,6 +170,22 @@ def attribute(as_json: bool, **options: Any) -> None:
         show(report)
 
 
+@nnlite.command()
+@click.argument("run", metavar="RUN")
+@click.option("--out", metavar="FILE", help="Where to write it.  [default: report.html in RUN]")
+@click.option("--pictures/--no-pictures", default=True, show_default=True, help="Show pictures with maps.")
+@JSON
+def report(as_json: bool, run: str, out: str | None, pictures: bool) -> None:
+    """Write report.html of the run folder RUN again, from its metrics, history and configuration."""
+    from nnlite.transfer.report import write_report
+
+    path = write_report(run, pictures=pictures, out=out)
+    if as_json:
+        _print_json({"report": str(path)})
+    else:
+        click.echo(str(path))
+
+
 @nnlite.command("check-data")
 @click.argument("data", metavar="DATA")
 @click.option("--show", type=click.IntRange(1), metavar="N", help="Write N augmented pictures to --sheet.")

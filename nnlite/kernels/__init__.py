@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nnlite.kernels import catalog, catalog_rows, reference
-from nnlite.kernels.report import describe_backends
+from nnlite.kernels.report import describe_backends, processor_name
 from nnlite.kernels.select import (
     BACKENDS,
     Decision,
@@ -32,6 +32,7 @@ __all__ = [
     "describe_backends",
     "explain",
     "launch",
+    "processor_name",
     "record",
     "reference",
     "requested_backend",

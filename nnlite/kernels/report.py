@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,18 @@ import numpy as np
 from nnlite import threads
 from nnlite.kernels.native import native_info
 from nnlite.kernels.select import BACKENDS, requested_backend, unavailable
+
+
+def processor_name() -> str:
+    """The model's name where the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def _detail(backend: str) -> str:

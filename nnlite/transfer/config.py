@@ -85,6 +85,8 @@ class FinetuneConfig:
     )  # fmt: skip
     flip: bool = option(True, "Mirror pictures left and right.")
     baselines: bool = option(True, "Compare on the same split.")
+    report: bool = option(True, "Write report.html into the run folder.")
+    pictures: bool = option(True, "Show pictures in the report, small and without EXIF.")
     preprocessing: str | None = option(
         None,
         "How pictures are normalised: imagenet, inception, half, lite, unit, raw255 or caffe_bgr. "

@@ -38,7 +38,7 @@ def evaluate_file(job: Job, path: Path) -> dict[str, Any]:
     report["train_pictures"] = len(job.folder.train)
     report["split"] = job.folder.split
     report["preprocessing"] = job.chosen.preprocessing.to_dict() | {"from": job.chosen.reason}
-    names = [str(job.folder.validation[i].path) for i in indices]
+    names = [job.folder.validation[i].name for i in indices]
     report["predictions"] = [
         {"picture": name, "label": int(label), "predicted": int(s.argmax()), "probability": float(s.max())}
         for name, label, s in zip(names, labels, scores, strict=True)

@@ -22,6 +22,7 @@ from nnlite.transfer.job import Job, prepare
 from nnlite.transfer.outcome import evaluate_file, export, run_baselines
 from nnlite.transfer.phases import Material, run_phase
 from nnlite.transfer.recipes import phases_of
+from nnlite.transfer.report import ReportWriter
 from nnlite.transfer.run_folder import RunFolder
 from nnlite.transfer.training import EpochRecord
 from nnlite.transfer.views import compute_views
@@ -60,7 +61,7 @@ def _run(config: FinetuneConfig, run: RunFolder | None, callbacks: Sequence[Call
     with Interrupt() as interrupt:
         began = time.perf_counter()
         random.manual_seed(config.seed)
-        job = prepare(config, Callbacks([interrupt, *callbacks]), run)
+        job = prepare(config, Callbacks([interrupt, *callbacks, ReportWriter()]), run)
         job.began = began
         interrupt.resume = f"go on with: nnlite resume {job.run.path}"
         try:

@@ -1,0 +1,51 @@
+"""Where a run took place, and what it took of the machine."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from nnlite import __version__, threads
+from nnlite.kernels import describe_backends, processor_name
+
+PACKAGES = ("onnx", "Pillow", "safetensors", "numba")
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, processor, threads and kernels as plain JSON types; no names of people or machines."""
+    known = describe_backends()
+    serving = next((row for row in known["backends"] if row["reason"] is None), None)
+    versions = {"nnlite": __version__, "python": platform.python_version(), "numpy": np.__version__}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "versions": versions,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor_name(),
+        "threads": threads.get_num_threads(),
+        "kernels": None if serving is None else f"{serving['name']}: {serving['detail']}",
+    }
+
+
+def peak_memory() -> int | None:
+    """The most bytes that this process ever held in memory (peak resident set); None where unknown."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
