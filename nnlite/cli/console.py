@@ -96,6 +96,8 @@ def finetune_table(result: FinetuneResult) -> str:
         )
     lines.append(f"model    {result.out}")
     lines.append(f"run      {result.run_dir} (metrics.json, config.json, history.jsonl, tuned.onnx)")
+    if (result.run_dir / "report.html").exists():
+        lines.append(f"report   {result.run_dir / 'report.html'}")
     return "\n".join(lines)
 
 

@@ -22,53 +22,10 @@ from nnlite.transfer.report.sections import MOST_CLASSES, wilson
 from nnlite.transfer.report.svg import ticks, whole_ticks
 
 NAMES = ["red", "<script>alert(1)</script>", "blue \"sky\" & 'sea'"]
-ELEMENTS = frozenset(
-    [
-        "html",
-        "head",
-        "meta",
-        "title",
-        "style",
-        "body",
-        "header",
-        "main",
-        "section",
-        "footer",
-        "div",
-        "p",
-        "h1",
-        "h2",
-        "h3",
-        "dl",
-        "dt",
-        "dd",
-        "ul",
-        "li",
-        "table",
-        "caption",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "figure",
-        "figcaption",
-        "svg",
-        "desc",
-        "line",
-        "text",
-        "polyline",
-        "circle",
-        "rect",
-        "span",
-        "i",
-        "b",
-        "br",
-        "img",
-        "code",
-        "details",
-        "summary",
-    ]
+ELEMENTS = (
+    "html head meta title style body header main section footer div p h1 h2 h3 dl dt dd ul li table caption "
+    "thead tbody tr th td figure figcaption svg desc line text polyline circle rect span i b br img code "
+    "details summary"
 )
 
 
@@ -294,7 +251,7 @@ def test_nothing_runs_and_nothing_is_fetched(page, run):
         assert not [name for name in one.attributes if name.startswith("on")]
         assert one.attributes.get("href") is None
         assert one.attributes.get("src", "data:").startswith("data:image/jpeg;base64,") or one.name != "img"
-        assert one.name in ELEMENTS
+        assert one.name in ELEMENTS.split()
     policy = page.one("meta", **{"http-equiv": "Content-Security-Policy"}).attributes["content"]
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert "url(" not in page.one("style").text and "@import" not in page.one("style").text
