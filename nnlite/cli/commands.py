@@ -75,6 +75,9 @@ def _show_run(result: Any, as_json: bool) -> None:
         click.echo(finetune_table(result))
 
 
+TTA = click.option("--tta", is_flag=True, help="Average over views: whole and closer, as is and mirrored.")
+
+
 @nnlite.command()
 @click.argument("model", metavar="MODEL")
 @click.argument("data", metavar="DATA")
@@ -93,6 +96,8 @@ def _show_run(result: Any, as_json: bool) -> None:
     is_flag=True,
     help="All pictures of DATA: for a folder that nothing was trained on.",
 )
+@TTA
+@FLIP
 @JSON
 def eval(as_json: bool, model: str, data: str, **options: Any) -> None:
     """Metrics of MODEL on the held-out pictures of DATA: its val folder, else what the seed holds out."""
@@ -110,29 +115,44 @@ def eval(as_json: bool, model: str, data: str, **options: Any) -> None:
 @click.argument("model", metavar="MODEL")
 @click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes per picture.")
+@click.option("--csv", "csv_file", metavar="FILE", help="Write a line for each picture to a CSV file.")
 @PREPROCESSING
 @SIZE
+@TTA
+@FLIP
+@BATCH
+@WORKERS
+@ON_BAD_IMAGE
 @JSON
 def predict(
-    as_json: bool,
-    model: str,
-    pictures: tuple[str, ...],
-    top: int,
-    preprocessing: str | None,
-    size: int | None,
-) -> None:
-    """The best classes of MODEL for each PICTURE, with probabilities."""
+    as_json: bool, model: str, pictures: tuple[str, ...], top: int, csv_file: str | None,
+    preprocessing: str | None, size: int | None, **options: Any,
+) -> None:  # fmt: skip
+    """The best classes of MODEL for each PICTURE, with probabilities.
+
+    A folder means all pictures below it.
+    """
+    from pathlib import Path
+
+    from nnlite.cli.console import Bars, prediction_lines
+    from nnlite.files import write_atomically
     from nnlite.transfer import Classifier
     from nnlite.transfer import predict as run
+    from nnlite.transfer.classifier import pictures_in, predictions_csv
 
-    results = run(Classifier.open(model, preprocessing=preprocessing, size=size), pictures, top)
+    classifier, bars = Classifier.open(model, preprocessing=preprocessing, size=size), Bars(quiet=as_json)
+    many = top if csv_file is None else max(top, len(classifier.classes or ()), 1)
+    results = run(classifier, pictures_in(pictures), many, progress=bars.on_batches, **options)
+    if csv_file is not None:
+        write_atomically(Path(csv_file), predictions_csv(classifier, results).encode())
+        bars.on_message(f"{len(results)} pictures in {csv_file}")
+        if not as_json:
+            return
     if as_json:
         _print_json(results)
         return
     for result in results:
-        click.echo(result["picture"])
-        for entry in result["classes"]:
-            click.echo(f"  {entry['probability']:7.2%}  {entry['class']}")
+        click.echo(prediction_lines(result))
 
 
 @nnlite.command()

@@ -68,28 +68,43 @@ def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
     return "\n".join(lines)
 
 
+def prediction_lines(result: dict[str, Any]) -> str:
+    """One picture and what a model says of it."""
+    lines = [result["picture"]]
+    if "error" in result:
+        return f"{result['picture']}\n  skipped: {result['error']}"
+    for entry in result.get("classes", ()):
+        lines.append(f"  {entry['probability']:7.2%}  {entry['class']}")
+    for entry in result.get("labels", ()):
+        lines.append(f"  {entry['probability']:7.2%}  {'*' if entry['applies'] else ' '} {entry['label']}")
+    for entry in result.get("numbers", ()):
+        lines.append(f"  {entry['value']:12.6g}  {entry['name']}")
+    return "\n".join(lines)
+
+
 def finetune_table(result: FinetuneResult) -> str:
-    """Accuracy beside the baselines, per-class figures, files."""
+    """Quality beside the baselines, figures of each class, files."""
     report = result.metrics
-    count = report["pictures"]
+    count, quality = report["pictures"], report["quality"]
 
-    def accuracy(value: float) -> str:
-        return f"{value:6.1%}"
+    def said(value: float) -> str:
+        return f"{value:6.1%}" if quality["name"] == "accuracy" else f"{value:6.3f}"
 
-    rows = [["on the same held-out pictures", "accuracy", "seconds"]]
-    rows.append(["fine-tuned network", accuracy(report["accuracy"]), f"{report['seconds']['tuning']:.1f}"])
+    rows = [["on the same held-out pictures", quality["name"], "seconds"]]
+    rows.append(["fine-tuned network", said(quality["value"]), f"{report['seconds']['tuning']:.1f}"])
     known = report.get("baselines", {})
     if known:
         probe, scratch, majority = known["probe"], known["scratch"], known["majority"]
+        linear = "ridge" if report["task"] == "regression" else "logistic"
         rows.append(
-            ["logistic regression on frozen features", accuracy(probe["accuracy"]), f"{probe['seconds']:.1f}"]
+            [f"{linear} regression on frozen features", said(probe["quality"]), f"{probe['seconds']:.1f}"]
         )
         trained = f"small CNN from scratch, {scratch['presentations']} presentations"
-        rows.append([trained, accuracy(scratch["accuracy"]), f"{scratch['seconds']:.1f}"])
-        name = report["classes"][majority["class"]]["name"]
-        rows.append([f"always {name!r} (majority)", accuracy(majority["accuracy"]), ""])
+        rows.append([trained, said(scratch["quality"]), f"{scratch['seconds']:.1f}"])
+        rows.append([majority["name"], said(majority["quality"]), ""])
     lines = ["", table(rows, right=(1, 2)), "", per_class_table(report), ""]
-    lines.append(f"{count} held-out pictures: one picture is {1 / count:.1%} of accuracy.")
+    if report["task"] == "single":
+        lines.append(f"{count} held-out pictures: one picture is {1 / count:.1%} of accuracy.")
     if report["skipped"]:
         lines.append(
             f"{len(report['skipped'])} pictures could not be read and were skipped; see metrics.json."
@@ -102,25 +117,48 @@ def finetune_table(result: FinetuneResult) -> str:
 
 
 def per_class_table(report: dict[str, Any]) -> str:
-    """Precision, recall and F1 of every class and their averages."""
-    rows = [["class", "precision", "recall", "F1", "pictures"]]
-    for entry in report["classes"]:
+    """Figures of every class, label or number, and their averages."""
+    if report["task"] == "regression":
+        rows = [["number", "MAE", "RMSE", "R²"]]
+        for entry in report["numbers"]:
+            rows.append([entry["name"], *(f"{entry[key]:.4g}" for key in ("mae", "rmse", "r2"))])
+        return table(rows, right=(1, 2, 3))
+    multi = report["task"] == "multi"
+    rows = [["label" if multi else "class", "precision", "recall", "F1", "pictures"]]
+    for entry in report["labels" if multi else "classes"]:
         figures = [f"{entry[key]:.3f}" for key in ("precision", "recall", "f1")]
         rows.append([entry["name"], *figures, str(entry["support"])])
-    for name in ("macro", "weighted"):
+        if multi:
+            rows[-1].append(f"{entry['average_precision']:.3f}")
+    for name in ("macro", "micro") if multi else ("macro", "weighted"):
         figures = [f"{report[name][key]:.3f}" for key in ("precision", "recall", "f1")]
         rows.append([f"({name} average)", *figures, str(report["pictures"])])
-    return table(rows, right=(1, 2, 3, 4))
+        if multi:
+            rows[-1].append(f"{report['mean_average_precision']:.3f}" if name == "macro" else "")
+    if multi:
+        rows[0].append("average precision")
+    return table(rows, right=range(1, len(rows[0])))
 
 
 def metrics_table(report: dict[str, Any]) -> str:
     """Overall and per-class figures of an evaluation."""
-    k = report["top_k"]["k"]
-    head = (
-        f"accuracy {report['accuracy']:.1%}, top-{k} {report['top_k']['accuracy']:.1%}, "
-        f"log loss {report['log_loss']:.3f}, {report['pictures']} pictures ({SPLITS[report['split']]})"
-    )
+    if report["task"] == "single":
+        k = report["top_k"]["k"]
+        overall = (
+            f"accuracy {report['accuracy']:.1%}, top-{k} {report['top_k']['accuracy']:.1%}, "
+            f"log loss {report['log_loss']:.3f}"
+        )
+    elif report["task"] == "multi":
+        overall = (
+            f"mean average precision {report['mean_average_precision']:.3f}, "
+            f"every label right {report['exact']:.1%}"
+        )
+    else:
+        overall = f"MAE {report['mae']:.4g}, RMSE {report['rmse']:.4g}, R² {report['r2']:.3f}"
+    head = f"{overall}, {report['pictures']} pictures ({SPLITS[report['split']]})"
     origin = f"preprocessing {report['preprocessing']['from']}"
+    if report["tta"]:
+        origin += "; scores averaged over views"
     skipped = [f"{len(report['skipped'])} pictures skipped"] if report["skipped"] else []
     return "\n".join([head, origin, *skipped, "", per_class_table(report)])
 

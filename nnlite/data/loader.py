@@ -20,7 +20,7 @@ import numpy as np
 
 from nnlite.data.cache import PictureCache
 from nnlite.data.dataset import Sample
-from nnlite.data.random import SHUFFLE, generator, permutation
+from nnlite.data.random import SHUFFLE, balanced_order, generator, permutation
 from nnlite.data.transforms import Transform
 from nnlite.errors import ConfigError, DataError, NnliteError, ShapeError
 from nnlite.layout import Array
@@ -48,7 +48,8 @@ class Loader:
     """Turns samples into batches, epoch after epoch.
 
     samples: what a :class:`~nnlite.data.Dataset` lists. transform: picture to float32 [C,H,W],
-    such as ``Preprocessing.training()``. shuffle: a new order each epoch, from ``seed``. workers:
+    such as ``Preprocessing.training()``. shuffle: a new order each epoch, from ``seed``; with balance every
+    class equally often (:func:`~nnlite.data.random.balanced_order`). workers:
     threads; 0 prepares everything in the caller's. on_bad_image: "fail" raises DataError at the first
     picture that cannot be read, "skip" leaves it out (its batch is then smaller) and lists it in
     :attr:`skipped`. drop_last: leave out a last batch that is not full. cache_bytes: how much memory
@@ -71,6 +72,7 @@ class Loader:
         drop_last: bool = False,
         cache_bytes: int = 256 * 2**20,
         at_least: tuple[int, int] | None = None,
+        balance: bool = False,
     ) -> None:
         if not samples:
             raise ConfigError("Loader: no samples; is this part of the folder empty?")
@@ -83,6 +85,8 @@ class Loader:
                 raise ConfigError(f"Loader: {name}={value} must be at least {least}")
         if on_bad_image not in ("fail", "skip"):
             raise ConfigError(f"Loader: on_bad_image={on_bad_image!r} must be 'fail' or 'skip'")
+        if balance and (not shuffle or samples[0].values):
+            raise ConfigError("Loader: balance is for shuffled pictures of one class each")
         if drop_last and len(samples) < batch_size:
             raise ConfigError(
                 f"Loader: drop_last leaves nothing of {len(samples)} samples in batches of {batch_size}; "
@@ -97,6 +101,7 @@ class Loader:
         self.on_bad_image = on_bad_image
         self.drop_last = drop_last
         self.at_least = at_least
+        self.balance = balance
         self.cache = PictureCache(cache_bytes)
         self._skipped: dict[int, Skipped] = {}
 
@@ -115,7 +120,8 @@ class Loader:
         count = len(self.samples)
         if not self.shuffle:
             return np.arange(count, dtype=np.int64)
-        return permutation(generator(self.seed, epoch, 0, SHUFFLE), count)
+        rng = generator(self.seed, epoch, 0, SHUFFLE)
+        return balanced_order(rng, targets_of(self.samples)) if self.balance else permutation(rng, count)
 
     def epoch(self, epoch: int = 0, first: int = 0) -> Generator[Batch, None, None]:
         """The batches of one epoch, without its ``first`` ones.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
@@ -15,6 +15,7 @@ from nnlite.data.transforms import (
     CenterCrop,
     Compose,
     Filter,
+    HorizontalFlip,
     Normalize,
     Resize,
     ResizeToCover,
@@ -108,6 +109,16 @@ class Preprocessing:
         if augment == "none":
             return self.evaluation()
         return Compose((*steps_of(augment, self.size, self.filter, flip=flip), self.normalize()))
+
+    def test_time(self, *, flip: bool = True) -> tuple[Compose, ...]:
+        """Pipelines whose scores are averaged in test-time augmentation.
+
+        The evaluation's, and the same of the central 7/8 of each side; with ``flip`` both mirrored too.
+        """
+        closer = replace(self, crop=max(0.1, self.crop * 7 / 8))
+        plain = [one.evaluation() for one in (self, closer)]
+        mirrored = [Compose((*p.steps[:-1], HorizontalFlip(1.0), p.steps[-1])) for p in plain if flip]
+        return (*plain, *mirrored)
 
     def normalize(self) -> Normalize:
         """The last step of both pipelines."""

@@ -21,6 +21,7 @@ from nnlite.layout import Array
 AUGMENT = 0
 SHUFFLE = 1
 SPLIT = 2
+MIX = 3
 
 
 def _word(name: str, value: int) -> int:

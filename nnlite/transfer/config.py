@@ -84,6 +84,15 @@ class FinetuneConfig:
         "crop=0.3,flip,rotate=15,jitter (see docs/finetuning.md).", metavar="POLICY", check=_augment,
     )  # fmt: skip
     flip: bool = option(True, "Mirror pictures left and right.")
+    mix: Literal["none", "mixup", "cutmix"] = option(
+        "none", "Mix pictures, or features of them, and their labels in pairs while the stages are trained."
+    )
+    class_weights: Literal["none", "auto"] = option(
+        "none", "Weigh the loss so that rare classes or labels count as much as frequent ones."
+    )
+    sampler: Literal["shuffled", "balanced"] = option(
+        "shuffled", "How an epoch visits pictures: each once, or every class equally often."
+    )
     baselines: bool = option(True, "Compare on the same split.")
     report: bool = option(True, "Write report.html into the run folder.")
     pictures: bool = option(True, "Show pictures in the report, small and without EXIF.")

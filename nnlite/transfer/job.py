@@ -12,7 +12,7 @@ import numpy as np
 
 from nnlite import memory, onnx
 from nnlite.data import Dataset, Loader, Sample, open_dataset
-from nnlite.errors import DataError, ModelError
+from nnlite.errors import ConfigError, ModelError
 from nnlite.graph import GraphModule
 from nnlite.graph.head import Head, replace_head
 from nnlite.node import Value
@@ -22,6 +22,7 @@ from nnlite.transfer.metadata import Chosen, choose_preprocessing
 from nnlite.transfer.provenance import Provenance
 from nnlite.transfer.run_folder import RunFolder, check_writable
 from nnlite.transfer.stages import choose_cut, types_for
+from nnlite.transfer.targets import Targets, targets_for
 from nnlite.transfer.training import EpochRecord
 
 EVALUATION_BATCH = 8
@@ -39,6 +40,7 @@ class Job:
     cut: Value
     """Where the frozen part ends when the stages are trained."""
     chosen: Chosen
+    targets: Targets
     run: RunFolder
     callbacks: Callbacks
     provenance: Provenance
@@ -59,6 +61,7 @@ class Job:
         augment: bool,
         shuffle: bool = False,
         batch: int = EVALUATION_BATCH,
+        balance: bool = False,
     ) -> Loader:
         """Batches of ``samples``; decoded pictures are kept only where they will be seen again."""
         preprocessing, config = self.chosen.preprocessing, self.config
@@ -70,7 +73,7 @@ class Job:
         return Loader(
             samples, transform, batch, shuffle=shuffle, seed=config.seed, workers=config.workers,
             on_bad_image=config.on_bad_image, at_least=preprocessing.decode_hint(),
-            cache_bytes=256 << 20 if augment else 0,
+            cache_bytes=256 << 20 if augment else 0, balance=balance,
         )  # fmt: skip
 
     def record(self, record: EpochRecord) -> None:
@@ -100,8 +103,9 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
     folder = open_dataset(
         config.data, validation=config.validation, seed=config.seed, task=config.task, images=config.images
     )
-    if folder.task != "single":
-        raise DataError(f"{folder.root}: is a {folder.task} task; only one class per picture can be learned")
+    targets = targets_for(folder, config.class_weights)
+    if config.sampler == "balanced" and folder.task != "single":
+        raise ConfigError(f"sampler='balanced' needs one class per picture, but this is {folder.task}")
     callbacks.on_message(folder.describe())
     typical = typical_side(folder) if config.size is None else None
     chosen = choose_preprocessing(
@@ -116,7 +120,7 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
     cut = choose_cut(module, types, head, config.unfreeze)
     logits = types[module.graph.outputs[0]].shape
     if logits != (1, len(folder.classes)):
-        raise ModelError(f"with the new head the model gives {list(logits)} for one picture, not [1,classes]")
+        raise ModelError(f"with the new head the model gives {list(logits)} for one picture, not [1,outputs]")
     if run is None:
         run = RunFolder.create(config.run_dir, out)
         pictures = [sample.path for sample in (*folder.train, *folder.validation)]
@@ -133,8 +137,8 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
         provenance = run.provenance()
         provenance.check_model(Path(config.model))
         provenance.check()
-    callbacks.on_message(f"new head {head.node.name!r} with {len(folder.classes)} classes")
-    job = Job(config, folder, module, head, cut, chosen, run, callbacks, provenance)
+    callbacks.on_message(f"new head {head.node.name!r} with {len(folder.classes)} outputs")
+    job = Job(config, folder, module, head, cut, chosen, targets, run, callbacks, provenance)
     callbacks.on_start(job)
     return job
 

@@ -13,6 +13,8 @@ from nnlite.graph import GraphModule
 
 PREPROCESSING_KEY = "nnlite.preprocessing"
 CLASSES_KEY = "nnlite.classes"
+TASK_KEY = "nnlite.task"
+TASKS = ("single", "multi", "regression")
 DEFAULT_SIZE = 224
 MAX_CLASSES = 100_000
 
@@ -37,9 +39,23 @@ def metadata_of(module: GraphModule) -> dict[str, str]:
     return dict(module.origin.metadata) if module.origin is not None else {}
 
 
-def to_metadata(preprocessing: Preprocessing, classes: Sequence[str]) -> dict[str, str]:
-    """The entries that :func:`classes_of` and :func:`choose_preprocessing` read back."""
-    return {PREPROCESSING_KEY: preprocessing.to_json(), CLASSES_KEY: json.dumps(list(classes))}
+def to_metadata(
+    preprocessing: Preprocessing, classes: Sequence[str], task: str = "single"
+) -> dict[str, str]:
+    """The entries that :func:`classes_of`, :func:`task_of` and :func:`choose_preprocessing` read back."""
+    return {
+        PREPROCESSING_KEY: preprocessing.to_json(),
+        CLASSES_KEY: json.dumps(list(classes)),
+        TASK_KEY: task,
+    }
+
+
+def task_of(module: GraphModule) -> str:
+    """What the model was tuned for; one class per picture where it does not say. Else ModelError."""
+    task = metadata_of(module).get(TASK_KEY, "single")
+    if task not in TASKS:
+        raise ModelError(f"the model's metadata {TASK_KEY} is {task[:40]!r}, not one of {', '.join(TASKS)}")
+    return task
 
 
 def classes_of(module: GraphModule) -> list[str] | None:

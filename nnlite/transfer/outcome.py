@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nnlite import metrics, onnx
+from nnlite import onnx
+from nnlite.layout import Array
 from nnlite.transfer import baselines
 from nnlite.transfer.classifier import Classifier
 from nnlite.transfer.inference import run_over
 from nnlite.transfer.job import Job
 from nnlite.transfer.metadata import to_metadata
+from nnlite.transfer.targets import in_own_units
 from nnlite.transfer.views import Views
 
 
@@ -21,11 +23,12 @@ def export(job: Job, path: Path) -> None:
     name = job.module.inputs[0]
     sizes = next(onnx.declared_sizes(entry) for entry in declared if entry.name == name)
     changed = sizes[2:] not in ((None, None), preprocessing.size)
-    onnx.save(
-        job.module, path,
-        metadata=to_metadata(preprocessing, job.folder.classes),
-        input_sizes=[["N", 3, *preprocessing.size]] if changed else None, fold=job.config.fold,
-    )  # fmt: skip
+    with in_own_units(job.targets, job.module, job.head):
+        onnx.save(
+            job.module, path,
+            metadata=to_metadata(preprocessing, job.folder.classes, job.folder.task),
+            input_sizes=[["N", 3, *preprocessing.size]] if changed else None, fold=job.config.fold,
+        )  # fmt: skip
 
 
 def evaluate_file(job: Job, path: Path) -> dict[str, Any]:
@@ -33,29 +36,37 @@ def evaluate_file(job: Job, path: Path) -> dict[str, Any]:
     classifier = Classifier.open(path)
     loader = job.loader(job.folder.validation, False)
     scores, labels, indices = run_over(classifier.scores, loader, 0, "evaluate", job.callbacks.on_batches)
-    report = metrics.report(labels, scores, job.folder.classes)
+    report = job.targets.report(labels, scores)
     report["model"], report["data"] = job.config.model, job.config.data
     report["train_pictures"] = len(job.folder.train)
     report["split"] = job.folder.split
     report["preprocessing"] = job.chosen.preprocessing.to_dict() | {"from": job.chosen.reason}
-    names = [job.folder.validation[i].name for i in indices]
     report["predictions"] = [
-        {"picture": name, "label": int(label), "predicted": int(s.argmax()), "probability": float(s.max())}
-        for name, label, s in zip(names, labels, scores, strict=True)
+        {"picture": job.folder.validation[i].name, **_predicted(job.folder.task, label, s)}
+        for i, label, s in zip(indices, labels, scores, strict=True)
     ]
     return report
 
 
+def _predicted(task: str, known: Any, scores: Array) -> dict[str, Any]:
+    """One prediction beside the truth, as plain JSON types."""
+    if task == "single":
+        return {"label": int(known), "predicted": int(scores.argmax()), "probability": float(scores.max())}
+    key = "values" if task == "regression" else "labels"
+    return {key: [float(value) for value in known], "predicted": [float(value) for value in scores]}
+
+
 def run_baselines(job: Job, features: Views) -> dict[str, Any]:
     """What a tuned network must beat, on the same split."""
-    config, classes = job.config, len(job.folder.classes)
+    config = job.config
     train, held = features.train[0][:2], features.held[:2]
     job.say("baselines on the same split")
-    result: dict[str, Any] = {"majority": baselines.majority(train[1], held[1])}
-    result["probe"] = baselines.probe(*train, *held, classes)
+    result: dict[str, Any] = {"majority": job.targets.baseline(train[1], held[1])}
+    result["probe"] = baselines.probe(job.targets, *train, *held)
     presentations = sum(record.pictures for record in job.history)
     result["scratch"] = baselines.from_scratch(
-        job.folder, presentations, batch_size=config.batch_size, seed=config.seed, workers=config.workers,
+        job.folder, job.targets, presentations,
+        batch_size=config.batch_size, seed=config.seed, workers=config.workers,
         on_bad_image=config.on_bad_image, progress=job.callbacks.on_batches, on_epoch=job.record,
     )  # fmt: skip
     return result

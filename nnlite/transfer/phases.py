@@ -6,23 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nnlite import metrics
 from nnlite.errors import TrainingError
 from nnlite.graph import GraphModule, add_channel_affine
 from nnlite.graph.head import Head
-from nnlite.layout import Array
 from nnlite.node import Value
 from nnlite.optim import AdamW
 from nnlite.transfer.checkpoint import Keeper
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.feature_file import Features
 from nnlite.transfer.features import in_batches
-from nnlite.transfer.inference import softmax
 from nnlite.transfer.job import EVALUATION_BATCH, Job
 from nnlite.transfer.outcome import export
 from nnlite.transfer.stages import freeze_below
 from nnlite.transfer.training import Phase, Rules
-from nnlite.transfer.views import Views, anew, held_out_at, over_views
+from nnlite.transfer.views import Views, anew, classes_if_mixed, held_out_at, over_views
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,8 @@ def head(job: Job, material: Material) -> None:
     )  # fmt: skip
     phase = Phase(
         "head", layer, optimizer, config.head_epochs, steps, over_views(views.train, config, 0),
-        lambda: _validate(layer, views.held), rules=_rules(config), on_step=job.callbacks.on_step,
+        lambda: _validate(job, layer, views.held), rules=_rules(config), targets=job.targets,
+        on_step=job.callbacks.on_step,
     )  # fmt: skip
     shape = list(views.train[0].values.shape[1:])
     job.say(f"training the head on frozen features {shape}, {config.head_epochs} epochs")
@@ -68,17 +66,24 @@ def stages(job: Job, material: Material) -> None:
     job.say(f"training {say_cut}: {trained:,} of {total:,} parameters, {config.epochs} epochs")
     loader = None
     if kept is not None:
-        batches, held = over_views(kept.train, config, 1), kept.held
+        batches, held = over_views(kept.train, config, 1, classes_if_mixed(job)), kept.held
         steps = -(-len(kept.train[0].labels) // config.batch_size)
     else:
-        loader = job.loader(job.folder.train, True, shuffle=True, batch=config.batch_size)
+        loader = job.loader(
+            job.folder.train,
+            True,
+            shuffle=True,
+            batch=config.batch_size,
+            balance=config.sampler == "balanced",
+        )
         batches, held, steps = anew(job, cut, loader, config.epochs), held_out_at(job, cut), len(loader)
     optimizer = AdamW(
         _parameter_groups(suffix, job.head, config), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     phase = Phase(
         "stages", suffix, optimizer, config.epochs, steps, batches,
-        lambda: _validate(suffix, held), rules=_rules(config), on_step=job.callbacks.on_step,
+        lambda: _validate(job, suffix, held), rules=_rules(config), targets=job.targets,
+        on_step=job.callbacks.on_step,
     )  # fmt: skip
     try:
         material.keeper.train(phase)
@@ -115,13 +120,8 @@ def _with_affine(suffix: GraphModule, head: Head) -> tuple[GraphModule, Callable
     return add_channel_affine(suffix)
 
 
-def _validate(part: GraphModule, held: Features) -> tuple[float, float]:
-    logits = in_batches(part.compile(), held.values, EVALUATION_BATCH)
-    return _loss_and_accuracy(logits, held.labels)
-
-
-def _loss_and_accuracy(logits: Array, labels: Array) -> tuple[float, float]:
-    return metrics.log_loss(labels, softmax(logits)), float((logits.argmax(1) == labels).mean())
+def _validate(job: Job, part: GraphModule, held: Features) -> tuple[float, float]:
+    return job.targets.judge(in_batches(part.compile(), held.values, EVALUATION_BATCH), held.labels)
 
 
 def _parameter_groups(suffix: GraphModule, head: Head, config: FinetuneConfig) -> list[dict[str, Any]]:

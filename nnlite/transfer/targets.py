@@ -36,6 +36,10 @@ class Targets(Protocol):
     """What a kind of target decides. Labels are as the loader gives them, logits [N,K]."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of classes, labels or numbers."""
+
+    @property
     def task(self) -> str:
         """single, multi or regression."""
 
@@ -48,6 +52,9 @@ class Targets(Protocol):
 
     def right(self, logits: Array, labels: Array) -> float:
         """Sum over the pictures of what the history calls accuracy."""
+
+    def judge(self, logits: Array, labels: Array) -> tuple[float, float]:
+        """Loss without weights and smoothing, and what the history calls accuracy: means over pictures."""
 
     def scores(self, logits: Array) -> Array:
         """Probabilities, or numbers in their own units, float64 [N,K]."""
@@ -76,13 +83,17 @@ class SingleLabel:
     quality = "accuracy"
 
     def loss(self, logits: Tensor, labels: Array, label_smoothing: float = 0.0) -> Tensor:
-        """Cross entropy; with weights, Σ w·loss / Σ w."""
+        """Cross entropy; with weights, Σ w·loss / Σ w. Labels may be probabilities [N,K]."""
         weight = None if self.weights is None else Tensor(np.array(self.weights, np.float32))
         return F.cross_entropy(logits, labels, weight, label_smoothing=label_smoothing)
 
     def right(self, logits: Array, labels: Array) -> float:
-        """How many pictures are classified correctly."""
-        return float((logits.argmax(1) == labels).sum())
+        """How many pictures are classified correctly; of mixed ones, as their larger part."""
+        return float((logits.argmax(1) == (labels if labels.ndim == 1 else labels.argmax(1))).sum())
+
+    def judge(self, logits: Array, labels: Array) -> tuple[float, float]:
+        """Log loss and accuracy."""
+        return metrics.log_loss(labels, softmax(logits)), self.right(logits, labels) / len(labels)
 
     def scores(self, logits: Array) -> Array:
         """Softmax."""
@@ -123,7 +134,12 @@ class MultiLabel:
 
     def right(self, logits: Array, labels: Array) -> float:
         """Sum of each picture's share of labels that are right."""
-        return float(((logits > 0) == (labels > 0)).mean(1).sum())
+        return float(((logits > 0) == (labels > 0.5)).mean(1).sum())
+
+    def judge(self, logits: Array, labels: Array) -> tuple[float, float]:
+        """Binary cross entropy and the share of labels that are right."""
+        loss = F.binary_cross_entropy_with_logits(Tensor(logits), labels)
+        return float(loss.item()), self.right(logits, labels) / len(labels)
 
     def scores(self, logits: Array) -> Array:
         """The sigmoid of each logit."""
@@ -172,6 +188,10 @@ class Regression:
     def right(self, logits: Array, labels: Array) -> float:
         """Σ (1 - squared error): its mean is R² with the training pictures' deviation."""
         return float((1 - ((logits - self._around_zero(labels)) ** 2).mean(1)).sum())
+
+    def judge(self, logits: Array, labels: Array) -> tuple[float, float]:
+        """Mean squared error and R², both by the training pictures' deviation."""
+        return float(self.loss(Tensor(logits), labels).item()), self.right(logits, labels) / len(labels)
 
     def scores(self, logits: Array) -> Array:
         """The numbers in their own units."""

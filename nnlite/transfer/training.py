@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import functional as F
 from nnlite.errors import TrainingError
 from nnlite.graph import GraphModule
 from nnlite.layout import Array
@@ -21,6 +20,7 @@ from nnlite.nn.parameter import State
 from nnlite.nn.utils import clip_grad_norm_
 from nnlite.optim import EMA, CosineSchedule, Optimizer
 from nnlite.tensors import Tensor
+from nnlite.transfer.targets import SingleLabel, Targets
 
 Batches = Iterable[tuple[Array, Array]]
 """Inputs and labels."""
@@ -55,8 +55,8 @@ class Step:
     epoch: int
     batch: int
     loss: float
-    right: int
-    """How many of its pictures were classified correctly before the step."""
+    right: float
+    """How many of its pictures were classified correctly before the step (see ``Targets.right``)."""
     pictures: int
 
 
@@ -85,7 +85,7 @@ class Standing:
     epoch: int = 0
     batch: int = 0
     losses: float = 0.0
-    right: int = 0
+    right: float = 0.0
     pictures: int = 0
     seconds: float = 0.0
     rate: float = 0.0
@@ -97,7 +97,7 @@ class Standing:
     def next_epoch(self) -> None:
         """Begin another epoch."""
         self.epoch += 1
-        self.batch, self.losses, self.right, self.pictures, self.seconds = 0, 0.0, 0, 0, 0.0
+        self.batch, self.losses, self.right, self.pictures, self.seconds = 0, 0.0, 0.0, 0, 0.0
 
 
 def _nothing(*_: Any) -> None:
@@ -121,6 +121,8 @@ class Phase:
     monitor: Callable[[], float] | None = None
     """Loss on pictures that are set aside from training: what stopping early looks at."""
     rules: Rules = Rules()
+    targets: Targets = field(default_factory=lambda: SingleLabel(()))
+    """What is learned."""
     anchors: Mapping[Parameter, Array] = field(default_factory=dict)
     """Where pretrained weights began, for ``rules.l2_sp``."""
     on_step: Callable[[Step], None] = _nothing
@@ -201,13 +203,13 @@ class Phase:
         """Gradients of one batch."""
         at, count = self.at, len(labels)
         logits = self.module(x)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.rules.label_smoothing)
+        loss = self.targets.loss(logits, labels, self.rules.label_smoothing)
         value = float(loss.item())
         if not np.isfinite(value):
             self._stop(number, x)
         # Sums over the batches, so that their mean is that of all pictures, in batches of any size.
         (loss if self.rules.accumulate == 1 else loss * float(count)).backward()
-        hits = int((logits.numpy().argmax(1) == labels).sum())
+        hits = self.targets.right(logits.numpy(), labels)
         at.losses, at.right, at.pictures = at.losses + value * count, at.right + hits, at.pictures + count
         self.on_step(Step(self.name, at.epoch, number, value, hits, count))
 

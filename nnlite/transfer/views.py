@@ -9,7 +9,9 @@ from itertools import islice
 import numpy as np
 
 from nnlite import memory
-from nnlite.data import Loader
+from nnlite.data import Loader, cutmix, generator, mixup
+from nnlite.data.mixing import one_hot
+from nnlite.data.random import MIX, balanced_order
 from nnlite.graph import node_macs
 from nnlite.layout import Array
 from nnlite.node import Value
@@ -20,6 +22,8 @@ from nnlite.transfer.inference import run_over
 from nnlite.transfer.job import EVALUATION_BATCH, Job
 from nnlite.transfer.stages import types_for
 from nnlite.transfer.training import Batches
+
+Batch = tuple[Array, Array]
 
 
 @dataclass(frozen=True)
@@ -81,15 +85,33 @@ def _choose_cache(job: Job, cut: Value) -> Choice:
     return choose_cache(job.config, pictures, types[cut].shape[1:], (macs[0], macs[1]))
 
 
-def over_views(views: list[Features], config: FinetuneConfig, phase: int) -> Callable[[int, int], Batches]:
-    """Epochs of shuffled batches, each epoch over the next view."""
+def classes_if_mixed(job: Job) -> int:
+    """How many classes labels of mixed pictures have; 0 where pictures are not mixed."""
+    return 0 if job.config.mix == "none" else len(job.folder.classes)
+
+
+def _mixed(values: Array, labels: Array, config: FinetuneConfig, classes: int, at: tuple[int, int]) -> Batch:
+    """One batch as ``config.mix`` mixes it; ``at`` is (epoch, place of the batch in it)."""
+    if not classes:
+        return values, labels
+    mix = {"mixup": mixup, "cutmix": cutmix}[config.mix]
+    return mix(values, one_hot(labels, classes), generator(config.seed, *at, MIX))
+
+
+def over_views(
+    views: list[Features], config: FinetuneConfig, phase: int, classes: int = 0
+) -> Callable[[int, int], Batches]:
+    """Epochs of shuffled batches, each epoch over the next view; mixed where ``classes`` is not 0."""
 
     def batches(epoch: int, first: int) -> Iterator[tuple[Array, Array]]:
         values, labels, _ = views[epoch % len(views)]
-        order = np.random.Generator(np.random.Philox([config.seed, phase, epoch])).permutation(len(labels))
+        rng = np.random.Generator(np.random.Philox([config.seed, phase, epoch]))
+        balanced = config.sampler == "balanced"
+        order = balanced_order(rng, labels) if balanced else rng.permutation(len(labels))
         for begin in range(first * config.batch_size, len(order), config.batch_size):
             chosen = np.sort(order[begin : begin + config.batch_size])
-            yield _as_float32(values[chosen]), labels[chosen]
+            at = epoch, begin // config.batch_size
+            yield _mixed(_as_float32(values[chosen]), labels[chosen], config, classes, at)
 
     return batches
 
@@ -107,7 +129,7 @@ def _frozen_part(job: Job, cut: Value) -> Callable[[Array], Array]:
 
 def anew(job: Job, cut: Value, loader: Loader, epochs: int) -> Callable[[int, int], Batches]:
     """Epochs of pictures that no epoch saw before, as they leave the frozen part."""
-    prefix, views = _frozen_part(job, cut), job.config.views
+    prefix, views, classes = _frozen_part(job, cut), job.config.views, classes_if_mixed(job)
 
     def batches(epoch: int, first: int) -> Iterator[tuple[Array, Array]]:
         # Epoch numbers go on after the views, so that no augmented picture is seen twice. A batch whose
@@ -115,8 +137,12 @@ def anew(job: Job, cut: Value, loader: Loader, epochs: int) -> Callable[[int, in
         left_out = first if loader.on_bad_image == "fail" else 0
         passing = islice(loader.epoch(views + epoch, left_out), first - left_out, None)
         what = f"epoch {epoch + 1}/{epochs}"
-        for batch in job.callbacks.on_batches(passing, what, len(loader) - first):
-            yield prefix(batch.images), batch.labels
+        shown = job.callbacks.on_batches(passing, what, len(loader) - first)
+        for number, (images, labels, _) in enumerate(shown, first):
+            # Pictures are mixed as they are, before anything is computed of them.
+            at = views + epoch, number
+            images, labels = _mixed(images, labels, job.config, classes, at)
+            yield prefix(images), labels
 
     return batches
 

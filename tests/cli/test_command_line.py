@@ -435,8 +435,22 @@ def test_a_result_that_cannot_be_opened_for_writing_is_found_early(
     assert errors == f"nnlite: error: --out {tmp_path / 'tuned.onnx'}: cannot be written: Permission denied\n"
 
 
-@pytest.mark.parametrize("picture", ["nowhere.jpg", "text.jpg", "."])
+def test_a_folder_is_predicted_into_a_csv(run, small, pictures, tmp_path):
+    out = tmp_path / "out.csv"
+    status, text, errors = run("predict", small, pictures / "val", "--csv", out)
+    assert (status, text) == (0, "")
+    count = sum(1 for path in (pictures / "val").rglob("*") if path.is_file())
+    assert errors == f"{count} pictures in {out}\n"
+    lines = out.read_text().splitlines()
+    assert lines[0] == "path,label,probability"
+    assert len(lines) == count + 1
+    status, _, errors = run("predict", small, pictures / "val", "--csv", tmp_path / "nowhere" / "out.csv")
+    assert (status, "cannot be written" in errors) == (2, True)
+
+
+@pytest.mark.parametrize("picture", ["nowhere.jpg", "text.jpg", "empty"])
 def test_pictures_that_cannot_be_predicted(run, small, tmp_path, monkeypatch, picture):
+    (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.jpg").write_text("no picture")
     status, out, errors = run("predict", small, picture)

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import nnlite as nl
 from nnlite import nn
 from nnlite.data import Dataset, Sample, generator
 from nnlite.data.random import balanced_order
-from nnlite.errors import ConfigError
+from nnlite.errors import ConfigError, DataError
 from nnlite.graph import GraphModule, replace_head, trace
 from nnlite.tensors import Tensor
+from nnlite.transfer import Classifier, FinetuneConfig, evaluate, finetune, predict, ridge
+from nnlite.transfer.classifier import pictures_in, predictions_csv
 from nnlite.transfer.targets import MultiLabel, Regression, SingleLabel, Targets, in_own_units, targets_for
 
 TORCH = "PyTorch is the oracle of these tests; install the 'oracle' extra"
@@ -121,6 +124,91 @@ def test_the_head_is_written_in_its_own_units(kind: str) -> None:
     with in_own_units(targets, module, head):
         np.testing.assert_allclose(module.run([x])[0].reshape(4, 2), targets.scores(before), rtol=1e-5)
     np.testing.assert_array_equal(module.run([x])[0].reshape(4, 2), before)
+
+
+# ------------------------------------------------------------------------------ from end to end
+
+
+@pytest.fixture(scope="module")
+def brightness(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of one colour: how bright they are, and which of red and blue they hold."""
+    root = tmp_path_factory.mktemp("colours")
+    rng = np.random.default_rng(0)
+    numbers, labels = ["path,brightness"], ["path,labels"]
+    for i in range(48):
+        red, blue = rng.integers(0, 2, 2)
+        level = int(rng.integers(60, 256))
+        picture = np.zeros((24, 24, 3), np.uint8)
+        picture[..., 0], picture[..., 2] = red * level, blue * level
+        Image.fromarray(picture).save(root / f"{i:02}.png")
+        numbers.append(f"{i:02}.png,{1000 + level * (red + blue):.1f}")
+        labels.append(f"{i:02}.png,{';'.join(n for n, there in (('red', red), ('blue', blue)) if there)}")
+    (root / "numbers.csv").write_text("\n".join(numbers))
+    (root / "labels.csv").write_text("\n".join(labels))
+    return root
+
+
+QUICK = dict(size=32, head_epochs=15, epochs=1, views=1, batch_size=8, augment="none", workers=0)
+
+
+@pytest.mark.parametrize("task", ["multi", "regression"])
+def test_labels_and_numbers_from_end_to_end(
+    brightness: Path, mobilenet_path: Path, tmp_path: Path, task: str
+) -> None:
+    data, out = brightness / ("labels.csv" if task == "multi" else "numbers.csv"), tmp_path / "tuned.onnx"
+    options: dict[str, object] = {"class_weights": "auto", "mix": "mixup"} if task == "multi" else {}
+    report = finetune(FinetuneConfig(str(mobilenet_path), str(data), str(out), **QUICK, **options)).metrics  # type: ignore[arg-type]
+    assert report["task"] == task
+    baselines = report["baselines"]
+    assert report["quality"]["value"] > baselines["majority"]["quality"] + 0.2
+    assert baselines["probe"]["quality"] > baselines["majority"]["quality"] + 0.2
+    again = evaluate(out, data)
+    for key in report.keys() & again.keys() - {"split", "preprocessing", "skipped"}:
+        assert report[key] == again[key], key
+    model = Classifier.open(out)
+    assert model.task == task
+    results = predict(model, sorted(brightness.glob("*.png"))[:3], tta=True)
+    text = predictions_csv(model, results).splitlines()
+    if task == "multi":
+        assert model.classes == ("blue", "red")
+        assert text[0] == "path,labels,blue,red"
+    else:
+        assert text[0] == "path,brightness"
+        assert 900 < float(text[1].split(",")[1]) < 1700, "in their own units"
+    with pytest.raises(DataError, match=r"task, but .* was made for"):
+        evaluate(out, brightness / ("numbers.csv" if task == "multi" else "labels.csv"))
+
+
+def test_a_network_that_was_not_tuned_says_classes(mobilenet_path: Path, brightness: Path) -> None:
+    model = Classifier.open(mobilenet_path, size=32)
+    (brightness / "zz.png").write_text("no picture")
+    pictures = pictures_in([brightness])
+    results = predict(model, pictures, 2, on_bad_image="skip")
+    (brightness / "zz.png").unlink()
+    assert [entry["class"].split()[0] for entry in results[0]["classes"]] == ["class", "class"]
+    assert "its content is no picture" in results[-1]["error"]
+    lines = predictions_csv(model, results).splitlines()
+    assert lines[0] == "path,label,probability"
+    assert lines[-1] == f"{brightness / 'zz.png'},,"
+    assert len(lines) == 50
+    other = brightness / "noise.bmp"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(other)
+    one, two = (predict(model, [other], 1000, tta=tta)[0]["classes"] for tta in (False, True))
+    other.unlink()
+    assert one != two, "other views give other scores"
+
+
+def test_ridge_against_scikit_learn() -> None:
+    linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is the oracle")
+    rng = np.random.default_rng(0)
+    x, noise = rng.standard_normal((40, 60)) + 3, rng.standard_normal((40, 2))
+    y = x[:, :2] * [1, 10] + 5 + noise
+    found = ridge.fit(x, y)
+    scale = (np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2).mean()
+    expected = linear.Ridge(alpha=found.penalty * scale).fit(x, y)
+    np.testing.assert_allclose(found.predict(x), expected.predict(x), rtol=1e-8)
+    cv = linear.RidgeCV(alphas=[p * scale for p in ridge.GRID]).fit(x, y)
+    assert cv.alpha_ == pytest.approx(found.penalty * scale)
 
 
 def test_balanced_order() -> None:
