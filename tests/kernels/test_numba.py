@@ -285,3 +285,19 @@ def test_infinity_in_a_pixel_stays_within_the_windows_that_hold_it():
     expected[4:7, 5:8] = True
     assert not np.isnan(results["y"]).any()
     np.testing.assert_array_equal(np.isinf(results["y"]), np.broadcast_to(expected, g.y_shape))
+
+
+@needs_numba
+@pytest.mark.parametrize("kernel", ["max_pool2d_forward", "avg_pool2d_forward", "avg_pool2d_backward"])
+def test_what_a_window_reaches_beyond_the_picture_takes_no_time(kernel):
+    """Only a file that means harm asks for 2^40 rows of padding; looked at one by one they took hours."""
+    wide = 1 << 40
+    g = pool2d_geometry((1, 3, 5, 7), (wide, 2), (1, 2), (wide // 2, 1, wide // 2, 1))
+    spec, results = SPECS[kernel], {}
+    inputs = {name: array.astype(np.float64) for name, array in random_inputs(spec, g).items()}
+    for variant in VARIANTS[kernel]:
+        if variant.backend in ("numba", "reference"):
+            results[variant.backend] = outputs(spec, g, FLOAT64)
+            run(variant, g, inputs, results[variant.backend])
+    for name, expected in results["reference"].items():
+        np.testing.assert_allclose(results["numba"][name], expected, rtol=1e-12, atol=1e-12)

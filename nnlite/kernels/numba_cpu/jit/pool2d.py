@@ -12,25 +12,35 @@ Ints = tuple[int, ...]
 CHANNELS = 32  # of one task of max_backward: whole cache lines
 
 
+@helper
+def _taps(start: int, low: int, high: int, kernel: int, dilation: int) -> tuple[int, int]:
+    """The taps k of a window, from the first to one past the last, with low <= start + k·dilation < high.
+
+    A file may ask for windows far beyond its picture: what meets nothing is never looked at.
+    """
+    first = max(0, -((start - low) // dilation))
+    end = min(kernel, -((start - high) // dilation))
+    return first, max(first, end)
+
+
 @parallel
 def max_forward(x: Array, y: Array, indices: Array, geometry: Ints) -> None:
     N, C, H, W, R, S, P, Q, stride_h, stride_w, top, left, _, _, dilation_h, dilation_w, _ = geometry
     for line in prange(N * P):
         inputs, outputs, places = borrow(x), borrow(y), borrow(indices)
         n, h0 = line // P, line % P * stride_h - top
+        r_begin, r_end = _taps(h0, 0, H, R, dilation_h)
         for q in range(Q):
+            w0 = q * stride_w - left
+            s_begin, s_end = _taps(w0, 0, W, S, dilation_w)
             start = (line * Q + q) * C
             best = outputs[start : start + C]
             where = places[start : start + C] if indices.size else places
             first = True
-            for r in range(R):
+            for r in range(r_begin, r_end):
                 h = h0 + r * dilation_h
-                if h < 0 or h >= H:
-                    continue
-                for s in range(S):
-                    w = q * stride_w - left + s * dilation_w
-                    if w < 0 or w >= W:
-                        continue
+                for s in range(s_begin, s_end):
+                    w = w0 + s * dilation_w
                     at = np.int32(h * W + w)
                     base = ((n * H + h) * W + w) * C
                     values = inputs[base : base + C]
@@ -74,12 +84,9 @@ def _count(
     o: int, size: int, kernel: int, stride: int, before: int, after: int, dilation: int, padded: int
 ) -> int:
     """Elements along one axis that the window of output ``o`` averages over."""
-    count = 0
-    for k in range(kernel):
-        at = o * stride - before + k * dilation
-        if (0 <= at < size) or (padded and -before <= at < size + after):
-            count += 1
-    return count
+    low, high = (-before, size + after) if padded else (0, size)
+    first, end = _taps(o * stride - before, low, high, kernel, dilation)
+    return end - first
 
 
 @parallel
@@ -91,18 +98,18 @@ def avg_forward(x: Array, y: Array, geometry: Ints) -> None:
         inputs, outputs = borrow(x), borrow(y)
         n, p = line // P, line % P
         rows = _count(p, H, R, stride_h, top, bottom, dilation_h, pad)
+        h0 = p * stride_h - top
+        r_begin, r_end = _taps(h0, 0, H, R, dilation_h)
         for q in range(Q):
+            w0 = q * stride_w - left
+            s_begin, s_end = _taps(w0, 0, W, S, dilation_w)
             start = (line * Q + q) * C
             to = outputs[start : start + C]
             to[:] = 0
-            for r in range(R):
-                h = p * stride_h - top + r * dilation_h
-                if h < 0 or h >= H:
-                    continue
-                for s in range(S):
-                    w = q * stride_w - left + s * dilation_w
-                    if w < 0 or w >= W:
-                        continue
+            for r in range(r_begin, r_end):
+                h = h0 + r * dilation_h
+                for s in range(s_begin, s_end):
+                    w = w0 + s * dilation_w
                     base = ((n * H + h) * W + w) * C
                     values = inputs[base : base + C]
                     for c in range(C):
@@ -122,9 +129,11 @@ def avg_backward(gy: Array, gx: Array, geometry: Ints) -> None:
         n, h = line // H, line % H
         start = line * W * C
         outputs[start : start + W * C] = 0
-        for r in range(R):
+        # Taps by which a window [0, P) reaches row h: 0 <= h + top - r·dilation <= (P - 1)·stride.
+        r_begin = max(0, -(((P - 1) * stride_h - h - top) // dilation_h))
+        for r in range(r_begin, min(R, (h + top) // dilation_h + 1)):
             p = h + top - r * dilation_h
-            if p < 0 or p % stride_h or p // stride_h >= P:
+            if p % stride_h:
                 continue
             p //= stride_h
             rows = _count(p, H, R, stride_h, top, bottom, dilation_h, pad)
@@ -133,10 +142,10 @@ def avg_backward(gy: Array, gx: Array, geometry: Ints) -> None:
                 share = outputs.dtype.type(1) / outputs.dtype.type(count)
                 base = ((n * P + p) * Q + q) * C
                 values = gradients[base : base + C]
-                for s in range(S):
-                    w = q * stride_w - left + s * dilation_w
-                    if w < 0 or w >= W:
-                        continue
+                w0 = q * stride_w - left
+                s_begin, s_end = _taps(w0, 0, W, S, dilation_w)
+                for s in range(s_begin, s_end):
+                    w = w0 + s * dilation_w
                     to = outputs[start + w * C : start + (w + 1) * C]
                     for c in range(C):
                         to[c] += values[c] * share
