@@ -47,7 +47,7 @@ def finetune(as_json: bool, quiet: bool, **options: Any) -> None:
     with the majority class, a regression on the frozen features and a small network trained from
     scratch, all on the same held-out pictures.
     """
-    from nnlite.cli.console import Bars
+    from nnlite.cli.progress import Bars
     from nnlite.transfer import finetune as run
 
     _show_run(run(FinetuneConfig(**options), callbacks=[Bars(quiet=as_json or quiet)]), as_json)
@@ -59,7 +59,7 @@ def finetune(as_json: bool, quiet: bool, **options: Any) -> None:
 @JSON
 def resume(as_json: bool, quiet: bool, run_dir: str) -> None:
     """Go on with an interrupted fine-tuning, bit for bit; RUN is its folder."""
-    from nnlite.cli.console import Bars
+    from nnlite.cli.progress import Bars
     from nnlite.transfer import resume as run
 
     _show_run(run(run_dir, callbacks=[Bars(quiet=as_json or quiet)]), as_json)
@@ -101,7 +101,8 @@ TTA = click.option("--tta", is_flag=True, help="Average over views: whole and cl
 @JSON
 def eval(as_json: bool, model: str, data: str, **options: Any) -> None:
     """Metrics of MODEL on the held-out pictures of DATA: its val folder, else what the seed holds out."""
-    from nnlite.cli.console import Bars, metrics_table
+    from nnlite.cli.console import metrics_table
+    from nnlite.cli.progress import Bars
     from nnlite.transfer import evaluate
 
     report = evaluate(model, data, progress=Bars(quiet=as_json).on_batches, **options)
@@ -228,7 +229,8 @@ def check_data(
     A picture that is trained on and validates, or stands in two classes, is an error, as is one that
     cannot be read; the exit status is then 1.
     """
-    from nnlite.cli.console import Bars, data_table
+    from nnlite.cli.console import data_table
+    from nnlite.cli.progress import Bars
     from nnlite.data import check_data as run
     from nnlite.data import open_dataset
 

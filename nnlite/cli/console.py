@@ -1,13 +1,11 @@
-"""What a person sees: progress bars while something works, tables when it is done."""
+"""What a person sees when something is done: tables."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nnlite.data import Batch
-from nnlite.transfer import Callback, FinetuneResult
+from nnlite.transfer import FinetuneResult
 
 MOST_LISTED = 10
 """Findings of one kind that are spelled out."""
@@ -20,36 +18,6 @@ SPLITS = {
     "seed": "those that the seed holds out; --all takes all",
 }
 """Which pictures an evaluation looked at."""
-
-
-class Bars(Callback):
-    """Progress bars on the terminal's error stream; nothing in a pipe or when quiet."""
-
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
-
-    def on_batches(self, batches: Iterable[Batch], what: str, count: int) -> Iterable[Batch]:
-        """The same batches, shown as they pass."""
-        if self.quiet or not sys.stderr.isatty():
-            yield from batches
-            return
-        from tqdm import tqdm
-
-        yield from tqdm(batches, desc=f"{what:<24}", total=count, leave=False, unit="batch")
-
-    def show_pictures(self, items: Iterable[Any], what: str, count: int) -> Iterable[Any]:
-        """The same items, counted as pictures."""
-        if self.quiet or not sys.stderr.isatty():
-            yield from items
-            return
-        from tqdm import tqdm
-
-        yield from tqdm(items, desc=f"{what:<24}", total=count, leave=False, unit="picture")
-
-    def on_message(self, text: str) -> None:
-        """One line about a decision."""
-        if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
 
 
 def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:

@@ -16,6 +16,7 @@ _HOME = {
     "FinetuneConfig": "transfer.config",
     "FinetuneResult": "transfer.run",
     "Head": "graph",
+    "ImageClassifier": "transfer.estimator",
     "choose_cut": "transfer.stages",
     "evaluate": "transfer.classifier",
     "find_head": "graph",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from nnlite.transfer.callbacks import Callback
     from nnlite.transfer.classifier import Classifier, evaluate, predict
     from nnlite.transfer.config import FinetuneConfig
+    from nnlite.transfer.estimator import ImageClassifier
     from nnlite.transfer.run import FinetuneResult, finetune, resume
     from nnlite.transfer.stages import choose_cut, freeze_below, stage_cuts, types_for
 
@@ -45,6 +47,7 @@ __all__ = [
     "FinetuneConfig",
     "FinetuneResult",
     "Head",
+    "ImageClassifier",
     "choose_cut",
     "evaluate",
     "find_head",

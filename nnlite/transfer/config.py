@@ -96,6 +96,9 @@ class FinetuneConfig:
     baselines: bool = option(True, "Compare on the same split.")
     report: bool = option(True, "Write report.html into the run folder.")
     pictures: bool = option(True, "Show pictures in the report, small and without EXIF.")
+    tensorboard: bool = option(
+        False, "Log for TensorBoard into the run folder; needs nnlite[tensorboard].", negative=""
+    )
     preprocessing: str | None = option(
         None,
         "How pictures are normalised: imagenet, inception, half, lite, unit, raw255 or caffe_bgr. "

@@ -58,10 +58,15 @@ def resume(run_dir: str | Path, *, callbacks: Sequence[Callback] = ()) -> Finetu
 
 
 def _run(config: FinetuneConfig, run: RunFolder | None, callbacks: Sequence[Callback]) -> FinetuneResult:
+    own: list[Callback] = [ReportWriter()]
+    if config.tensorboard:
+        from nnlite.transfer.tensorboard import TensorBoard
+
+        own.append(TensorBoard())
     with Interrupt() as interrupt:
         began = time.perf_counter()
         random.manual_seed(config.seed)
-        job = prepare(config, Callbacks([interrupt, *callbacks, ReportWriter()]), run)
+        job = prepare(config, Callbacks([interrupt, *callbacks, *own]), run)
         job.began = began
         interrupt.resume = f"go on with: nnlite resume {job.run.path}"
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from importlib import metadata
@@ -32,6 +33,15 @@ def describe_environment() -> dict[str, Any]:
         "threads": threads.get_num_threads(),
         "kernels": None if serving is None else f"{serving['name']}: {serving['detail']}",
     }
+
+
+def resident_memory() -> int | None:
+    """Bytes that this process holds in memory now; None where unknown."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def peak_memory() -> int | None:
