@@ -43,9 +43,10 @@ class ImageClassifier:
     as :class:`~nnlite.transfer.FinetuneConfig` describes them; they are checked by :meth:`fit`.
     ``validation`` (0.1) of every class is held out of training and only reported.
 
-    Every option is an attribute, too. Pictures X are uint8 [N,H,W,C] (C 1, 3 or 4) or [N,H,W], or a sequence of N paths; labels y are N
-    numbers or texts. After fitting, ``classes_`` holds the labels in order, ``history_`` a record per
-    epoch, ``metrics_`` the figures on what was held out and ``onnx_`` the tuned model's bytes.
+    Every option is an attribute, too. Pictures X are uint8 [N,H,W,C] (C 1, 3 or 4) or [N,H,W], or a
+    sequence of N paths; labels y are N numbers or texts. After fitting, ``classes_`` holds the labels in
+    order, ``history_`` a record per epoch, ``metrics_`` the figures on what was held out and ``onnx_`` the
+    tuned model's bytes.
 
     Works in scikit-learn's ``clone``, ``cross_val_score``, ``GridSearchCV`` and pipelines.
     """
@@ -108,7 +109,10 @@ class ImageClassifier:
         samples = _samples(X)
         if labels.shape != (len(samples),):
             raise ShapeError(f"fit: y has shape {list(labels.shape)} but X holds {len(samples)} pictures")
-        classes, places = np.unique(labels, return_inverse=True)
+        try:
+            classes, places = np.unique(labels, return_inverse=True)
+        except TypeError as error:
+            raise DataError(f"fit: the labels in y cannot be put in order: {error}") from None
         names = [str(c) for c in classes.tolist()]
         if len(classes) < 2 or len(set(names)) < len(names):
             raise DataError(f"fit: y must hold at least two classes with different names, not {names}")
@@ -173,7 +177,7 @@ class ImageClassifier:
             text = json.dumps(known)
         except TypeError:
             raise ConfigError(f"save: classes of type {self.classes_.dtype} cannot be written") from None
-        onnx.save(onnx.load(self.onnx_), path, metadata={ESTIMATOR_KEY: text})
+        onnx.save(onnx.load(self.onnx_), Path(path), metadata={ESTIMATOR_KEY: text})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ImageClassifier:

@@ -23,9 +23,7 @@ class TensorBoard(Callback):
         try:
             import tensorboardX
         except ImportError:
-            raise ConfigError(
-                "tensorboard=True needs tensorboardX; install nnlite[tensorboard]"
-            ) from None
+            raise ConfigError("tensorboard=True needs tensorboardX; install nnlite[tensorboard]") from None
         self._open = tensorboardX.SummaryWriter
         self._writer: Any = None
         self._steps: dict[str, int] = {}
@@ -38,14 +36,14 @@ class TensorBoard(Callback):
         """Loss of one batch."""
         number = self._steps.get(step.phase, 0)
         self._steps[step.phase] = number + 1
-        self._writer.add_scalar(f"{step.phase}/step loss", step.loss, number)
+        self._writer.add_scalar(f"{step.phase}/step_loss", step.loss, number)
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Loss and accuracy of one epoch, the learning rate and what is held out."""
         known = record.to_dict()
         for name in ("loss", "accuracy", "learning_rate", "validation_loss", "validation_accuracy"):
             if known.get(name) is not None:
-                self._writer.add_scalar(f"{record.phase}/{name.replace('_', ' ')}", known[name], record.epoch)
+                self._writer.add_scalar(f"{record.phase}/{name}", known[name], record.epoch)
         self._writer.flush()
 
     def on_end(self, job: Job, result: FinetuneResult) -> None:

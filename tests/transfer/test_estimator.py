@@ -26,9 +26,10 @@ def model(onnx_model, tmp_path_factory):
     """Mean colours, and a layer on them that knows nothing yet."""
     nodes = [
         ("Conv", ["x", "w"], ["a"]), ("GlobalAveragePool", ["a"], ["p"]), ("Flatten", ["p"], ["f"]),
-        ("Gemm", ["f", "v"], ["y"], dict(transB=1)),
+        ("Gemm", ["f", "v", "b"], ["y"], dict(transB=1)),
     ]  # fmt: skip
     arrays = {"w": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), "v": np.zeros((2, 3), np.float32)}
+    arrays["b"] = np.zeros(2, np.float32)
     path = tmp_path_factory.mktemp("model") / "colours.onnx"
     onnx.save(onnx_model(nodes, {"x": ["N", 3, None, None]}, {"y": ["N", 2]}, arrays), path)
     return str(path)
@@ -84,9 +85,11 @@ def test_paths_texts_and_grey_pictures(model, tmp_path):
     by_array = ImageClassifier(model, **QUICK).fit(x, names)
     np.testing.assert_allclose(by_path.predict_proba(paths), by_array.predict_proba(x), atol=1e-6)
     assert by_path.score([str(path) for path in paths], names) == 1
-    grey = np.where(np.arange(8)[:, None, None] % 2, 200, 30) * np.ones((8, 9, 9))
-    small = ImageClassifier(model, **QUICK).fit(grey.astype(np.uint8), np.arange(8) % 2 == 1)
-    assert small.classes_.dtype == bool and small.score(grey.astype(np.uint8), np.arange(8) % 2 == 1) == 1
+    odd = np.arange(8) % 2 == 1
+    grey = np.where(odd[:, None, None], 200, 30) * np.ones((8, 9, 9))
+    grey = grey.astype(np.uint8)
+    small = ImageClassifier(model, **{**QUICK, "head_epochs": 100}).fit(grey, odd)
+    assert small.classes_.dtype == bool and small.score(grey, odd) == 1
 
 
 def test_files(fitted, tmp_path):
@@ -126,7 +129,7 @@ def test_parameters(model):
     assert set(one.get_params()) == {f.name for f in fields(FinetuneConfig)} - set(OWN) | {"model"}
     assert one.set_params(epochs=4, seed=7) is one and (one.epochs, one.seed) == (4, 7)
     assert repr(one) == f"ImageClassifier({model!r}, epochs=4, seed=7)"
-    with pytest.raises(ConfigError, match="no option 'epoch'; known are .*epochs"):
+    with pytest.raises(ConfigError, match=r"no option 'epoch'; known are .*epochs"):
         ImageClassifier(model, epoch=3)
     with pytest.raises(ConfigError, match="no option 'data'"):
         one.set_params(data="x")
@@ -146,9 +149,9 @@ def test_what_cannot_be_fitted(model):
         ([], [], DTypeError, "not empty"),
         ([1, 2], [0, 1], DTypeError, "X holds int"),
         (x, np.zeros(6), DataError, "at least two classes"),
-        (x, np.array([1, "1"] * 3, object), DataError, "at least two classes|not comparable"),
+        (x, np.array([1, "1"] * 3, object), DataError, "cannot be put in order"),
     ):
-        with pytest.raises((kind, TypeError), match=match):
+        with pytest.raises(kind, match=match):
             new.fit(pictures_, labels)
     with pytest.raises(ConfigError, match="epochs=-1"):
         ImageClassifier(model, epochs=-1).fit(x, y)
@@ -185,7 +188,9 @@ def test_searching_a_grid(sklearn, model):
 
     x, y = pictures(24)
     grid = {"head_learning_rate": [1e-9, 0.3]}
-    search = GridSearchCV(ImageClassifier(model, **QUICK), grid, cv=2, n_jobs=1, error_score="raise").fit(x, y)
+    search = GridSearchCV(ImageClassifier(model, **QUICK), grid, cv=2, n_jobs=1, error_score="raise").fit(
+        x, y
+    )
     assert search.best_params_ == {"head_learning_rate": 0.3}
     assert search.best_score_ == 1 and search.score(x, y) == 1
 

@@ -36,10 +36,10 @@ def test_every_epoch_and_step_is_logged(mobilenet_path, few_pictures, tmp_path):
     found = values(log)
     for record in result.history:
         assert found[f"{record.phase}/loss", record.epoch] == pytest.approx(record.loss)
-        assert found[f"{record.phase}/validation accuracy", record.epoch] == pytest.approx(
+        assert found[f"{record.phase}/validation_accuracy", record.epoch] == pytest.approx(
             record.validation_accuracy
         )
-    steps = [step for tag, step in found if tag == "head/step loss"]
+    steps = [step for tag, step in found if tag == "head/step_loss"]
     assert steps == list(range(6)), "18 pictures, 8 at a time, twice"
 
 
