@@ -22,7 +22,7 @@ def run(
         "picture": picture,
         "method": found.method,
         "class": found.class_name,
-        "probability": found.probability,
+        "score": found.score,
         "note": found.note,
         "out": out,
     }
@@ -30,6 +30,6 @@ def run(
 
 def show(report: dict[str, Any]) -> None:
     """The same for people."""
-    click.echo(f"{report['picture']}: {report['class']!r} {report['probability']:.1%}")
+    click.echo(f"{report['picture']}: {report['class']!r} {report['score']:.3f}")
     click.echo(f"  {report['note']}")
     click.echo(f"  {report['out']}")

@@ -135,7 +135,8 @@ def predict(
     """
     from pathlib import Path
 
-    from nnlite.cli.console import Bars, prediction_lines
+    from nnlite.cli.console import prediction_lines
+    from nnlite.cli.progress import Bars
     from nnlite.files import write_atomically
     from nnlite.transfer import Classifier
     from nnlite.transfer import predict as run

@@ -13,9 +13,9 @@ from nnlite.graph import GraphModule
 from nnlite.layout import Array
 from nnlite.onnx import load
 from nnlite.transfer import attribute as maps
-from nnlite.transfer.inference import softmax
-from nnlite.transfer.metadata import choose_preprocessing, classes_of
+from nnlite.transfer.metadata import choose_preprocessing, classes_of, task_of
 from nnlite.transfer.overlay import overlay, scaled
+from nnlite.transfer.targets import targets_named
 
 NOISE = 99.0
 """Percentile at which integrated gradients are cut for drawing: single pixels would darken the rest."""
@@ -28,7 +28,8 @@ class Attribution:
     method: str
     class_index: int
     class_name: str
-    probability: float
+    score: float
+    """The class's probability; of a regression the number."""
     picture: Array
     """uint8 [H,W,3]: resized and cropped, not yet normalised."""
     values: Array
@@ -51,11 +52,13 @@ class Attributor:
     """
 
     def __init__(
-        self, module: GraphModule, preprocessing: Preprocessing, classes: list[str] | None = None
-    ) -> None:
+        self, module: GraphModule, preprocessing: Preprocessing, classes: list[str] | None = None,
+        task: str = "single",
+    ) -> None:  # fmt: skip
         self.module = module
         self.preprocessing = preprocessing
         self.classes = classes
+        self.task = task
         steps = preprocessing.evaluation().steps
         self._show, self._normalise = Compose(steps[:-1]), steps[-1]
         self._scores = module.part(module.graph.inputs, [maps.score_value(module)]).compile()
@@ -67,12 +70,14 @@ class Attributor:
         """Read a model file; preprocessing and classes as :class:`~nnlite.transfer.Classifier` has them."""
         module = load(path)
         chosen = choose_preprocessing(module, path, name=preprocessing, size=size)
-        return cls(module, chosen.preprocessing, classes_of(module))
+        return cls(module, chosen.preprocessing, classes_of(module), task_of(module))
 
-    def probabilities(self, images: Array) -> Array:
-        """Probabilities [N,classes] of prepared pictures [N,3,H,W]."""
-        scores = self._scores(images)
-        return softmax(scores.reshape(len(scores), -1))
+    def scores(self, images: Array) -> Array:
+        """What the model says of prepared pictures [N,3,H,W]: probabilities, or numbers, [N,classes]."""
+        raw = self._scores(images)
+        raw = raw.reshape(len(raw), -1)
+        names = self.classes or [f"class {c}" for c in range(raw.shape[1])]
+        return targets_named(self.task, names).scores(raw)
 
     def attribute(
         self,
@@ -101,7 +106,7 @@ class Attributor:
             picture = decode(picture)
         seen = self._show(picture)
         x = self._normalise(seen)[np.newaxis]
-        p = self.probabilities(x)[0]
+        p = self.scores(x)[0]
         c = int(p.argmax()) if target is None else self._index(target, len(p))
         if method == "gradcam":
             value = maps.find_map(self.module, self.preprocessing.size, at)
@@ -114,8 +119,8 @@ class Attributor:
             values, note = self._integrated(x, c, seen.shape, baseline, steps)
         else:
             fill = self._normalise(_mean_colour(seen))[:, 0, 0]
-            values = maps.occlusion(self.probabilities, x, [c], patch=patch, stride=stride, fill=fill)[0]
-            note = f"covering what is around a pixel costs up to {values.max():.3f} of the probability"
+            values = maps.occlusion(self.scores, x, [c], patch=patch, stride=stride, fill=fill)[0]
+            note = f"covering what is around a pixel costs up to {values.max():.3f} of the score"
         return Attribution(method, c, self._name(c), float(p[c]), seen, values, note)
 
     def _integrated(

@@ -183,7 +183,7 @@ def test_attribution(run, small, pictures, tmp_path):
         with Image.open(out) as drawn:
             assert drawn.size == (64, 64)
     report = json.loads(run("attribute", small, picture, "--out", out, "--json")[1])
-    assert report["class"] in ("bird", "plant") and 0.5 <= report["probability"] <= 1
+    assert report["class"] in ("bird", "plant") and 0.5 <= report["score"] <= 1
     status, _, errors = run("attribute", small, picture, "--class", "cat", "--out", out)
     assert (status, errors) == (2, "nnlite: error: the model has no class 'cat'; it knows bird, plant\n")
     status, _, errors = run("attribute", small, picture, "--out", tmp_path / "map.txt")

@@ -272,7 +272,7 @@ def test_the_part_that_speaks_for_a_class(model, picture, method):
     attributor = Attributor.open(model)
     own = attributor.attribute(picture, method)
     assert (own.class_name, own.class_index, own.method) == ("red", 0, method)
-    assert own.probability > 0.6
+    assert own.score > 0.6
     assert own.values[:7].min() > 10 * max(own.values[11:].max(), 0)
     other = attributor.attribute(picture, method, target="green")
     assert other.class_index == 1
