@@ -39,9 +39,7 @@ def metadata_of(module: GraphModule) -> dict[str, str]:
     return dict(module.origin.metadata) if module.origin is not None else {}
 
 
-def to_metadata(
-    preprocessing: Preprocessing, classes: Sequence[str], task: str = "single"
-) -> dict[str, str]:
+def to_metadata(preprocessing: Preprocessing, classes: Sequence[str], task: str = "single") -> dict[str, str]:
     """The entries that :func:`classes_of`, :func:`task_of` and :func:`choose_preprocessing` read back."""
     return {
         PREPROCESSING_KEY: preprocessing.to_json(),

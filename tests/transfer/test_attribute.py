@@ -323,3 +323,17 @@ def test_models_and_pictures_that_cannot_be_attributed(model, picture, read, nor
     two = GraphModule(nx.load(model).graph.between(nx.load(model).graph.inputs, []))
     with pytest.raises(ModelError, match="has 0 outputs"):
         score_value(two)
+
+
+@pytest.mark.parametrize("task", ["multi", "regression"])
+def test_labels_and_numbers_are_scored_as_what_they_are(read, tmp_path, picture, task):
+    metadata = {
+        "nnlite.classes": json.dumps(["red", "green", "blue"]), "nnlite.task": task,
+        "nnlite.preprocessing": Preprocessing.named("unit", 16, crop=1.0).to_json(),
+    }  # fmt: skip
+    arrays = {"w": identity(), "v": 4 * np.eye(3, dtype=np.float32)}
+    read(pooled(), arrays, metadata=metadata, name="model.onnx")
+    found = Attributor.open(tmp_path / "model.onnx").attribute(picture, "occlusion", target="green")
+    raw = 4 * 7 / 16  # green is full in 7 of 16 rows
+    assert found.score == pytest.approx(raw if task == "regression" else 1 / (1 + np.exp(-raw)), abs=1e-5)
+    assert found.values[12:].min() > 0 > found.values[:6].max()
