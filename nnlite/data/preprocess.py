@@ -83,6 +83,31 @@ class Preprocessing:
         pair = (size, size) if isinstance(size, int) else size
         return cls(pair, *FAMILIES[name], crop=crop, filter=filter)
 
+    @classmethod
+    def told(cls, text: str, size: int | Size) -> Preprocessing:
+        """What a user writes: a family's name, ``field=value`` after commas, or both.
+
+        ``lite,crop=0.875,filter=bicubic`` or ``mean=127/127/127,std=128,scale=1,channels=BGR``; one number
+        counts for every channel. Without a name fields not given are imagenet's, with crop 1. Raises
+        ConfigError that names what is not understood.
+        """
+        first, *rest = (part.strip() for part in text.split(","))
+        name, rest = ("imagenet", [first, *rest]) if "=" in first else (first, rest)
+        values = cls.named(name, size, crop=1.0).to_dict()
+        for part in rest:
+            key, _, given = part.partition("=")
+            if key in ("mean", "std"):
+                numbers = [_told_number(part, number) for number in given.split("/")]
+                values[key] = numbers * 3 if len(numbers) == 1 else numbers
+            elif key in ("scale", "crop"):
+                values[key] = _told_number(part, given)
+            elif key in ("channels", "filter"):
+                values[key] = given
+            else:
+                known = "mean, std, scale, channels, crop and filter"
+                raise ConfigError(f"preprocessing: {part!r} is none of {known}, each as field=value")
+        return cls.from_dict(values)
+
     # ------------------------------------------------------------------------------- pipelines
 
     def evaluation(self) -> Compose:
@@ -208,6 +233,13 @@ def _numbers(name: str, value: object, count: int, least: float, most: float) ->
 def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in choices:
         raise ConfigError(f"preprocessing: {name}={_short(value)} must be one of {', '.join(choices)}")
+
+
+def _told_number(part: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"preprocessing: {part!r} needs numbers, several with / between them") from None
 
 
 def _short(value: object) -> str:

@@ -20,9 +20,15 @@ def _unfreeze(value: str) -> str | None:
 
 
 def _preprocessing(value: str) -> str | None:
-    from nnlite.data import FAMILIES
+    from nnlite.data import FAMILIES, Preprocessing
 
-    return None if value in FAMILIES else f"must be one of {', '.join(FAMILIES)}"
+    if "=" not in value and value not in FAMILIES:
+        return f"must be one of {', '.join(FAMILIES)}"
+    try:
+        Preprocessing.told(value, 224)
+    except ConfigError as error:
+        return str(error).partition(": ")[2]
+    return None
 
 
 def _augment(value: str) -> str | None:
@@ -101,7 +107,8 @@ class FinetuneConfig:
     )
     preprocessing: str | None = option(
         None,
-        "How pictures are normalised: imagenet, inception, half, lite, unit, raw255 or caffe_bgr. "
+        "How pictures are normalised: imagenet, inception, half, lite, unit, raw255 or caffe_bgr, or fields "
+        "such as lite,crop=0.875,filter=bicubic or mean=127,std=128,scale=1. "
         "By default the model's metadata or its name decide.",
         metavar="NAME", check=_preprocessing,
     )  # fmt: skip

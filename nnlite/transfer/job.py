@@ -18,7 +18,8 @@ from nnlite.graph.head import Head, replace_head
 from nnlite.node import Value
 from nnlite.transfer.callbacks import Callbacks
 from nnlite.transfer.config import FinetuneConfig
-from nnlite.transfer.metadata import Chosen, choose_preprocessing
+from nnlite.transfer.metadata import PREPROCESSING_KEY, Chosen, choose_preprocessing, metadata_of
+from nnlite.transfer.normalisation import doubt, some_pictures
 from nnlite.transfer.provenance import Provenance
 from nnlite.transfer.run_folder import RunFolder, check_writable
 from nnlite.transfer.stages import choose_cut, types_for
@@ -113,6 +114,10 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
     )
     h, w = chosen.preprocessing.size
     callbacks.on_message(f"input {h} x {w} pixels; preprocessing {chosen.reason}")
+    if run is None and PREPROCESSING_KEY not in metadata_of(original):
+        shown = some_pictures(folder, chosen.preprocessing.decode_hint())
+        if doubtful := doubt(original, chosen.preprocessing, shown):
+            callbacks.on_message(f"warning: {doubtful}")
     module, head = replace_head(original, len(folder.classes), config.head)
     module.input_sizes = ((None, 3, None, None),)
     # A size that the model cannot take, or stages that it does not have, are found out here.

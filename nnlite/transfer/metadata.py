@@ -115,7 +115,7 @@ def choose_preprocessing(
         raise ConfigError(f"size={size} must be 16 to 4096 pixels")
     side = input_size(module, typical) if size is None else (size, size)
     if name is not None:
-        return Chosen(Preprocessing.named(name, side, crop=1.0), f"{name}, as told")
+        return Chosen(Preprocessing.told(name, side), f"{name}, as told")
     if stored is not None:
         try:
             known = Preprocessing.from_json(stored)
