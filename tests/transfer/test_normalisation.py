@@ -13,7 +13,7 @@ from nnlite.errors import ConfigError
 from nnlite.graph import GraphModule
 from nnlite.layout import Array
 from nnlite.transfer import Callback, FinetuneConfig, finetune
-from nnlite.transfer.normalisation import doubt, jensen_shannon, some_pictures
+from nnlite.transfer.normalisation import _surely_less, doubt, jensen_shannon, some_pictures
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +43,30 @@ def test_variances_tell_where_there_is_batch_normalisation(
         assert "times as much as in training" in found
 
 
-def test_mirrors_tell_where_it_is_folded(assets: Path, shown: list[Array]) -> None:
+def test_saturation_tells_where_it_is_folded(assets: Path, shown: list[Array]) -> None:
     network = nx.load(assets / "models" / "efficientnet_lite0.onnx")
     assert doubt(network, Preprocessing.named("lite", 224, crop=1.0), shown) is None
     found = doubt(network, Preprocessing.named("imagenet", 224, crop=1.0), shown)
     assert found is not None
     assert "lite" in found
-    assert found.startswith(
+    assert "of the first activations are at their upper bound" in found
         "the normalisation looks wrong: the network's classes for mirrored pictures differ"
     )
+
+
+def test_what_is_surely_less() -> None:
+    own = np.linspace(0.01, 0.05, 30)
+    assert _surely_less(own / 2, own)
+    assert not _surely_less(own * 0.9, own), "not by much"
+    few = own.copy()
+    few[-1] = 1e-6
+    assert not _surely_less(few, own), "one picture decides nothing"
 
 
 def test_divergence_by_hand() -> None:
     p, q = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
     assert jensen_shannon(p, q) == pytest.approx(np.log(2))
-    assert jensen_shannon(p, p) == 0
+    assert jensen_shannon(p, p).tolist() == [0]
     half = np.array([[0.5, 0.5]])
     by_hand = (np.log(1 / 0.75) + 0.5 * np.log(0.5 / 0.75) + 0.5 * np.log(0.5 / 0.25)) / 2
     assert jensen_shannon(p, half) == pytest.approx(by_hand)
