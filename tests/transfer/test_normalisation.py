@@ -50,8 +50,6 @@ def test_saturation_tells_where_it_is_folded(assets: Path, shown: list[Array]) -
     assert found is not None
     assert "lite" in found
     assert "of the first activations are at their upper bound" in found
-        "the normalisation looks wrong: the network's classes for mirrored pictures differ"
-    )
 
 
 def test_what_is_surely_less() -> None:
