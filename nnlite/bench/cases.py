@@ -115,9 +115,8 @@ TRAINING_CASES = (
     ("mobilenet_v2", 16, 224),
     ("small_cnn", 64, 32),
 )
-INFERENCE_CASES = (
-    ("resnet18", 1, 224),
-    ("resnet18", 16, 224),
-    ("mobilenet_v2", 1, 224),
-    ("mobilenet_v2", 16, 224),
+INFERENCE_CASES = tuple(
+    (network, batch, 224)
+    for network in ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_lite0")
+    for batch in (1, 16)
 )

@@ -18,6 +18,8 @@ from nnlite.graph import GraphModule, fold_batch_norm, trace
 from nnlite.layout import Array, channels_last
 from nnlite.optim import SGD
 from nnlite.tensors import Tensor
+from nnlite.zoo.blocks import conv_norm_act, he_initialised
+from nnlite.zoo.efficientnet import STAGES
 
 
 class SmallCNN(nn.Module):
@@ -36,10 +38,57 @@ class SmallCNN(nn.Module):
         return self.fc2(F.relu(self.fc1(F.flatten(x, 1))))
 
 
+class LiteBlock(nn.Module):
+    """EfficientNet-lite's block: MobileNetV2's with any kernel, x [N,inputs,H,W]."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        hidden = inputs * expansion
+        layers = [] if expansion == 1 else [conv_norm_act(inputs, hidden, 1, act=nn.ReLU6)]
+        layers.append(conv_norm_act(hidden, hidden, kernel, stride, hidden, nn.ReLU6))
+        layers.append(conv_norm_act(hidden, outputs, 1, act=None))
+        self.block = nn.Sequential(*layers)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """block(x), plus x where that fits."""
+        return x + self.block(x) if self.residual else self.block(x)
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-B0 without squeeze-and-excitation, with ReLU6: x [N,3,H,W] -> logits [N,classes].
+
+    Source: the reference code of Tan and Le 2019, ``efficientnet_lite``.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        layers: list[nn.Module] = [conv_norm_act(3, 32, 3, 2, act=nn.ReLU6)]
+        inputs = 32
+        for expansion, kernel, stride, outputs, count in STAGES:
+            for index in range(count):
+                layers.append(LiteBlock(inputs, outputs, kernel, 1 if index else stride, expansion))
+                inputs = outputs
+        layers.append(conv_norm_act(inputs, 1280, 1, act=nn.ReLU6))
+        self.features = he_initialised(nn.Sequential(*layers))
+        self.avgpool, self.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(1280, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits."""
+        return self.classifier(F.flatten(self.avgpool(self.features(x)), 1))
+
+
+OWN_NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "small_cnn": lambda classes: SmallCNN(),
+    "efficientnet_lite0": EfficientNetLite0,
+}
+"""Those that the zoo does not have."""
+
+
 def network(name: str, classes: int = 1000) -> nn.Module:
-    """A network of the zoo, or ``small_cnn``, with the initial weights of seed 0."""
+    """A network of the zoo or of this module, with the initial weights of seed 0."""
     random.manual_seed(0)
-    model: nn.Module = SmallCNN() if name == "small_cnn" else getattr(zoo, name)(num_classes=classes)
+    if name in OWN_NETWORKS:
+        return OWN_NETWORKS[name](classes)
+    model: nn.Module = getattr(zoo, name)(num_classes=classes)
     return model
 
 
@@ -149,6 +198,8 @@ def measure_inference(
             sides |= _torch_inference(graph, x)
         if "onnxruntime" in peers:
             sides["onnxruntime"] = _onnxruntime_inference(model, x)
+        if "openvino" in peers:
+            sides["openvino"] = _openvino_inference(model, x)
         seconds = alternate(sides, repeats)
         flops = 2 * _macs(model, x)
         case = f"{name} b{batch}@{side}"
@@ -186,14 +237,36 @@ def _torch_inference(graph: Any, x: Array) -> dict[str, Callable[[], object]]:
     return calls
 
 
+def _file_of(model: nn.Module, x: Array) -> bytes:
+    """The ONNX file that other engines read."""
+    from nnlite.onnx import to_model
+
+    data: bytes = to_model(model, inputs=[x[:1]]).SerializeToString()
+    return data
+
+
 def _onnxruntime_inference(model: nn.Module, x: Array) -> Callable[[], object]:
     import onnxruntime
 
-    from nnlite.onnx import to_model
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads.get_num_threads()
-    data = to_model(model, inputs=[x[:1]]).SerializeToString()
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(_file_of(model, x), options, providers=["CPUExecutionProvider"])
     contiguous = np.ascontiguousarray(x)
     return lambda: session.run(None, {"input": contiguous})
+
+
+def _openvino_inference(model: nn.Module, x: Array) -> Callable[[], object]:
+    """In float32, which it would not choose by itself where the processor multiplies bfloat16."""
+    import openvino
+
+    core = openvino.Core()
+    read = core.read_model(_file_of(model, x))
+    read.reshape(list(x.shape))
+    options = {
+        "INFERENCE_NUM_THREADS": threads.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",
+        "NUM_STREAMS": 1,
+    }
+    compiled = core.compile_model(read, "CPU", options)
+    contiguous = np.ascontiguousarray(x)
+    return lambda: compiled(contiguous)

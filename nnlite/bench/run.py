@@ -19,7 +19,7 @@ _MEASURES = {
     "threads": measure_threads,
 }
 KINDS = (*_MEASURES, "memory")
-PEERS = ("torch", "onnxruntime")
+PEERS = ("torch", "onnxruntime", "openvino")
 
 
 def available_peers(wanted: Sequence[str], say: Callable[[str], None]) -> list[str]:
