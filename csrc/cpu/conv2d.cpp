@@ -12,11 +12,21 @@
 namespace nnlite {
 namespace {
 
+// Where every pixel meets itself alone, pictures are one long line: row pointers are then found tile by tile.
+Conv2d in_one_line(Conv2d g) {
+    const bool alone = g.taps() == 1 && g.stride_h == 1 && g.stride_w == 1 && g.P == g.H && g.Q == g.W;
+    if (!alone || g.pad_top || g.pad_left) return g;
+    g.W = g.Q = g.N * g.H * g.W;
+    g.N = g.H = g.P = 1;
+    return g;
+}
+
 struct Igemm {
     Workspace workspace;
     Panels panels;
     float *packed, *zeros;
 
+    // g is in one line
     Igemm(const Conv2d& g, bool prepared, void* memory)
         : workspace(memory), panels(kernels(), g.group_K(), g.taps() * g.group_C()) {
         const Gather gather = forward_gather(g, nullptr, nullptr, nullptr);
@@ -31,8 +41,9 @@ struct Igemm {
     }
 };
 
-void igemm(const Conv2d& g, const float* x, const float* w, const float* packed, const Epilogue& epilogue, float* y,
-           void* workspace) {
+void igemm(const Conv2d& picture, const float* x, const float* w, const float* packed, const Epilogue& epilogue,
+           float* y, void* workspace) {
+    const Conv2d g = in_one_line(picture);
     const Igemm plan(g, packed != nullptr, workspace);
     memset(plan.zeros, 0, static_cast<size_t>(g.C) * sizeof(float));
     const Gather gather = forward_gather(g, x, y, plan.zeros);
@@ -41,8 +52,12 @@ void igemm(const Conv2d& g, const float* x, const float* w, const float* packed,
 
 }  // namespace
 
-size_t conv2d_forward_igemm_workspace(const Conv2d& g) { return Igemm(g, false, nullptr).workspace.size(); }
-size_t conv2d_forward_igemm_prepared_workspace(const Conv2d& g) { return Igemm(g, true, nullptr).workspace.size(); }
+size_t conv2d_forward_igemm_workspace(const Conv2d& g) {
+    return Igemm(in_one_line(g), false, nullptr).workspace.size();
+}
+size_t conv2d_forward_igemm_prepared_workspace(const Conv2d& g) {
+    return Igemm(in_one_line(g), true, nullptr).workspace.size();
+}
 
 size_t conv2d_forward_igemm_prepared_size(const Conv2d& g) {
     return static_cast<size_t>(g.groups * Igemm(g, true, nullptr).panels.floats()) * sizeof(float);

@@ -75,8 +75,8 @@ void locate_run(const Gather& g, int64_t n, int64_t i, int64_t j, int64_t a, int
 
 // Fills the pointers of output rows [begin, end) for the taps [tap_begin, tap_end), neighbours together:
 // with few channels the pointers would cost as much as the products.
-void locate(const Gather& g, const Epilogue& epilogue, int64_t tile_rows, int64_t begin, int64_t end, int64_t tap_begin, int64_t tap_end,
-            Block& block) {
+void locate(const Gather& g, const Epilogue& epilogue, int64_t tile_rows, int64_t begin, int64_t end,
+            int64_t tap_begin, int64_t tap_end, Block& block) {
     int64_t j = begin % g.w.out, i = begin / g.w.out % g.h.out, n = begin / g.w.out / g.h.out;
     const int64_t taps = tap_end - tap_begin;
     const int64_t first_a = tap_begin / (g.w.taps ? g.w.taps : 1), first_b = tap_begin - first_a * g.w.taps;

@@ -69,7 +69,8 @@ struct Named {
 
 constexpr int conv2d_integers = 18;
 constexpr int pool2d_fields = 17;
-static_assert(sizeof(Conv2d) == conv2d_integers * sizeof(int64_t) + sizeof(Activation), "no padding, no forgotten field");
+static_assert(sizeof(Conv2d) == conv2d_integers * sizeof(int64_t) + sizeof(Activation),
+              "no padding, no forgotten field");
 static_assert(sizeof(Pool2d) == pool2d_fields * sizeof(int64_t), "no padding, no forgotten field");
 
 }  // namespace nnlite

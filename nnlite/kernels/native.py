@@ -157,23 +157,18 @@ def _norm(g: NormGeometry, dtype: DType) -> str | None:
 
 def _preparation(function: str, supports: Supports) -> Preparation:
     """Of a forward convolution: ``function`` and the extension's four functions beside it."""
-
-    def size(g: Conv2dGeometry) -> int:
-        return int(_function(f"{function}_prepared_size")(g.values))
-
-    def prepare(g: Conv2dGeometry, weights: Any, prepared: Any) -> None:
-        _function(f"{function}_prepare")(g.values, weights, prepared)
-
-    def run(g: Conv2dGeometry, *operands: Any) -> None:
-        _function(f"{function}_prepared")(g.values, *operands)
-
-    def key(g: Conv2dGeometry) -> tuple[Any, ...]:
-        return (*g.w_shape, g.groups)
-
-    def workspace(g: Conv2dGeometry) -> int:
-        return int(_function(f"{function}_prepared_workspace")(g.values))
-
-    return Preparation("w", size, prepare, run, key, supports, workspace)
+    size, prepare, run, workspace = (
+        f"{function}_{end}" for end in ("prepared_size", "prepare", "prepared", "prepared_workspace")
+    )
+    return Preparation(
+        operand="w",
+        size=lambda g: int(_function(size)(g.values)),
+        prepare=lambda g, weights, prepared: _function(prepare)(g.values, weights, prepared),
+        run=lambda g, *operands: _function(run)(g.values, *operands),
+        key=lambda g: (*g.w_shape, g.groups),
+        supports=supports,
+        workspace=lambda g: int(_function(workspace)(g.values)),
+    )
 
 
 def _register(

@@ -31,6 +31,7 @@ NNLITE_INLINE void depthwise_block(const DepthwiseRow& t, int64_t pixel, int64_t
                 acc[q][v] = fma(load_upto(x + q * t.step + v * VL, left - v * VL), weight, acc[q][v]);
         }
     }
+    const Bounds bounds(t.act);
     const int64_t out = pixel * t.out_step + c;
 #pragma GCC unroll 8
     for (int q = 0; q < Q; ++q)
@@ -39,7 +40,7 @@ NNLITE_INLINE void depthwise_block(const DepthwiseRow& t, int64_t pixel, int64_t
             const int64_t at = out + q * t.out_step + v * VL;
             vec sum = acc[q][v];
             if (t.residual) sum += load_upto(t.residual + at, left - v * VL);
-            store_upto(t.out + at, activated(sum, t.act), left - v * VL);
+            store_upto(t.out + at, bounds.within(sum), left - v * VL);
         }
 }
 
@@ -53,6 +54,7 @@ NNLITE_INLINE void depthwise_channels(const DepthwiseRow& t, int64_t pixel) {
 
 // The outputs of one channel lie side by side, those of one multiplier index do not: store one by one.
 void depthwise_multiplied(const DepthwiseRow& t) {
+    const Bounds bounds(t.act);
     for (int64_t q = 0; q < t.pixels; ++q)
         for (int64_t c = 0; c < t.channels; c += VL) {
             const int64_t left = t.channels - c < VL ? t.channels - c : VL;
@@ -67,7 +69,7 @@ void depthwise_multiplied(const DepthwiseRow& t) {
                     if (t.bias) sum[i] += t.bias[k + i * t.multiplier];
                     if (t.residual) sum[i] += t.residual[out + i * t.multiplier];
                 }
-                sum = activated(sum, t.act);
+                sum = bounds.within(sum);
                 for (int i = 0; i < left; ++i) t.out[out + i * t.multiplier] = sum[i];
             }
         }

@@ -122,11 +122,11 @@ struct BandForward {
 #pragma GCC unroll 2
                 for (int v = 0; v < NV; ++v) sum[q][v] += band_load<Part>(residual + v * VL, left);
         }
-        if (t.act.kind == no_activation) return;
+        const Bounds bounds(t.act);
 #pragma GCC unroll 8
         for (int q = 0; q < Q; ++q)
 #pragma GCC unroll 2
-            for (int v = 0; v < NV; ++v) sum[q][v] = activated(sum[q][v], t.act);
+            for (int v = 0; v < NV; ++v) sum[q][v] = bounds.within(sum[q][v]);
     }
 
     template <int Q, bool Edge>

@@ -3,13 +3,20 @@
 namespace nnlite {
 namespace {
 
-// `v < low ? low : v` and not max(v, low): a NaN must stay one, whichever operand an instruction prefers.
-NNLITE_INLINE vec activated(vec v, const Activation& act) {
-    if (act.kind == no_activation) return v;
-    const vec low = splat(act.low), high = splat(act.high);
-    v = v < low ? low : v;
-    return v > high ? high : v;
-}
+// What an activation keeps a sum within: anything where there is none.
+struct Bounds {
+    vec low, high;
+
+    NNLITE_INLINE explicit Bounds(const Activation& act)
+        : low(splat(act.kind == no_activation ? -__builtin_inff() : act.low)),
+          high(splat(act.kind == no_activation ? __builtin_inff() : act.high)) {}
+
+    // `v < low ? low : v` and not max(v, low): a NaN must stay one, whichever operand an instruction prefers.
+    NNLITE_INLINE vec within(vec v) const {
+        v = v < low ? low : v;
+        return v > high ? high : v;
+    }
+};
 
 }  // namespace
 }  // namespace nnlite

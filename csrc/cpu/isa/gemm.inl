@@ -36,12 +36,61 @@ NNLITE_INLINE void gemm_steps(const float* const* a, int64_t step, int64_t d, in
         vec row[NV];
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) row[v] = load(b + v * VL);
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) __builtin_prefetch(b + (16 * NV + v) * VL);
 #pragma GCC unroll 16
         for (int i = 0; i < M; ++i) {
             const vec element = splat(a[i][at]);
 #pragma GCC unroll 2
             for (int v = 0; v < NV; ++v) acc[i][v] = fma(element, row[v], acc[i][v]);
             if (i % 4 == 3) load_no_further_ahead();
+        }
+    }
+}
+
+// What follows the products: whole vectors that replace what was there, or anything.
+
+template <int M, int NV>
+NNLITE_INLINE void finish_whole(const GemmTile& t, const vec (*sums)[NV]) {
+    const Bounds bounds(t.act);
+    vec bias[NV];
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) bias[v] = t.bias ? load(t.bias + v * VL) : vec{};
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i) {
+        float* out = t.out[i] + t.out_offset;
+        vec sum[NV];
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) sum[v] = sums[i][v] + bias[v];
+        if (t.residual)
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; ++v) sum[v] += load(t.residual[i] + t.out_offset + v * VL);
+        if (t.stream)
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; ++v) stream(out + v * VL, bounds.within(sum[v]));
+        else
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; ++v) store(out + v * VL, bounds.within(sum[v]));
+    }
+}
+
+template <int M, int NV>
+NNLITE_INLINE void finish_part(const GemmTile& t, const vec (*sums)[NV]) {
+    const Bounds bounds(t.act);
+    for (int v = 0; v < NV; ++v) {
+        const int64_t left = t.columns - v * VL;
+        if (left <= 0) break;
+        const vec bias = t.bias ? load_upto(t.bias + v * VL, left) : vec{};
+        for (int i = 0; i < M; ++i) {
+            float* out = t.out[i] + t.out_offset + v * VL;
+            vec sum = sums[i][v] + bias;
+            if (t.accumulate) sum += load_upto(out, left);
+            if (t.residual) sum += load_upto(t.residual[i] + t.out_offset + v * VL, left);
+            sum = bounds.within(sum);
+            if (t.stream && left >= VL)
+                stream(out, sum);
+            else
+                store_upto(out, sum, left);
         }
     }
 }
@@ -76,25 +125,10 @@ void gemm_tile(const GemmTile& t) {
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) sums[i][v] = acc[i][v];
     leave_registers(sums);
-
-#pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) {
-        const int64_t left = t.columns - v * VL;
-        if (left <= 0) break;
-        const vec bias = t.bias ? load_upto(t.bias + v * VL, left) : vec{};
-#pragma GCC unroll 16
-        for (int i = 0; i < M; ++i) {
-            float* out = t.out[i] + t.out_offset + v * VL;
-            vec sum = sums[i][v] + bias;
-            if (t.accumulate) sum += load_upto(out, left);
-            if (t.residual) sum += load_upto(t.residual[i] + t.out_offset + v * VL, left);
-            sum = activated(sum, t.act);
-            if (t.stream && left >= VL)
-                stream(out, sum);
-            else
-                store_upto(out, sum, left);
-        }
-    }
+    if (t.columns == NV * VL && !t.accumulate)
+        finish_whole<M, NV>(t, sums);
+    else
+        finish_part<M, NV>(t, sums);
 }
 
 // to[r][c] = from[c · stride + r], zeros in the columns from `columns` to `width`, a multiple of VL. Through

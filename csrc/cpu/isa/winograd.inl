@@ -137,6 +137,7 @@ NNLITE_INLINE void winograd_square(const WinogradMap& t, int64_t c, int64_t left
         NNLITE_UNROLL
         for (int i = 0; i < out; ++i) half[i][j] = mapped[i];
     }
+    const Bounds bounds(t.act);
     const vec bias = epilogue && t.bias ? load_upto(t.bias + c, left) : vec{};
     NNLITE_UNROLL
     for (int i = 0; i < out; ++i) {
@@ -150,7 +151,7 @@ NNLITE_INLINE void winograd_square(const WinogradMap& t, int64_t c, int64_t left
             if (epilogue) {
                 value += bias;
                 if (t.residual) value += load_upto(t.residual + to + j * t.to_column, left);
-                value = activated(value, t.act);
+                value = bounds.within(value);
             }
             store_upto(t.to + to + j * t.to_column, value, left);
         }

@@ -7,7 +7,7 @@ where an elementwise step may overwrite what nobody reads again.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
@@ -137,6 +137,14 @@ class Layout:
     def is_planned(self, value: Value) -> bool:
         """Whether the value lies in a buffer of the program."""
         return self._slots.get(value) in self.places
+
+    def as_channels_last(self, value: Value) -> Callable[[Array], Array] | None:
+        """What makes arrays of the value channels-last; None where its place says that they are."""
+        place = self.places.get(self._slots.get(value, -1))
+        wanted = None if place is None else strides_of(place.type, "channels_last")
+        if place is not None and wanted is not None and _same_bytes(place.type.shape, place.strides, wanted):
+            return None
+        return channels_last
 
     # ------------------------------------------------------------------------------- giving places
 

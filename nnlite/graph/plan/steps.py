@@ -88,10 +88,15 @@ def conv2d(layout: Layout, node: Node) -> Step | None:
     weight, bias_array = layout.weight(w, decision), layout.constant(bias)
     source, other = layout.slot(x), None if residual is None else layout.slot(residual)
     target = layout.new(node.outputs[0])
+    x_order = layout.as_channels_last(x)
+    other_order = None if residual is None else layout.as_channels_last(residual)
 
     def run(slots: Slots) -> None:
-        addend = None if other is None else channels_last(slots[other])
-        launch(slots, channels_last(slots[source]), weight, bias_array, addend, slots[target])
+        pictures = slots[source] if x_order is None else x_order(slots[source])
+        addend = None if other is None else slots[other]
+        if addend is not None and other_order is not None:
+            addend = other_order(addend)
+        launch(slots, pictures, weight, bias_array, addend, slots[target])
 
     return Step(node, run, decision)
 
