@@ -219,7 +219,8 @@ def plan_table(report: dict[str, Any]) -> str:
             "", table(rows, right=(4, 5, 6)), "",
             f"{1e3 * total:.1f} ms, the least of several runs for each step",
             f"memory {megabytes['planned']} in one block, {megabytes['unplanned']} without planning, "
-            f"{megabytes['peak']} at the worst moment; weights {megabytes['constants']}",
+            f"{megabytes['peak']} at the worst moment; weights {megabytes['constants']}, "
+            f"as kernels read them {megabytes['prepared']}",
             f"largest difference from the unfused network {report['largest_relative_difference']:.1e} of "
             "the largest output",
         ]

@@ -79,6 +79,8 @@ def test_weights_are_prepared_once_for_all_batch_sizes():
     for batch in (1, 2, 5, 1):
         assert_same(module, plan, normal(batch, 3, 9, 9))
     assert len(plan._prepared) == 2
+    report = plan.memory(normal(3, 3, 9, 9))
+    assert report.prepared == sum(array.nbytes for array in plan._prepared.values()) > report.constants
     assert all(array.ctypes.data % ALIGNMENT == 0 for array in plan._prepared.values() if array.nbytes > 4096)
 
 

@@ -76,6 +76,8 @@ class Layout:
         self._prepared = prepared
         self.buffers: list[Buffer] = []
         self.places: dict[int, Place] = {}
+        self.weights: Prepared = {}
+        """What this program reads that was made of constants: weights in a form of their own."""
         self.constants: dict[int, Array] = {}
         self.frees: dict[int, list[int]] = {}
         """Slots of pool arrays by the step after which nothing reads them."""
@@ -121,7 +123,10 @@ class Layout:
                 plain, array = array, memory.workspace(preparation.size(geometry))
                 preparation.prepare(geometry, plain, array)
             self._prepared[value, form] = array
-        return self._prepared[value, form]
+        weight = self._prepared[value, form]
+        if not np.may_share_memory(weight, self.known[value]):
+            self.weights[value, form] = weight
+        return weight
 
     def params(self, node: Node) -> dict[str, Any]:
         """The node's params, with what shapes determine as numbers."""

@@ -35,6 +35,8 @@ class MemoryReport:
     """The sum of them all, if each had memory of its own."""
     constants: int
     """Weights and other constants, beside the block."""
+    prepared: int
+    """The same weights as kernels read them: packed, transformed or in another memory order."""
 
 
 class Program:
@@ -95,6 +97,7 @@ class Program:
             peak=peak(lifetimes),
             unplanned=sum(lifetime.size for lifetime in lifetimes),
             constants=sum(array.nbytes for array in known.values()),
+            prepared=sum(array.nbytes for array in layout.weights.values()),
         )
 
     @property
