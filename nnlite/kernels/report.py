@@ -27,7 +27,7 @@ def processor_name() -> str:
 def _detail(backend: str) -> str:
     if backend == "reference":
         return f"NumPy {np.__version__}"
-    if backend == "numba":
+    if backend.startswith("numba"):
         from nnlite.kernels.numba_cpu.launch import numba_info
 
         return numba_info()

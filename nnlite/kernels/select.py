@@ -1,8 +1,8 @@
 """Choosing a kernel variant: before execution, by geometry and element type alone, explainably.
 
-The order of preference is ``native``, ``numba``, ``reference``. Within a backend the first registered variant
-that supports the geometry serves. A backend that was asked for by name (``nl.use_backend``,
-``NNLITE_BACKEND``) and cannot serve raises: it is never replaced silently.
+The order of preference is ``native``, ``numba``, ``reference``, and for arrays of CuPy ``numba-cuda``. Within
+a backend the first registered variant that supports the geometry serves. A backend that was asked for by
+name (``nl.use_backend``, ``NNLITE_BACKEND``) and cannot serve raises: it is never replaced silently.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from nnlite.geometry import Geometry, describe
 from nnlite.kernels.spec import VARIANTS, DType, Preparation, Variant
 from nnlite.layout import Array
 
-BACKENDS = ("native", "numba", "reference")
-"""Every backend, best first. Its module in ``nnlite.kernels`` registers its variants when imported."""
+DEVICES = {"cpu": ("native", "numba", "reference"), "cuda": ("numba-cuda",)}
+"""The backends for arrays of NumPy (cpu) and of CuPy (cuda), best first."""
 
-_MODULES = {"numba": "numba_cpu"}  # where it is not called as the backend is
+BACKENDS = tuple(backend for backends in DEVICES.values() for backend in backends)
+"""Every backend. Its module in ``nnlite.kernels`` registers its variants when imported."""
+
+_MODULES = {"numba": "numba_cpu", "numba-cuda": "numba_cuda"}  # where it is not called as the backend is
 
 # Read once: every kernel call asks. Changed by use_backend.
 _requested: contextvars.ContextVar[str] = contextvars.ContextVar(
@@ -104,16 +107,20 @@ def _announce(backend: str, reason: str) -> None:
 
 @lru_cache(maxsize=65536)
 def _decide(
-    kernel: str, geometry: Geometry, dtype: DType, requested: str, prepared: bool = False
+    kernel: str, geometry: Geometry, dtype: DType, requested: str, prepared: bool = False, device: str = "cpu"
 ) -> Decision:
     rejected: list[tuple[str, str]] = []
-    for backend in BACKENDS if requested == "auto" else (requested,):
+    served = DEVICES[device]
+    for backend in served if requested == "auto" else (requested,):
         if reason := unavailable(backend):
             rejected.append((backend, reason))
             # One line: about the best backend that nobody switched off.
-            better = BACKENDS[: BACKENDS.index(backend)]
-            if all("switched off" in (unavailable(name) or "") for name in better):
+            better = served[: served.index(backend)] if backend in served else ()
+            if device == "cpu" and all("switched off" in (unavailable(name) or "") for name in better):
                 _announce(backend, reason)
+            continue
+        if backend not in served:
+            rejected.append((backend, f"it does not compute on {device} arrays"))
             continue
         for variant in VARIANTS[kernel]:
             if variant.backend != backend:
@@ -132,13 +139,15 @@ def _decide(
     )
 
 
-def select(kernel: str, geometry: Geometry, dtype: Any = np.float32, prepared: bool = False) -> Decision:
-    """The variant that serves ``kernel`` on ``geometry`` under the backend in force.
+def select(
+    kernel: str, geometry: Geometry, dtype: Any = np.float32, prepared: bool = False, device: str = "cpu"
+) -> Decision:
+    """The variant that serves ``kernel`` on ``geometry``, for arrays of ``device``.
 
     ``prepared``: weights stay as they are, so that a variant may have them in its own form
     (``Decision.preparation``). Raises BackendError with every reason when none can.
     """
-    return _decide(kernel, geometry, np.dtype(dtype), requested_backend(), prepared)
+    return _decide(kernel, geometry, np.dtype(dtype), requested_backend(), prepared, device)
 
 
 def record(*decisions: Decision) -> None:
@@ -149,12 +158,13 @@ def record(*decisions: Decision) -> None:
 
 def launch(kernel: str, geometry: Geometry, *operands: Array | None) -> None:
     """Select a variant and run it on ``operands``, inputs first, then outputs."""
-    dtype = None
+    dtype, device = None, "cpu"
     for operand in operands:
         if operand is not None and operand.dtype.kind == "f":
             dtype = operand.dtype
+            device = "cpu" if isinstance(operand, np.ndarray) else "cuda"
             break
-    decision = _decide(kernel, geometry, dtype, _requested.get())
+    decision = _decide(kernel, geometry, dtype, _requested.get(), device=device)
     if (decisions := _recorder.get()) is not None:
         decisions.append(decision)
     scratch = memory.workspace(decision.workspace) if decision.workspace else None
