@@ -199,7 +199,7 @@ def measure_inference(
         if "onnxruntime" in peers:
             sides["onnxruntime"] = _onnxruntime_inference(model, x)
         if "openvino" in peers:
-            sides["openvino"] = _openvino_inference(model, x)
+            sides["openvino"] = openvino_inference(model, x)
         seconds = alternate(sides, repeats)
         flops = 2 * _macs(model, x)
         case = f"{name} b{batch}@{side}"
@@ -255,8 +255,8 @@ def _onnxruntime_inference(model: nn.Module, x: Array) -> Callable[[], object]:
     return lambda: session.run(None, {"input": contiguous})
 
 
-def _openvino_inference(model: nn.Module, x: Array) -> Callable[[], object]:
-    """In float32, which it would not choose by itself where the processor multiplies bfloat16."""
+def openvino_inference(model: nn.Module, x: Array) -> Callable[[], object]:
+    """A forward pass in float32, which OpenVINO does not choose where the processor multiplies bfloat16."""
     import openvino
 
     core = openvino.Core()

@@ -17,6 +17,7 @@ from nnlite.bench.cases import KERNEL_CASES, KernelCase
 from nnlite.bench.footprint import measure_memory
 from nnlite.bench.layers import measure_threads
 from nnlite.bench.machine import Machine
+from nnlite.bench.networks import network, openvino_inference, pictures
 from nnlite.bench.report import geometric_mean, roofline_svg, summary, table_rows
 from nnlite.bench.row import Row
 from nnlite.bench.timing import alternate
@@ -127,6 +128,18 @@ def test_torch_runs_the_same_network(name: str) -> None:
         assert parameter.grad is not None
         gradient = by_name[parameter_name].grad.numpy()
         np.testing.assert_allclose(parameter.grad.numpy(), gradient, rtol=1e-6, atol=1e-8)
+
+
+def test_efficientnet_lite0_has_the_parameters_of_the_published_network() -> None:
+    assert sum(parameter.size for parameter in network("efficientnet_lite0").parameters()) == 4_652_008
+
+
+def test_openvino_runs_the_same_network() -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is the peer whose results are compared")
+    model = network("small_cnn", 10).eval()
+    x = pictures(2, 32)
+    [result] = openvino_inference(model, x)().values()
+    np.testing.assert_allclose(result, model(Tensor(x)).numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_command_measures_and_writes(tmp_path: Path) -> None:
