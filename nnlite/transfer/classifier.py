@@ -97,7 +97,7 @@ def run_views(
     for view in views:
         loader = Loader(
             samples, view, batch_size, workers=workers, on_bad_image=on_bad_image,
-            at_least=preprocessing.decode_hint() if tta else None, cache_bytes=256 << 20 if tta else 0,
+            at_least=preprocessing.decode_hint(), cache_bytes=256 << 20 if tta else 0,
         )  # fmt: skip
         scores, labels, places = run_over(classifier.scores, loader, 0, what, progress)
         total = scores if total is None else total + scores
