@@ -8,7 +8,7 @@ first order.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -207,10 +207,12 @@ def gradients(
     seeds: Sequence[Array],
     targets: Sequence[Value] | None,
     retain_graph: bool,
+    ready: Callable[[Value, Array], None] | None = None,
 ) -> dict[Value, Array]:
     """Sum over ``roots`` of seed^T d root / d target, for each target that a root depends on.
 
-    ``targets`` None means every leaf. Nodes that lead to no target are not visited.
+    ``targets`` None means every leaf. Nodes that lead to no target are not visited. With ``ready`` a leaf
+    and its gradient are handed to it as soon as no node is left that adds to it, and not returned.
     """
     order = _topological_order(roots)
     wanted: set[Value] | None = None if targets is None else set(targets)
@@ -229,6 +231,7 @@ def gradients(
 
     result: dict[Value, Array] = {}
     pending: dict[int, list[Array | None]] = {}
+    completes = {} if ready is None else _last_readers(order)
 
     def deliver(value: Value, gradient: Array, *others: Array | None) -> None:
         if (wanted is None and value.node is None) or (wanted is not None and value in wanted):
@@ -240,11 +243,17 @@ def gradients(
             known = slots[value.index]
             slots[value.index] = gradient if known is None else add(known, gradient)
 
+    def hand_out(leaves: Sequence[Value]) -> None:
+        for leaf in leaves:
+            if ready is not None and leaf in result:
+                ready(leaf, result.pop(leaf))
+
     for root, seed in zip(roots, seeds, strict=True):
         deliver(root, seed, seed)
     for node in reversed(order):
         arriving = pending.pop(id(node), None)
         if arriving is None:
+            hand_out(completes.get(id(node), ()))
             continue
         needs = tuple(leads_to_target(value) for value in node.inputs)
         leaving = _node_gradients(node, arriving, needs)
@@ -255,16 +264,42 @@ def gradients(
             if value is not None and need and gradient is not None:
                 deliver(value, _array(gradient), *arriving)
         del arriving, leaving, gradient
+        hand_out(completes.get(id(node), ()))
+    hand_out(list(result) if ready is not None else ())  # a root may be a leaf itself
     if not retain_graph:
         for node in order:  # those that led to no target, too
             node.context.saved = None
     return result
 
 
-def backward(roots: Sequence[Value], seeds: Sequence[Array], retain_graph: bool = False) -> None:
-    """Add the gradient of every leaf below ``roots`` to its ``grad``."""
-    for leaf, gradient in gradients(roots, seeds, None, retain_graph).items():
+def _last_readers(order: Sequence[TapeNode]) -> dict[int, list[Value]]:
+    """Leaves by the node that backward visits last of all that read them; ``order`` as backward reverses."""
+    readers: dict[int, list[Value]] = {}
+    seen: set[Value] = set()
+    for node in order:
+        for value in node.inputs:
+            if value is not None and value.node is None and value not in seen:
+                seen.add(value)
+                readers.setdefault(id(node), []).append(value)
+    return readers
+
+
+def backward(
+    roots: Sequence[Value],
+    seeds: Sequence[Array],
+    retain_graph: bool = False,
+    ready: Callable[[Value], None] | None = None,
+) -> None:
+    """Add the gradient of every leaf below ``roots`` to its ``grad``, then tell ``ready``, at once."""
+
+    def put(leaf: Value, gradient: Array) -> None:
         leaf.grad = gradient if leaf.grad is None else add(leaf.grad, gradient)
+        if ready is not None:
+            ready(leaf)
+
+    found = gradients(roots, seeds, None, retain_graph, None if ready is None else put)
+    for leaf, gradient in found.items():
+        put(leaf, gradient)
 
 
 def differentiable(dtype: np.dtype[Any]) -> bool:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import ctypes
 import math
+import mmap
 import os
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -29,6 +31,9 @@ from nnlite.layout import Array
 
 ALIGNMENT = 64
 SMALLEST = 4096  # smaller arrays are cheaper straight from NumPy
+MAPPED = 1 << 18  # blocks of fewer bytes come from malloc
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
+HUGE = 1 << 22  # from here on huge pages pay
 _BYTE = np.dtype(np.uint8)
 MAX_BYTES = 1 << 46  # what an address space can hold; larger requests are arithmetic gone wrong
 
@@ -95,6 +100,37 @@ _Memory = tuple[Array, int]
 """Bytes, and the first aligned address among them."""
 
 
+def _fresh(size: int) -> Array:
+    """Bytes from the operating system, which has large ones back the moment that nobody holds them.
+
+    malloc would take them out of its own heap as soon as one of their size was freed once, and give back
+    only what lies at the heap's end.
+    """
+    if size < MAPPED or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return np.empty(size, np.uint8)
+    try:
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:  # what NumPy says
+        raise MemoryError(f"{size} bytes cannot be allocated: {error.strerror}") from None
+    if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):  # fewer page faults, as in NumPy's own arrays
+        with suppress(OSError):
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, np.uint8)
+
+
+def frugal_malloc() -> None:
+    """Tell glibc to hand back large freed arrays at once, and threads to share one heap; else nothing.
+
+    For processes of our own: by default freed arrays stay with malloc up to 32 MB a piece, and every
+    thread that decodes pictures has a heap of its own, so that the resident set only ever grows.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, MAPPED)
+        mallopt(_M_TRIM_THRESHOLD, MAPPED)
+        mallopt(_M_ARENA_MAX, 1)
+
+
 class _Pool:
     def __init__(self) -> None:
         self._limit: int | None = None  # until it is needed
@@ -124,7 +160,7 @@ class _Pool:
                 self._free.move_to_end(size)
                 return blocks.pop()
         try:
-            raw = np.empty(size, np.uint8)
+            raw = _fresh(size)
             start = raw.ctypes.data
             return raw, start + -start % ALIGNMENT
         except BaseException:  # nothing was taken

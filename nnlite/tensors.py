@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -155,14 +155,21 @@ class Tensor:
 
     # ----------------------------------------------------------------------------- backward
 
-    def backward(self, gradient: Tensor | Array | None = None, retain_graph: bool = False) -> None:
+    def backward(
+        self,
+        gradient: Tensor | Array | None = None,
+        retain_graph: bool = False,
+        *,
+        ready: Callable[[Value], None] | None = None,
+    ) -> None:
         """Add d self / d leaf (times ``gradient``) to the ``grad`` of every leaf that requires it.
 
-        A scalar needs no ``gradient``. Raises GradientError when nothing was recorded, when the
-        shapes differ, or on a second call without ``retain_graph``.
+        A scalar needs no ``gradient``. ``ready`` is called with each leaf as soon as its gradient is
+        complete (:meth:`nnlite.optim.Optimizer.step_in_backward`). Raises GradientError when nothing was
+        recorded, when the shapes differ, or on a second call without ``retain_graph``.
         """
         value = _recorded(self, "backward")
-        autograd.backward([value], [_seed(self, gradient)], retain_graph)
+        autograd.backward([value], [_seed(self, gradient)], retain_graph, ready)
 
     # --------------------------------------------------------------------------- arithmetic
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,6 +16,7 @@ from onnx import TensorProto
 
 from nnlite.errors import ModelError
 from nnlite.layout import Array
+from nnlite.onnx.content import Content, content
 from nnlite.onnx.tensors import array_of, byte_count, tensor_type, widened
 from nnlite.onnx.wire import outlined
 from nnlite.ops.storage import is_storage
@@ -27,7 +29,7 @@ class Source:
         self,
         model: onnx.ModelProto,
         path: Path | None,
-        data: bytes | None = None,
+        data: Content | None = None,
         places: Mapping[int, tuple[int, int]] = MappingProxyType({}),
     ) -> None:
         self.model = model
@@ -44,6 +46,15 @@ class Source:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             return self._external(tensor)
         return array_of(tensor)
+
+    def places(self) -> dict[str, tuple[int, int]]:
+        """From where to where the bytes hold the numbers that :attr:`model` lacks, by the tensor's name."""
+        tensors = self.model.graph.initializer
+        return {
+            tensors[number].name: place
+            for number, place in self._places.items()
+            if tensors[number].data_location != TensorProto.EXTERNAL
+        }
 
     def initializers(self, graph: onnx.GraphProto) -> Iterator[tuple[onnx.TensorProto, Array]]:
         """Every initializer of ``graph``, and its array.
@@ -138,7 +149,7 @@ def parse(model: str | Path | bytes | onnx.ModelProto, whole: bool = False) -> S
         if not path.is_file():
             raise ModelError(f"{path}: not a file; give the path of an .onnx file")
         try:
-            data = path.read_bytes()
+            data = content(path)
         except OSError as error:
             raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
         source = _source(data, str(path), path, whole)
@@ -147,20 +158,20 @@ def parse(model: str | Path | bytes | onnx.ModelProto, whole: bool = False) -> S
     return source
 
 
-def _source(data: bytes, name: str, path: Path | None, whole: bool) -> Source:
+def _source(data: Content, name: str, path: Path | None, whole: bool) -> Source:
     if whole:
         return Source(_decode(data, name), path, data)
-    try:
+    small: Content = data
+    places: dict[int, tuple[int, int]] = {}
+    with suppress(ValueError, IndexError):  # written as nobody writes: it is parsed as it is
         small, places = outlined(data)
-    except (ValueError, IndexError):
-        small, places = data, {}
     return Source(_decode(small, name), path, data, places)
 
 
-def _decode(data: bytes, name: str) -> onnx.ModelProto:
+def _decode(data: Content, name: str) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(data)
+        model.ParseFromString(data if isinstance(data, bytes) else data[:])
     except DecodeError:
         raise ModelError(f"{name}: not an ONNX file, or a truncated one ({len(data)} bytes)") from None
     _check_names(model.graph, name)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from nnlite.errors import ModelError
 from nnlite.graph.module import MALFORMED
 from nnlite.layout import Array
+from nnlite.onnx.content import Content
 
 __all__ = ["MALFORMED", "Origin", "Problem"]
 
@@ -38,24 +37,10 @@ class Origin:
     """Name of a tensor that a Constant node holds -> index of that node."""
     external: dict[str, Array] = field(default_factory=dict)
     """Tensors that lie in other files, as they are there."""
-    data: bytes | None = None
+    data: Content | None = None
     """The file's bytes."""
-
-    @property
-    def model(self) -> onnx.ModelProto:
-        """The whole model."""
-        model = onnx.ModelProto()
-        if self.data is None:
-            model.CopyFrom(self.outline)
-        else:
-            try:
-                model.ParseFromString(self.data)
-            except DecodeError:
-                raise ModelError(
-                    f"the model's {len(self.data)} bytes are more than one message holds; store its tensors "
-                    "in other files (onnx.save with save_as_external_data) to write it back"
-                ) from None
-        return model
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Name of a tensor whose numbers the outline lacks -> from where to where ``data`` holds them."""
 
     @property
     def metadata(self) -> dict[str, str]:

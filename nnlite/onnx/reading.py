@@ -65,7 +65,7 @@ class Reading:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.origin = Origin(source.model, data=source.data)
+        self.origin = Origin(source.model, data=source.data, places=source.places())
         version = self.version_of(source.model.opset_import, 0)
         newest = onnx.defs.onnx_opset_version()
         if not OLDEST_OPSET <= version <= newest:

@@ -7,8 +7,10 @@ small. Whatever is not as writers write it (a graph in two pieces, data given tw
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
+
+from nnlite.onnx.content import Content
 
 Buffer = bytes | memoryview
 GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
@@ -70,7 +72,7 @@ def _written(value: int) -> bytes:
     return bytes([*result, value])
 
 
-def outlined(data: bytes) -> tuple[bytes, dict[int, tuple[int, int]]]:
+def outlined(data: Content) -> tuple[bytes, dict[int, tuple[int, int]]]:
     """``data`` without the raw data of large initializers, and where these lie: number -> (start, end).
 
     Raises ValueError or IndexError for bytes that are not a model as writers write it.
@@ -96,3 +98,31 @@ def outlined(data: bytes) -> tuple[bytes, dict[int, tuple[int, int]]]:
     body = b"".join([*pieces, bytes(view[kept : graph.end])])
     head, tail = bytes(view[: graph.start]), bytes(view[graph.end :])
     return b"".join([head, bytes([GRAPH << 3 | BYTES]), _written(len(body)), body, tail]), places
+
+
+def inlined(small: bytes, lengths: Mapping[int, int]) -> Iterator[bytes | int]:
+    """The bytes of a model whose raw data were left out of ``small``, piece by piece.
+
+    A number stands where the ``lengths[number]`` bytes of the initializer of that number go. Raises
+    ValueError or IndexError as :func:`outlined` does.
+    """
+    (graph,) = (field for field in fields(small, 0, len(small)) if field.number == GRAPH)
+    pieces: list[bytes | int] = []
+    number, kept = 0, graph.value
+    for field in fields(small, graph.value, graph.end):
+        if field.number != INITIALIZER or field.kind != BYTES:
+            continue
+        if number in lengths:
+            inside = fields(small, field.value, field.end)
+            at = next((f.start for f in inside if f.number > RAW_DATA), field.end)
+            head = bytes([RAW_DATA << 3 | BYTES]) + _written(lengths[number])
+            size = field.end - field.value + len(head) + lengths[number]
+            tag = bytes([INITIALIZER << 3 | BYTES]) + _written(size)
+            pieces += [small[kept : field.start], tag + small[field.value : at] + head, number]
+            kept = at
+        number += 1
+    pieces.append(small[kept : graph.end])
+    length = sum(lengths[piece] if isinstance(piece, int) else len(piece) for piece in pieces)
+    yield small[: graph.start] + bytes([GRAPH << 3 | BYTES]) + _written(length)
+    yield from pieces
+    yield small[graph.end :]

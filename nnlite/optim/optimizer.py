@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from nnlite import layout, memory
-from nnlite.errors import ConfigError, ModelError
+from nnlite.errors import ConfigError, GradientError, ModelError
 from nnlite.geometry import EltwiseGeometry
 from nnlite.kernels import launch
 from nnlite.layout import Array
 from nnlite.nn.parameter import Parameter
+from nnlite.node import Value
+from nnlite.tensors import Tensor
 
 Group = dict[str, Any]
 """``{"params": [...], "lr": ..., ...}``: parameters and the options that hold for them."""
@@ -83,11 +85,42 @@ class Optimizer:
         """Update every parameter that has a gradient and is not frozen."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient is not None and parameter.requires_grad:
-                    state = self.state.setdefault(parameter, {})
-                    slope = -gradient.numpy() if group.get("maximize") else gradient.numpy()
-                    self.update(parameter.writable(), slope, state, group)
+                self._step(parameter, group)
+
+    def _step(self, parameter: Parameter, group: Group) -> None:
+        gradient = parameter.grad
+        if gradient is not None and parameter.requires_grad:
+            state = self.state.setdefault(parameter, {})
+            slope = -gradient.numpy() if group.get("maximize") else gradient.numpy()
+            self.update(parameter.writable(), slope, state, group)
+
+    def step_in_backward(self, loss: Tensor) -> None:
+        """``zero_grad(); loss.backward(); step()`` in one, with few gradients in memory at any time.
+
+        A parameter is updated and its gradient freed as soon as nothing is left that adds to it, while
+        backward goes on to the layers below; the numbers are the same, bit for bit. It is no way for what
+        needs all gradients together: clipping by their common norm, or adding up those of several
+        batches. Raises GradientError where gradients of an earlier backward are there, or when ``loss``
+        was not recorded; ConfigError for an optimiser whose step is not one of each parameter alone.
+        """
+        if type(self).step is not Optimizer.step:
+            raise ConfigError(
+                f"{type(self).__name__}: its step needs all gradients at once; call backward, then step"
+            )
+        groups = {p._value: (p, group) for group in self.param_groups for p in group["params"]}
+        if any(parameter.grad is not None for parameter, _ in groups.values()):
+            raise GradientError(
+                "step_in_backward: there are gradients of an earlier backward, which it cannot add to; "
+                "call zero_grad first, or add up with backward and then step"
+            )
+
+        def ready(leaf: Value) -> None:
+            if leaf in groups:
+                parameter, group = groups[leaf]
+                self._step(parameter, group)
+                parameter.grad = None
+
+        loss.backward(ready=ready)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients; with ``set_to_none`` False they become zeros."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nnlite.errors import ConfigError, FileError
-from nnlite.files import write_atomically
+from nnlite.files import atomic_file, write_atomically
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.provenance import Provenance
 
@@ -129,4 +130,5 @@ class RunFolder:
     def copy(self, source: Path, name: str) -> None:
         """Copy a result into the folder."""
         if source.resolve() != (self.path / name).resolve():
-            write_atomically(self.path / name, source.read_bytes())
+            with source.open("rb") as file, atomic_file(self.path / name) as copy:
+                shutil.copyfileobj(file, copy, 1 << 20)

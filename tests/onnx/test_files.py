@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import nnlite.onnx as nx
 from nnlite.errors import ModelError
-from nnlite.onnx.wire import LEAST, outlined
+from nnlite.onnx.content import LEAST as MAPPED
+from nnlite.onnx.wire import LEAST, inlined, outlined
 
 
 def layered(widths, rest=()):
@@ -47,6 +48,40 @@ def test_an_outline_is_the_model_without_its_large_tensors(seed):
     assert outline == model
     sizes = [len(tensor.raw_data) for tensor in model.graph.initializer]
     assert set(places) == {i for i, size in enumerate(sizes) if size > LEAST}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_was_left_out_goes_back_where_it_was(seed):
+    rng = np.random.default_rng(seed)
+    model = layered(rng.choice([1, 7, 32, 33, 200], rng.integers(2, 6)).tolist())
+    for tensor in model.graph.initializer[::2]:
+        tensor.doc_string = "a field behind the raw data"
+    data = model.SerializeToString()
+    small, places = outlined(data)
+    lengths = {number: end - start for number, (start, end) in places.items()}
+    pieces = [
+        piece if isinstance(piece, bytes) else data[slice(*places[piece])]
+        for piece in inlined(small, lengths)
+    ]
+    assert b"".join(pieces) == data
+
+
+def test_a_large_file_is_mapped_and_written_back_without_its_weights_in_memory(tmp_path, normal):
+    path, again = tmp_path / "large.onnx", tmp_path / "again.onnx"
+    path.write_bytes(layered([64, 3000, 64, 64]).SerializeToString())
+    assert path.stat().st_size > MAPPED
+    module = nx.load(path)
+    nx.save(module, again)
+    assert again.read_bytes() == path.read_bytes()
+    dict(module.named_parameters())["w2"].assign(np.full((64, 64), 2, np.float32))
+    nx.save(module, path)  # over what is mapped
+    old, new = onnx.load(again), onnx.load(path)
+    assert [a == b for a, b in zip(old.graph.initializer, new.graph.initializer, strict=True)] == [1, 1, 0]
+    assert (numpy_helper.to_array(new.graph.initializer[2]) == 2).all()
+    onnx.checker.check_model(new)
+    assert new == nx.to_model(module)
+    x = normal(2, 64)
+    np.testing.assert_array_equal(nx.load(path).run([x])[0], module.run([x])[0])
 
 
 def test_a_model_from_bytes_computes_what_one_from_a_message_does(normal):
