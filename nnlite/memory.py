@@ -65,6 +65,18 @@ class Stats:
     cached: int
 
 
+def peak_resident() -> int | None:
+    """Most bytes that this process has had resident so far, mapped files included; None where unknown.
+
+    Linux's VmHWM: what the command ``time`` shows may be that of the program which started this one.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+
+
 def available() -> int:
     """The machine's memory, or the container's where that is less."""
     try:
@@ -119,7 +131,7 @@ def _fresh(size: int) -> Array:
 
 
 def frugal_malloc() -> None:
-    """Tell glibc to hand back large freed arrays at once, and threads to share one heap; else nothing.
+    """Tell glibc to hand back large freed arrays at once, and threads to share two heaps; else nothing.
 
     For processes of our own: by default freed arrays stay with malloc up to 32 MB a piece, and every
     thread that decodes pictures has a heap of its own, so that the resident set only ever grows.
@@ -128,7 +140,7 @@ def frugal_malloc() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, MAPPED)
         mallopt(_M_TRIM_THRESHOLD, MAPPED)
-        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_ARENA_MAX, 2)
 
 
 class _Pool:

@@ -48,8 +48,10 @@ def finetune(as_json: bool, quiet: bool, **options: Any) -> None:
     scratch, all on the same held-out pictures.
     """
     from nnlite.cli.progress import Bars
+    from nnlite.memory import frugal_malloc
     from nnlite.transfer import finetune as run
 
+    frugal_malloc()
     _show_run(run(FinetuneConfig(**options), callbacks=[Bars(quiet=as_json or quiet)]), as_json)
 
 
@@ -60,8 +62,10 @@ def finetune(as_json: bool, quiet: bool, **options: Any) -> None:
 def resume(as_json: bool, quiet: bool, run_dir: str) -> None:
     """Go on with an interrupted fine-tuning, bit for bit; RUN is its folder."""
     from nnlite.cli.progress import Bars
+    from nnlite.memory import frugal_malloc
     from nnlite.transfer import resume as run
 
+    frugal_malloc()
     _show_run(run(run_dir, callbacks=[Bars(quiet=as_json or quiet)]), as_json)
 
 

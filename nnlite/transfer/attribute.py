@@ -176,7 +176,7 @@ def occlusion(
     patch: int | None = None,
     stride: int | None = None,
     fill: ArrayLike = 0.0,
-    batch_size: int = 16,
+    batch_size: int = 4,
 ) -> Array:
     """How much the class loses when a part of the picture is covered, float32 [N,H,W].
 

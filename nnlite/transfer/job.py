@@ -26,7 +26,7 @@ from nnlite.transfer.stages import choose_cut, types_for
 from nnlite.transfer.targets import Targets, targets_for
 from nnlite.transfer.training import EpochRecord
 
-EVALUATION_BATCH = 8
+EVALUATION_BATCH = 2
 """Pictures at a time where nothing is trained: fewer are slower, more need more memory."""
 
 
@@ -119,6 +119,8 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
         if doubtful := doubt(original, chosen.preprocessing, shown):
             callbacks.on_message(f"warning: {doubtful}")
     module, head = replace_head(original, len(folder.classes), config.head)
+    del original
+    memory.release()  # the old head
     module.input_sizes = ((None, 3, None, None),)
     # A size that the model cannot take, or stages that it does not have, are found out here.
     types = types_for(module, (h, w))

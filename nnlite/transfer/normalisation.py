@@ -14,7 +14,7 @@ a weaker sign on drawings). Confidence says nothing: it is higher under the wron
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -79,13 +79,30 @@ def doubt(module: GraphModule, chosen: Preprocessing, pictures: Sequence[Array])
     return _by_statistics(*known) or _by_saturation(*known) or _by_mirror(*known)
 
 
-def _outputs(function: Callable[[Array], Array], how: Preprocessing, pictures: Sequence[Array]) -> Array:
+def _batches(
+    function: Callable[[Array], Array], how: Preprocessing, pictures: Sequence[Array]
+) -> Iterator[Array]:
     transform = how.evaluation()
-    parts = []
     for begin in range(0, len(pictures), BATCH):
         batch = np.stack([np.moveaxis(transform(one), 0, -1) for one in pictures[begin : begin + BATCH]])
-        parts.append(function(np.moveaxis(batch, -1, 1)).copy())
-    return np.concatenate(parts)
+        yield function(np.moveaxis(batch, -1, 1))
+
+
+def _outputs(function: Callable[[Array], Array], how: Preprocessing, pictures: Sequence[Array]) -> Array:
+    return np.concatenate([batch.copy() for batch in _batches(function, how, pictures)])
+
+
+def _variance(function: Callable[[Array], Array], how: Preprocessing, pictures: Sequence[Array]) -> Array:
+    """Per channel, over all pictures, whose maps are not kept: of a stem they are large."""
+    moments = [
+        (y.size // y.shape[1], y.mean((0, 2, 3), np.float64), y.var((0, 2, 3), np.float64))
+        for y in _batches(function, how, pictures)
+    ]
+    counts = np.array([count for count, _, _ in moments])[:, None] / sum(count for count, _, _ in moments)
+    means = np.stack([mean for _, mean, _ in moments])
+    mean = (counts * means).sum(0)
+    variance: Array = (counts * (np.stack([var for _, _, var in moments]) + (means - mean) ** 2)).sum(0)
+    return variance
 
 
 def _by_statistics(
@@ -99,7 +116,7 @@ def _by_statistics(
     running = module.leaf(variance).numpy()
 
     def log_ratio(how: Preprocessing) -> float:
-        return float(np.median(np.log(_outputs(stem, how, pictures).var((0, 2, 3)) / running)))
+        return float(np.median(np.log(_variance(stem, how, pictures) / running)))
 
     with np.errstate(divide="ignore"):
         own = log_ratio(chosen)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnlite import random
+from nnlite import memory, random
 from nnlite.errors import NnliteError, TrainingError
 from nnlite.transfer import checkpoint
 from nnlite.transfer.callbacks import Callback, Callbacks
@@ -91,15 +91,18 @@ def _work(job: Job, interrupt: Interrupt) -> FinetuneResult:
     material = Material(at_head, at_cut, keeper)
     for name in phases[keeper.done :]:
         run_phase(name, job, material)
+        memory.release()
     tuned_seconds = keeper.seconds
     out = Path(config.out)
     export(job, out)
     job.let_go()
     report = evaluate_file(job, out)
+    memory.release()
     report["seconds"] = {"tuning": tuned_seconds}
     if config.baselines:
         report["baselines"] = run_baselines(job, at_head)
     report["seconds"]["total"] = keeper.seconds
+    report["peak_memory"] = memory.peak_resident()
     report["skipped"] = [{"path": path, "reason": reason} for path, reason in sorted(job.skipped.items())]
     job.run.copy(out, "tuned.onnx")
     job.run.write_json("metrics.json", report)  # last: now the run is finished

@@ -63,6 +63,7 @@ def compute_views(job: Job, stages: bool) -> tuple[Views, Views | None]:
         job.note_skipped(loader)
     if store.found:
         job.say(f"{store.found} of {config.views + 1} sets of features were there from an earlier run")
+    del frozen, store
     memory.release()  # the frozen part's block: nothing that follows is of its size
     views = Views(at, train, held)
     if kept is None:

@@ -193,3 +193,31 @@ def run_python(code, limit):
     environment = os.environ | {"NNLITE_MEMORY_LIMIT": limit, "PYTHONPATH": str(PACKAGE)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     return (result.stdout or result.stderr).strip().splitlines()[-1]
+
+
+def test_large_blocks_go_back_to_the_system_at_once():
+    """Resident bytes, as the system counts them, before, with and after a released array."""
+    pytest.importorskip("resource", reason="needs a POSIX system")
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc to count resident pages")
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    for size in (1, 24, 24):  # by malloc the second of a size would stay
+        before = resident()
+        array = memory.empty((size * MEGABYTE,), np.uint8)
+        array[...] = 1
+        assert resident() - before > 0.9 * size * MEGABYTE
+        del array
+        memory.release()
+        assert resident() - before < 0.1 * size * MEGABYTE + 200_000
+
+
+def test_the_peak_is_the_systems():
+    peak = memory.peak_resident()
+    if peak is None:
+        pytest.skip("needs Linux's /proc")
+    array = memory.empty((64 * MEGABYTE,), np.uint8)
+    array[...] = 1
+    assert memory.peak_resident() >= max(peak, 64 * MEGABYTE)
