@@ -21,7 +21,8 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
 CPU = "csrc/cpu"
-SOURCES = ["csrc/bind/native.cpp", "csrc/bind/rows.cpp"] + [
+BINDINGS = ["csrc/bind/native.cpp", "csrc/bind/reduced.cpp", "csrc/bind/rows.cpp"]
+SOURCES = BINDINGS + [
     f"{CPU}/{name}.cpp"
     for name in [
         "dispatch",
@@ -31,6 +32,7 @@ SOURCES = ["csrc/bind/native.cpp", "csrc/bind/rows.cpp"] + [
         "conv2d_depthwise",
         "conv2d_grad_input",
         "conv2d_grad_weight",
+        "conv2d_reduced",
         "conv2d_winograd",
         "conv2d_winograd_grad",
         "eltwise",
@@ -39,11 +41,13 @@ SOURCES = ["csrc/bind/native.cpp", "csrc/bind/rows.cpp"] + [
     ]
 ]
 AVX2 = ["-mavx2", "-mfma"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 ISA_FLAGS = {
     "x86": {
         "baseline": [],
         "avx2": AVX2,
-        "avx512": [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+        "avx512": AVX512,
+        "avx512_vnni": [*AVX512, "-mavx512vnni"],
     },
     "arm": {"neon": []},
     "other": {"baseline": []},
@@ -110,7 +114,8 @@ class BuildNative(build_ext):
         flags = FLAGS + (["-Werror"] if os.environ.get("NNLITE_WERROR") == "1" else [])
         tasks = [(source, flags) for source in SOURCES]
         # pybind11's own headers do not compile cleanly under -Wconversion; ours must.
-        tasks[2:] = [(source, [*flags, "-Wconversion"]) for source, flags in tasks[2:]]
+        ours = slice(len(BINDINGS), None)
+        tasks[ours] = [(source, [*flags, "-Wconversion"]) for source, flags in tasks[ours]]
         for isa, isa_flags in ISA_FLAGS[machine()].items():
             tasks.append((f"{CPU}/isa/{isa}.cpp", [*flags, "-Wconversion", *isa_flags]))
         newest = max(p.stat().st_mtime for p in [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.inl")])

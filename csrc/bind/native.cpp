@@ -3,13 +3,14 @@
 #include <pybind11/stl.h>
 
 #include <array>
-#include <cstdio>
 #include <cstring>
 
 #include "../cpu/cpu.h"
 #include "../cpu/dispatch.h"
 #include "../cpu/parallel.h"
 #include "args.h"
+#include "prepared.h"
+#include "reduced.h"
 #include "rows.h"
 
 namespace nnlite {
@@ -101,20 +102,11 @@ void forward(Fields fields, Object x_, Object w_, Object bias_, Object residual_
     without_gil([&] { kernel(g, f.x, w, f.bias, f.residual, f.y, workspace); });
 }
 
-// ---- prepared weights, behind a line that says whose they are: panels are as wide as the instruction set wants them
-
-constexpr size_t head = 64;
-using Mark = std::array<char, head>;
-
-Mark mark(const char* variant) {
-    Mark text = {};
-    std::snprintf(text.data(), text.size(), "%s %s", variant, kernels().name);
-    return text;
-}
+// ---- prepared weights
 
 template <Conv2dSize size>
 size_t prepared_size(Fields fields) {
-    return head + size(conv2d(fields));
+    return prepared_head + size(conv2d(fields));
 }
 
 template <void (*kernel)(const Conv2d&, const float*, void*), Conv2dSize size, Rule rule>
@@ -122,10 +114,8 @@ void prepare(const char* name, Fields fields, Object w_, Object prepared_) {
     const Conv2d g = conv2d(fields);
     rule(g);
     const float* w = in<float>(w_, "w", w_shape(g));
-    char* prepared = static_cast<char*>(bytes(prepared_, "prepared", head + size(g)));
-    const Mark text = mark(name);
-    std::memcpy(prepared, text.data(), head);
-    without_gil([&] { kernel(g, w, prepared + head); });
+    void* prepared = prepared_for(name, prepared_, size(g));
+    without_gil([&] { kernel(g, w, prepared); });
 }
 
 template <void (*kernel)(const Conv2d&, const float*, const void*, const float*, const float*, float*, void*),
@@ -135,11 +125,9 @@ void forward_prepared(const char* name, Fields fields, Object x_, Object prepare
     const Conv2d g = conv2d(fields);
     rule(g);
     const Forward f(g, x_, bias_, residual_, y_);
-    const char* prepared = static_cast<const char*>(bytes(prepared_, "prepared", head + weights(g)));
-    const Mark text = mark(name);
-    if (std::memcmp(prepared, text.data(), head) != 0) refuse("prepared", text.data(), "weights prepared for another");
+    const void* prepared = prepared_by(name, prepared_, weights(g));
     void* workspace = scratch(workspace_, size(g));
-    without_gil([&] { kernel(g, f.x, prepared + head, f.bias, f.residual, f.y, workspace); });
+    without_gil([&] { kernel(g, f.x, prepared, f.bias, f.residual, f.y, workspace); });
 }
 
 template <void (*kernel)(const Conv2d&, const float*, const float*, float*, void*), Conv2dSize size, Rule rule>
@@ -250,4 +238,5 @@ PYBIND11_MODULE(_native, m) {
     nnlite::bind_conv2d(m);
     nnlite::bind_pool2d(m);
     nnlite::bind_rows(m);
+    nnlite::bind_reduced(m);
 }

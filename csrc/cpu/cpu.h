@@ -50,6 +50,30 @@ void conv2d_grad_weight_gemm(const Conv2d& g, const float* x, const float* gy, f
 size_t conv2d_grad_weight_depthwise_workspace(const Conv2d& g);
 void conv2d_grad_weight_depthwise(const Conv2d& g, const float* x, const float* gy, float* gw, void* workspace);
 
+// Reduced precision. x, residual and y hold 0..255 and w -127..127, or all are bfloat16 numbers by their bits. The weights
+// are prepared once: conv2d_int8_gemm_prepare(g, w, prepared) fills prepared_size(g) bytes.
+#define NNLITE_REDUCED(name, X, W, Y)                                                                             \
+    size_t name##_workspace(const ReducedConv2d& g);                                                              \
+    void name(const ReducedConv2d& g, const X* x, const W* w, const float* scale, const float* bias,              \
+              const X* residual, Y* y, void* workspace);                                                          \
+    size_t name##_prepared_size(const ReducedConv2d& g);                                                          \
+    void name##_prepare(const ReducedConv2d& g, const W* w, void* prepared);                                      \
+    size_t name##_prepared_workspace(const ReducedConv2d& g);                                                     \
+    void name##_prepared(const ReducedConv2d& g, const X* x, const void* prepared, const float* scale,            \
+                         const float* bias, const X* residual, Y* y, void* workspace);
+#define NNLITE_REDUCED_PAIR(name, X, W) \
+    NNLITE_REDUCED(name, X, W, X)       \
+    NNLITE_REDUCED(name##_float, X, W, float)
+NNLITE_REDUCED_PAIR(conv2d_int8_gemm, uint8_t, int8_t)
+NNLITE_REDUCED_PAIR(conv2d_int8_depthwise, uint8_t, int8_t)
+NNLITE_REDUCED_PAIR(conv2d_bfloat16_gemm, uint16_t, uint16_t)
+NNLITE_REDUCED_PAIR(conv2d_bfloat16_depthwise, uint16_t, uint16_t)
+#undef NNLITE_REDUCED_PAIR
+#undef NNLITE_REDUCED
+
+void quantise(const Rounding& g, const float* x, uint8_t* y);
+void round_bfloat16(const Rounding& g, const float* x, uint16_t* y);
+
 void max_pool2d_forward(const Pool2d& g, const float* x, float* y, int32_t* indices);
 void max_pool2d_backward(const Pool2d& g, const float* gy, const int32_t* indices, float* gx);
 void avg_pool2d_forward(const Pool2d& g, const float* x, float* y);

@@ -46,6 +46,20 @@ struct Pool2d {
     int64_t count_include_pad;
 };
 
+// A convolution of integers of 8 bits or of bfloat16 numbers, and what follows its sums:
+// y = clamp(sum scale + bias + residual residual_scale, low, high).
+struct ReducedConv2d {
+    Conv2d conv;
+    int64_t x_zero;  // what surrounds the picture
+    float residual_scale, low, high;
+};
+
+// Of numbers to integers from 0 to 255, (q - zero) scale, or to bfloat16, which needs neither.
+struct Rounding {
+    int64_t size;
+    float scale, zero;
+};
+
 struct Norm {
     int64_t M, C;
     Activation act;

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nnlite import __version__
 from nnlite.cli.options import option_of, options_of
 from nnlite.transfer.config import FinetuneConfig
+
+if TYPE_CHECKING:
+    from nnlite.graph.plan import Precision
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
 QUIET = click.option("--quiet", is_flag=True, help="No progress, no remarks: the result alone.")
@@ -267,16 +270,25 @@ def _contact_sheet(
 @click.argument("model", metavar="MODEL")
 @click.option("--plan", is_flag=True, help="The compiled steps instead: kernels, times, memory.")
 @click.option("--batch", type=click.IntRange(1), help="Pictures that the plan is made for.  [default: 1]")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Numbers that the plan computes with.",
+)
 @SIZE
 @JSON
-def inspect(as_json: bool, model: str, plan: bool, batch: int | None, size: int | None) -> None:
+def inspect(
+    as_json: bool, model: str, plan: bool, batch: int | None, precision: Precision, size: int | None
+) -> None:
     """What MODEL holds: operators, parameters, arithmetic, cut points, and what is not supported."""
     from nnlite.cli.console import inspect_table, plan_table
     from nnlite.onnx.inspect import inspect as run
     from nnlite.onnx.inspect import inspect_plan
 
     if plan:
-        compiled = inspect_plan(model, size=size, batch=batch)
+        compiled = inspect_plan(model, size=size, batch=batch, precision=precision)
         if as_json:
             _print_json(compiled)
         else:

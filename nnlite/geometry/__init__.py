@@ -22,6 +22,8 @@ from nnlite.geometry.kinds import (
     Geometry,
     NormGeometry,
     Pool2dGeometry,
+    QuantiseGeometry,
+    ReducedConv2dGeometry,
     Shape,
     describe,
 )
@@ -53,6 +55,8 @@ __all__ = [
     "Pads",
     "Pair",
     "Pool2dGeometry",
+    "QuantiseGeometry",
+    "ReducedConv2dGeometry",
     "Shape",
     "conv2d_geometry",
     "conv_output_size",

@@ -87,6 +87,35 @@ class Conv2dGeometry(_Fields):
 
 
 @dataclass(frozen=True)
+class ReducedConv2dGeometry(Conv2dGeometry):
+    """A convolution of integers of 8 bits or of bfloat16 numbers, and what follows its sums.
+
+    y = clamp(sum·scale + bias + residual·residual_scale, low, high); outside the picture x is ``x_zero``.
+    The bounds hold whatever ``activation`` says.
+    """
+
+    x_zero: int = 0
+    residual_scale: float = 1.0
+
+    __hash__ = _Fields.__hash__
+
+
+@dataclass(frozen=True)
+class QuantiseGeometry(_Fields):
+    """Rounding of ``size`` numbers that lie one after another, whatever their axes, to a smaller type."""
+
+    size: int
+    scale: float = 1.0
+    zero: float = 0.0
+
+    __hash__ = _Fields.__hash__
+
+    def ints(self) -> tuple[int, ...]:
+        """The fields in order, as ``csrc/include/params.h`` has them."""
+        return (self.size,)
+
+
+@dataclass(frozen=True)
 class Pool2dGeometry(_Fields):
     """A two-dimensional pooling y [N,C,P,Q] of x [N,C,H,W] with an R x S window."""
 
@@ -184,13 +213,16 @@ class FunctionGeometry(_Fields):
         return (self.size, self.function)
 
 
-Geometry = Conv2dGeometry | Pool2dGeometry | NormGeometry | EltwiseGeometry | FunctionGeometry
+Geometry = (
+    Conv2dGeometry | Pool2dGeometry | NormGeometry | EltwiseGeometry | FunctionGeometry | QuantiseGeometry
+)
 
 
 def describe(geometry: Geometry) -> str:
     """``N=1 C=3 H=8 ...``: every field that differs from what is usual."""
     usual: dict[str, float] = dict(stride_h=1, stride_w=1, pad_top=0, pad_left=0, pad_bottom=0, pad_right=0)
     usual.update(dilation_h=1, dilation_w=1, groups=1, count_include_pad=1)
+    usual.update(x_zero=0, residual_scale=1)
     usual.update(alpha=1, beta=1, activation=NO_ACTIVATION, low=-inf, high=inf)
     values = ((field.name, getattr(geometry, field.name)) for field in fields(geometry))
     return " ".join(f"{name}={value}" for name, value in values if usual.get(name) != value)

@@ -14,7 +14,7 @@ from nnlite.graph.control import max_iterations
 from nnlite.graph.ir import Graph
 from nnlite.graph.passes.cancel_transpose import cancel_transpose
 from nnlite.graph.passes.fuse_epilogue import fuse_epilogue
-from nnlite.graph.plan import Plan
+from nnlite.graph.plan import Plan, Precision
 from nnlite.graph.sequences import SEQUENCE, handed_out, held
 from nnlite.graph.step import run_node
 from nnlite.graph.trainable import parameter_leaves
@@ -210,9 +210,13 @@ class GraphModule(Module):
         fused.training = self.training
         return fused
 
-    def compile(self) -> Plan:
-        """A plan of the model with its weights as they are now: inference only, folded, fused, placed."""
-        return Plan(self)
+    def compile(self, precision: Precision = "fp32", calibration: Sequence[Array] = ()) -> Plan:
+        """A plan of the model with its weights as they are now: inference only, folded, fused, placed.
+
+        ``precision`` of layers with weights: ``fp32``, ``bf16``, or ``int8``, whose ranges are measured on
+        ``calibration``, an array for each input. Raises ConfigError for int8 without.
+        """
+        return Plan(self, precision, calibration)
 
     def current_graph(self) -> Graph:
         """The graph with the parameters as they are now, for passes that compute with them."""

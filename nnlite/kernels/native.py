@@ -17,7 +17,15 @@ import numpy as np
 
 from nnlite import threads
 from nnlite.errors import ConfigError
-from nnlite.geometry import Conv2dGeometry, EltwiseGeometry, FunctionGeometry, NormGeometry, Pool2dGeometry
+from nnlite.geometry import (
+    Conv2dGeometry,
+    EltwiseGeometry,
+    FunctionGeometry,
+    NormGeometry,
+    Pool2dGeometry,
+    QuantiseGeometry,
+    ReducedConv2dGeometry,
+)
 from nnlite.kernels.spec import REGISTRY, DType, Preparation, Variant
 
 Supports = Callable[[Any, DType], str | None]
@@ -152,6 +160,21 @@ def _norm(g: NormGeometry, dtype: DType) -> str | None:
     return _float32(g, dtype) or (None if g.C else "needs at least one channel")
 
 
+def _reduced_gemm(g: ReducedConv2dGeometry, dtype: DType) -> str | None:
+    taps = g.R * g.S
+    if taps > 341 or taps * g.C // g.groups > 65536:
+        return "for at most 341 taps and 65536 products per sum"
+    return _conv(g, dtype)
+
+
+def _reduced_depthwise(g: ReducedConv2dGeometry, dtype: DType) -> str | None:
+    if reason := _depthwise_single(g, dtype):
+        return reason
+    # Interleaved columns of a window: rows in pairs for bfloat16, in fours for bytes.
+    small = g.R <= 64 and (g.R + 1) // 2 * ((g.S - 1) * g.dilation_w + 1) <= 256
+    return None if small else "for smaller windows"
+
+
 # ------------------------------------------------------------------------------------- variants
 
 
@@ -181,7 +204,7 @@ def _register(
     preparation: Preparation | None = None,
 ) -> None:
     # A convolution and a pooling pass their geometry as one tuple of integers, all else number by number.
-    spread = geometry in (NormGeometry, EltwiseGeometry, FunctionGeometry)
+    spread = geometry in (NormGeometry, EltwiseGeometry, FunctionGeometry, QuantiseGeometry)
 
     def run(geometry: Any, *operands: Any) -> None:
         if spread:
@@ -240,3 +263,49 @@ for _kernel in ("function_forward", "function_backward"):
 
 for _kernel in ("combine", "activation_backward", "sgd_step", "adam_step"):
     _register(_kernel, "run", _kernel, EltwiseGeometry, _float32)
+
+
+def _register_reduced(kernel: str, how: str, supports: Supports) -> None:
+    """A convolution of reduced precision: its integers as one tuple, then what follows its sums."""
+    kind = kernel.removesuffix("_float")
+    function = f"{kind}_{how}{kernel.removeprefix(kind)}"
+    absent = (None,) if kind == "conv2d_bfloat16" else ()  # it has no scale
+
+    def split(g: ReducedConv2dGeometry) -> tuple[Any, ...]:
+        return (g.ints(), g.x_zero, g.residual_scale, g.low, g.high)
+
+    def on(suffix: str) -> Callable[..., None]:
+        def run(g: ReducedConv2dGeometry, x: Any, w: Any, *operands: Any) -> None:
+            _function(function + suffix)(*split(g), x, w, *absent, *operands)
+
+        return run
+
+    def measure(suffix: str) -> Callable[[Any], int]:
+        return lambda g: int(_function(function + suffix)(*split(g)))
+
+    def prepare(g: ReducedConv2dGeometry, weights: Any, prepared: Any) -> None:
+        _function(f"{function}_prepare")(*split(g), weights, prepared)
+
+    def key(g: ReducedConv2dGeometry) -> tuple[Any, ...]:
+        return (*g.w_shape, g.groups)
+
+    preparation = Preparation(
+        "w",
+        measure("_prepared_size"),
+        prepare,
+        on("_prepared"),
+        key,
+        supports,
+        measure("_prepared_workspace"),
+    )
+    REGISTRY.add_variant(
+        Variant(kernel, "native", how, on(""), supports, measure("_workspace"), preparation=preparation)
+    )
+
+
+for _kernel in ("conv2d_int8", "conv2d_int8_float", "conv2d_bfloat16", "conv2d_bfloat16_float"):
+    _register_reduced(_kernel, "depthwise", _reduced_depthwise)
+    _register_reduced(_kernel, "gemm", _reduced_gemm)
+
+for _kernel in ("quantise", "round_bfloat16"):
+    _register(_kernel, "run", _kernel, QuantiseGeometry, _float32)

@@ -100,6 +100,7 @@ class Keeper:
                 "number": self.done,
                 "phase": None if phase is None else phase.state_dict(),
                 "cache": job.cache_mode,
+                "precision": job.frozen.decided,
                 "network": self._network(phase),
                 "random": random.get_state(),
                 "history": [asdict(record) for record in job.history],

@@ -84,6 +84,11 @@ class FinetuneConfig:
     cache_dir: str | None = option(None, "Folder for features on disk, shared between runs.", metavar="DIR")
     cache_limit: str = option("4GB", "Most that it may hold.", metavar="SIZE", check=_bytes)
     cache_precision: Literal["fp32", "fp16"] = option("fp32", "Numbers on disk; fp16 halves them.")
+    frozen_precision: Literal["fp32", "bf16", "int8", "auto"] = option(
+        "fp32",
+        "Numbers that the frozen part computes with; auto takes the fastest that costs little. "
+        "What is reported is always the exported fp32 model.",
+    )
     head: str | None = option(None, "The layer to replace, where it is not found.", metavar="NAME")
     augment: str = option(
         "light", "How training pictures vary: none, light, strong, randaugment, or a list such as "

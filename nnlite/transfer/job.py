@@ -15,11 +15,13 @@ from nnlite.data import Dataset, Loader, Sample, open_dataset
 from nnlite.errors import ConfigError, ModelError
 from nnlite.graph import GraphModule
 from nnlite.graph.head import Head, replace_head
+from nnlite.graph.plan import Plan
 from nnlite.node import Value
 from nnlite.transfer.callbacks import Callbacks
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.metadata import PREPROCESSING_KEY, Chosen, choose_preprocessing, metadata_of
 from nnlite.transfer.normalisation import doubt, some_pictures
+from nnlite.transfer.precision import Frozen
 from nnlite.transfer.provenance import Provenance
 from nnlite.transfer.run_folder import RunFolder, check_writable
 from nnlite.transfer.stages import choose_cut, types_for
@@ -51,6 +53,18 @@ class Job:
     began: float = field(default_factory=time.perf_counter)
     history: list[EpochRecord] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.frozen = Frozen(self.config.frozen_precision, self.say)
+
+    def frozen_plan(self, at: Value) -> Plan:
+        """What is computed before ``at``, compiled in the precision of the frozen part."""
+        part, rest = (
+            self.module.part(self.module.graph.inputs, [at]),
+            self.module.part([at], [self.head.features]),
+        )
+        loader = self.loader(self.folder.train, False)
+        return self.frozen.compile(part, rest, loader, len(self.folder.classes), self.config.seed)
 
     def say(self, text: str) -> None:
         """A line about a decision."""

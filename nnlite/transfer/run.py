@@ -84,6 +84,7 @@ def _work(job: Job, interrupt: Interrupt) -> FinetuneResult:
     state = checkpoint.read(job.run.path)
     if state is not None:
         job.cache_mode = state["cache"]
+        job.frozen.decided = state.get("precision")
         job.say(f"going on after {len(state['history'])} epochs")
     at_head, at_cut = compute_views(job, stages="stages" in phases)
     keeper = checkpoint.Keeper(job, state, interrupt)
@@ -99,6 +100,7 @@ def _work(job: Job, interrupt: Interrupt) -> FinetuneResult:
     report = evaluate_file(job, out)
     memory.release()
     report["seconds"] = {"tuning": tuned_seconds}
+    report["frozen_precision"] = job.frozen.report()
     if config.baselines:
         report["baselines"] = run_baselines(job, at_head)
     report["seconds"]["total"] = keeper.seconds

@@ -49,7 +49,7 @@ def compute_views(job: Job, stages: bool) -> tuple[Views, Views | None]:
     elif config.cache == "disk":
         mode = "disk"
     at = head.features if kept is None else kept
-    frozen = module.part(module.graph.inputs, [at]).compile()
+    frozen = job.frozen_plan(at)
     store = open_store(config, mode, (3, *job.chosen.preprocessing.size))
     plain, held_out = job.loader(job.folder.train, False), job.loader(job.folder.validation, False)
     augmented = job.loader(job.folder.train, True)
@@ -125,7 +125,7 @@ def _frozen_part(job: Job, cut: Value) -> Callable[[Array], Array]:
     """What is computed before the cut; nothing where everything is trained."""
     if cut.node is None:
         return lambda images: images
-    return job.module.part(job.module.graph.inputs, [cut]).compile()
+    return job.frozen_plan(cut)
 
 
 def anew(job: Job, cut: Value, loader: Loader, epochs: int) -> Callable[[int, int], Batches]:

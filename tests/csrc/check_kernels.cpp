@@ -69,6 +69,27 @@ struct Argument<const nnlite::Conv2d&> {
     }
 };
 template <>
+struct Argument<const nnlite::ReducedConv2d&> {
+    static nnlite::ReducedConv2d take(Call& call) {
+        int64_t fields[nnlite::conv2d_integers];
+        for (int64_t& field : fields) field = call.integer();
+        nnlite::ReducedConv2d g = {};
+        std::memcpy(&g.conv, fields, sizeof fields);
+        g.x_zero = call.integer();
+        g.residual_scale = static_cast<float>(call.number());
+        g.low = static_cast<float>(call.number()), g.high = static_cast<float>(call.number());
+        return g;
+    }
+};
+template <>
+struct Argument<const nnlite::Rounding&> {
+    static nnlite::Rounding take(Call& call) {
+        const int64_t size = call.integer();
+        const double scale = call.number(), zero = call.number();
+        return {size, static_cast<float>(scale), static_cast<float>(zero)};
+    }
+};
+template <>
 struct Argument<const nnlite::Norm&> {
     static nnlite::Norm take(Call& call) {
         const int64_t M = call.integer(), C = call.integer();
@@ -203,8 +224,8 @@ void judge(const Case& c, const Outputs& results, std::string& wrong) {
     for (size_t i = 0; i < c.operands.size(); ++i) {
         const Operand& operand = c.operands[i];
         for (size_t at = 0; at < operand.integers.size(); ++at) {
-            int32_t actual;
-            std::memcpy(&actual, results[i].data() + at * sizeof actual, sizeof actual);
+            int32_t actual = 0;  // little-endian: the bytes of smaller types come first
+            std::memcpy(&actual, results[i].data() + at * operand.integer_size, operand.integer_size);
             if (actual == operand.integers[at]) continue;
             wrong += " operand " + std::to_string(i) + " differs at " + std::to_string(at) + ";";
             break;

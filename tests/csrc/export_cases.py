@@ -46,7 +46,8 @@ class Stand:
             return self.prepare
         return lambda *arguments: self.calls.append((name, arguments))
 
-    def prepare(self, geometry, weights, prepared):
+    def prepare(self, *arguments):
+        *_, weights, prepared = arguments
         self.weights = (prepared, weights)
 
 
@@ -87,9 +88,12 @@ def operand(name, array, expected, allowed) -> bytes:
         return struct.pack("<II", INPUT, array.nbytes) + in_memory_order(array, array)
     # Expected floats in float64; integers must be met exactly.
     exact = expected[name].astype(np.float64 if array.dtype.kind == "f" else np.int32)
-    assert array.dtype in (np.float32, np.int32), f"output {name}: teach check_kernels.cpp {array.dtype}"
-    is_float = int(array.dtype.kind == "f")
-    return struct.pack("<IIId", OUTPUT, array.size, is_float, allowed[name]) + in_memory_order(exact, array)
+    known = (np.float32, np.int32, np.uint16, np.uint8)
+    assert array.dtype in known, f"output {name}: teach check_kernels.cpp {array.dtype}"
+    integer_size = 0 if array.dtype.kind == "f" else array.dtype.itemsize
+    return struct.pack("<IIId", OUTPUT, array.size, integer_size, allowed[name]) + in_memory_order(
+        exact, array
+    )
 
 
 def case(variant, geometry, absent, prepared, inputs, expected) -> bytes:

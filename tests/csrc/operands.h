@@ -107,9 +107,10 @@ struct Operand {
     double allowed = 0;
     std::vector<double> floats;  // expected, where the output holds floats
     std::vector<int32_t> integers;
+    size_t integer_size = 0;  // in bytes
 
     size_t size() const {
-        return kind == Kind::output ? (floats.size() + integers.size()) * sizeof(float) : input.size();
+        return kind == Kind::output ? floats.size() * sizeof(float) + integers.size() * integer_size : input.size();
     }
 };
 
@@ -126,13 +127,14 @@ inline Case read_case(Reader& from) {
     c.geometry = from.values<double>(from.value<uint32_t>());
     const uint32_t count = from.value<uint32_t>();
     for (uint32_t i = 0; i < count; ++i) {
-        Operand operand{from.value<Kind>(), {}, 0, {}, {}};
+        Operand operand{from.value<Kind>(), {}, 0, {}, {}, 0};
         if (operand.kind == Kind::input || operand.kind == Kind::prepared) {
             operand.input = from.values<unsigned char>(from.value<uint32_t>());
         } else if (operand.kind == Kind::output) {
-            const uint32_t size = from.value<uint32_t>(), is_float = from.value<uint32_t>();
+            const uint32_t size = from.value<uint32_t>();
+            operand.integer_size = from.value<uint32_t>();  // 0: floats
             operand.allowed = from.value<double>();
-            if (is_float)
+            if (operand.integer_size == 0)
                 operand.floats = from.values<double>(size);
             else
                 operand.integers = from.values<int32_t>(size);

@@ -22,7 +22,12 @@ from nnlite.kernels.spec import KernelSpec, Preparation, Variant
 from nnlite.layout import channels_last
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-SENTINEL = -77_777_777  # what integer outputs hold before the call, as floats hold NaN
+
+
+def sentinel(dtype):
+    """What outputs hold before the call."""
+    return np.nan if dtype.kind == "f" else -77_777_777 if dtype.itemsize == 4 else 77
+
 
 Operands = dict[str, np.ndarray | None]
 Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
@@ -83,7 +88,7 @@ def outputs(spec: KernelSpec, geometry, dtype, absent=frozenset(), allocate: All
     for name in spec.outputs:
         made[name] = None if name in absent else allocate(*types[name])
         if made[name] is not None:
-            made[name][...] = np.nan if made[name].dtype.kind == "f" else SENTINEL
+            made[name][...] = sentinel(made[name].dtype)
     return made
 
 

@@ -26,6 +26,8 @@ from nnlite.geometry import (
     EltwiseGeometry,
     FunctionGeometry,
     NormGeometry,
+    QuantiseGeometry,
+    ReducedConv2dGeometry,
     conv2d_geometry,
     pool2d_geometry,
 )
@@ -60,7 +62,7 @@ def native_variants():
 # -------------------------------------------------------------------------------- instruction sets
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline", "neon"])
+@pytest.mark.parametrize("isa", ["avx512_vnni", "avx512", "avx2", "baseline", "neon"])
 def test_each_instruction_set_stays_within_its_arrays_and_is_right(isa):
     if isa not in USABLE:
         pytest.skip(f"this build or CPU has no {isa}")
@@ -105,6 +107,17 @@ LARGE = {  # geometries that are cut into many chunks
         NormGeometry(20_001, 67, 1e-5),
         NormGeometry(20_001, 67, 1e-5, RELU, 0.0, inf),
     ],
+    "conv2d_int8": [
+        ReducedConv2dGeometry(
+            *conv2d_geometry(*shapes, pads=pads, groups=groups).ints(), x_zero=3, high=255.0
+        )
+        for shapes, pads, groups in (
+            (((3, 40, 30, 29), (70, 40, 3, 3)), (1, 1, 1, 1), 1),
+            (((100, 700, 1, 1), (300, 700, 1, 1)), (0, 0, 0, 0), 1),
+            (((4, 50, 40, 40), (50, 1, 3, 3)), (1, 1, 1, 1), 50),
+        )
+    ],
+    "quantise": [QuantiseGeometry(300_007, 0.5, 3.0)],
     "combine": [EltwiseGeometry(300_007, 0.5, 2.0, CLAMP, -1.0, 1.0)],
     "function_forward": [FunctionGeometry(300_007, FUNCTIONS.index("silu"))],
 }

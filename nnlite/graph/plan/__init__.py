@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from nnlite.graph.plan.plan import Plan, compile
+from nnlite.graph.plan.precision import Precision
 
-__all__ = ["Plan", "compile"]
+__all__ = ["Plan", "Precision", "compile"]

@@ -17,6 +17,7 @@ from nnlite.graph.interpret import interpret
 from nnlite.graph.ir import Graph
 from nnlite.graph.passes import PASSES, annotate
 from nnlite.graph.plan.layout import Prepared
+from nnlite.graph.plan.precision import Precision, check_precision, reduce
 from nnlite.graph.plan.program import MemoryReport, Program
 from nnlite.graph.plan.steps import Slots
 from nnlite.kernels import requested_backend
@@ -45,7 +46,16 @@ class Plan:
     each has a block of its own.
     """
 
-    def __init__(self, module: GraphModule) -> None:
+    def __init__(
+        self, module: GraphModule, precision: Precision = "fp32", calibration: Sequence[Array] = ()
+    ) -> None:
+        """``precision`` of layers with weights; ``calibration``: inputs on which int8 measures ranges.
+
+        Raises ConfigError for an unknown precision, or int8 without calibration.
+        """
+        check_precision(precision, calibration)
+        self.precision = precision
+        self._calibration = tuple(calibration)
         self._source: Graph | None = module.current_graph()
         self._graph: Graph | None = None
         states = (*module.named_parameters(), *module.named_buffers())
@@ -69,7 +79,8 @@ class Plan:
                 source = annotate(source, infer_types(source, inputs))
             except NotImplementedError:  # shapes depend on data: the passes do with what is known
                 pass
-            self._graph, self._source = simplify(source), None
+            self._graph = reduce(simplify(source), self.precision, self._calibration)
+            self._source, self._calibration = None, ()
         return self._graph
 
     def program(self, types: Sequence[ArrayType]) -> Program | None:
@@ -186,6 +197,6 @@ class Plan:
         return program.rows([min(times) for times in zip(*runs, strict=True)])
 
 
-def compile(module: GraphModule) -> Plan:
-    """A plan of ``module`` with its weights as they are now."""
-    return Plan(module)
+def compile(module: GraphModule, precision: Precision = "fp32", calibration: Sequence[Array] = ()) -> Plan:
+    """A plan of ``module`` with its weights as they are now; see :class:`Plan`."""
+    return Plan(module, precision, calibration)

@@ -15,6 +15,7 @@ from nnlite.graph.infer import infer, node_macs
 from nnlite.graph.ir import Graph, operands
 from nnlite.graph.plan.arena import Placement, peak, place
 from nnlite.graph.plan.layout import Layout, Place, Prepared
+from nnlite.graph.plan.reduced import REDUCED
 from nnlite.graph.plan.steps import Slots, Step, build
 from nnlite.kernels import Decision, record
 from nnlite.kernels.native import native_info
@@ -65,7 +66,7 @@ class Program:
                 if frees:
                     frees[-1] += tuple(layout.frees.pop(index, ()))
                 continue
-            self.steps.append(build(layout, node))
+            self.steps.append(REDUCED.get(node.op.name, build)(layout, node))
             frees.append(tuple(layout.frees.pop(index, ())))
         self._frees = frees
         self._decisions = [step.how for step in self.steps if isinstance(step.how, Decision)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nnlite.kernels.reference import conv2d, eltwise, norm, optim, pool2d
+from nnlite.kernels.reference import conv2d, eltwise, norm, optim, pool2d, reduced
 
-__all__ = ["conv2d", "eltwise", "norm", "optim", "pool2d", "unavailable"]
+__all__ = ["conv2d", "eltwise", "norm", "optim", "pool2d", "reduced", "unavailable"]
 
 
 def unavailable() -> str | None:
