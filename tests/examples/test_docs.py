@@ -15,7 +15,12 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "ex
 
 @pytest.mark.parametrize(
     ("page", "blocks_at_least", "printed"),
-    [("how-it-works.md", 9, "y = a · b"), ("frozen.md", 4, "bytes in one block"), ("pytorch.md", 1, "loss ")],
+    [
+        ("how-it-works.md", 9, "y = a · b"),
+        ("frozen.md", 4, "bytes in one block"),
+        ("pytorch.md", 1, "loss "),
+        ("report.md", 5, "classes [0 1]"),
+    ],
 )
 def test_pages_run_from_start_to_end(
     page: str, blocks_at_least: int, printed: str, capsys: pytest.CaptureFixture[str]
