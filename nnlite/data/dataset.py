@@ -56,16 +56,16 @@ class Sample:
             return f"{self.path} at {', '.join(f'{edge:.3f}' for edge in self.box)}"
         return str(self.path)
 
-    def read(self, *, at_least: tuple[int, int] | None = None) -> Array:
-        """Its pixels, uint8 RGB [H,W,3]; DataError as of :func:`nnlite.data.decode`."""
+    def read(self, *, at_least: tuple[int, int] | None = None, channels: int = 3) -> Array:
+        """Its pixels, uint8 [H,W,channels]; channels and errors are those of :func:`nnlite.data.decode`."""
         if self.pixels is not None:
-            return decode_array(self.pixels)
+            return decode_array(self.pixels, channels)
         if self.box is None:
-            return decode(self.path, at_least=at_least)
+            return decode(self.path, at_least=at_least, channels=channels)
         top, left, bottom, right = self.box
         if at_least is not None:  # the part is to be as large, not the whole
             at_least = (round(at_least[0] / (bottom - top)), round(at_least[1] / (right - left)))
-        picture = decode(self.path, at_least=at_least)
+        picture = decode(self.path, at_least=at_least, channels=channels)
         H, W = picture.shape[:2]
         y, x = min(round(top * H), H - 1), min(round(left * W), W - 1)
         part = picture[y : max(round(bottom * H), y + 1), x : max(round(right * W), x + 1)]

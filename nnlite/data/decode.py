@@ -27,8 +27,13 @@ _ORIENTATION = 0x0112  # EXIF tag
 _TRANSPARENT = ("RGBA", "LA", "PA")
 
 
-def decode(path: str | os.PathLike[str], *, at_least: tuple[int, int] | None = None) -> Array:
+def decode(
+    path: str | os.PathLike[str], *, at_least: tuple[int, int] | None = None, channels: int = 3
+) -> Array:
     """The picture at ``path`` as a contiguous uint8 RGB array [H,W,3] that the caller owns.
+
+    ``channels``: 1 gives grey instead, [H,W,1]; 4 the four channels of a picture that has them as they
+    are (opacity, infrared, depth), and 255 as the fourth of any other.
 
     EXIF orientation is applied; transparency is laid on white; grey, 1-bit, palette and CMYK become
     RGB; 16-bit grey v becomes round(v / 257), so that 65535 is 255. Of an animation the first frame is
@@ -57,14 +62,30 @@ def decode(path: str | os.PathLike[str], *, at_least: tuple[int, int] | None = N
                 image.draft(None, (w, h))
             image.load()
             # Asked after load: Pillow turns TIFFs by itself while loading, and then says so here.
-            return np.ascontiguousarray(_turned(_rgb(image), _orientation(image)))
+            return np.ascontiguousarray(_turned(_pixels(image, channels), _orientation(image)))
     except MemoryError:
         raise  # says nothing about the picture
     except Exception as error:  # Pillow's decoders raise nearly every type when bytes are damaged
         raise DataError(f"{name}: {_reason(error)}") from error
 
 
-def decode_array(pixels: Array) -> Array:
+def _pixels(image: PillowImage.Image, channels: int) -> Array:
+    from PIL import Image
+
+    if channels == 4:
+        if image.mode == "RGBA":
+            return np.array(image)
+        colours = _rgb(image)
+        return np.concatenate([colours, np.full_like(colours[..., :1], 255)], 2)
+    colours = _rgb(image)
+    if channels == 3:
+        return colours
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return colours[..., :1]
+    return np.array(Image.fromarray(colours).convert("L"))[..., np.newaxis]
+
+
+def decode_array(pixels: Array, channels: int = 3) -> Array:
     """Pixels that came in an array, uint8 or uint16, [H,W] or [H,W,C], as uint8 RGB [H,W,3].
 
     By the rules of :func:`decode`: 1 channel is grey, 2 are grey and opacity, 3 RGB, 4 RGB and opacity.
@@ -81,9 +102,11 @@ def decode_array(pixels: Array) -> Array:
         array = _eight_bits(array)
     if array.dtype != np.uint8:
         raise DataError(f"pixels are {pixels.dtype} but must be uint8 (0 .. 255) or uint16 (0 .. 65535)")
-    if array.shape[2] in (2, 4):
-        return _rgb(Image.fromarray(np.ascontiguousarray(array)))  # LA or RGBA, by the shape
-    return np.array(np.broadcast_to(array, (*array.shape[:2], 3)))
+    if array.shape[2] == 1 or array.shape[2] == channels == 3:
+        array = np.array(np.broadcast_to(array, (*array.shape[:2], 1 if channels == 1 else 3)))
+        if channels != 4:
+            return array
+    return _pixels(Image.fromarray(np.ascontiguousarray(array)), channels)  # LA, RGB or RGBA, by the shape
 
 
 class Header(NamedTuple):

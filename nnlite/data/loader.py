@@ -53,7 +53,8 @@ class Loader:
     threads; 0 prepares everything in the caller's. on_bad_image: "fail" raises DataError at the first
     picture that cannot be read, "skip" leaves it out (its batch is then smaller) and lists it in
     :attr:`skipped`. drop_last: leave out a last batch that is not full. cache_bytes: how much memory
-    decoded pictures may keep for later epochs; 0 for none. at_least: see :func:`nnlite.data.decode`.
+    decoded pictures may keep for later epochs; 0 for none. at_least, channels: see
+    :func:`nnlite.data.decode`.
 
     The same samples, transform, seed and epoch give the same batches, bit by bit, for any ``workers``
     and ``cache_bytes``. Raises ConfigError for an option out of range.
@@ -73,6 +74,7 @@ class Loader:
         cache_bytes: int = 256 * 2**20,
         at_least: tuple[int, int] | None = None,
         balance: bool = False,
+        channels: int = 3,
     ) -> None:
         if not samples:
             raise ConfigError("Loader: no samples; is this part of the folder empty?")
@@ -102,6 +104,7 @@ class Loader:
         self.drop_last = drop_last
         self.at_least = at_least
         self.balance = balance
+        self.channels = channels
         self.cache = PictureCache(cache_bytes)
         self._skipped: dict[int, Skipped] = {}
 
@@ -218,10 +221,10 @@ class Loader:
     def _picture(self, index: int) -> Array:
         sample = self.samples[index]
         if sample.pixels is not None:
-            return sample.read()  # is in memory already
+            return sample.read(channels=self.channels)  # is in memory already
         picture = self.cache.get(index)
         if picture is None:
-            picture = sample.read(at_least=self.at_least)
+            picture = sample.read(at_least=self.at_least, channels=self.channels)
             self.cache.put(index, picture)
         return picture
 

@@ -44,8 +44,8 @@ class Preprocessing:
     """
 
     size: Size
-    mean: Triple
-    std: Triple
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     scale: float = 1 / 255
     channels: Channels = "RGB"
     crop: float = 0.875
@@ -55,12 +55,13 @@ class Preprocessing:
         size = _numbers("size", self.size, 2, 1, MAX_SIDE)
         if not all(side == int(side) for side in size):
             raise ConfigError(f"preprocessing: size={self.size!r} must be whole pixels (height, width)")
-        std = _numbers("std", self.std, 3, -1e6, 1e6)
+        count = len(self.mean) if isinstance(self.mean, (tuple, list)) and len(self.mean) in (1, 4) else 3
+        std = _numbers("std", self.std, count, -1e6, 1e6)
         if min(std) <= 0:
             raise ConfigError(f"preprocessing: std={self.std!r} must be positive")
         values = {
             "size": tuple(int(side) for side in size),
-            "mean": _numbers("mean", self.mean, 3, -1e6, 1e6),
+            "mean": _numbers("mean", self.mean, count, -1e6, 1e6),
             "std": std,
             "scale": _number("scale", self.scale, 1e-6, 1e6),
             "crop": _number("crop", self.crop, 0.1, 1.0),
@@ -134,6 +135,20 @@ class Preprocessing:
         if augment == "none":
             return self.evaluation()
         return Compose((*steps_of(augment, self.size, self.filter, flip=flip), self.normalize()))
+
+    @property
+    def planes(self) -> int:
+        """Channels of the input: 3, or 1 or 4 where ``mean`` and ``std`` have so many."""
+        return len(self.mean)
+
+    def of_channels(self, count: int) -> Preprocessing:
+        """The same for ``count`` channels: what is added or left is normalised by the mean of the three."""
+        if count == self.planes:
+            return self
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        if count == 1:
+            return replace(self, mean=(mean,), std=(std,))
+        return replace(self, mean=(*self.mean, mean), std=(*self.std, std))
 
     def test_time(self, *, flip: bool = True) -> tuple[Compose, ...]:
         """Pipelines whose scores are averaged in test-time augmentation.

@@ -98,6 +98,7 @@ def run_views(
         loader = Loader(
             samples, view, batch_size, workers=workers, on_bad_image=on_bad_image,
             at_least=preprocessing.decode_hint(), cache_bytes=256 << 20 if tta else 0,
+            channels=preprocessing.planes,
         )  # fmt: skip
         scores, labels, places = run_over(classifier.scores, loader, 0, what, progress)
         total = scores if total is None else total + scores

@@ -94,6 +94,10 @@ class FinetuneConfig:
         "light", "How training pictures vary: none, light, strong, randaugment, or a list such as "
         "crop=0.3,flip,rotate=15,jitter (see docs/finetuning.md).", metavar="POLICY", check=_augment,
     )  # fmt: skip
+    channels: Literal["auto", "3", "1", "4"] = option(
+        "auto", "Of the pictures: as the model takes them, colour, grey, or four (opacity, infrared, depth), "
+        "for which the first layer's weights are adapted.",
+    )  # fmt: skip
     flip: bool = option(True, "Mirror pictures left and right.")
     mix: Literal["none", "mixup", "cutmix"] = option(
         "none", "Mix pictures, or features of them, and their labels in pairs while the stages are trained."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from nnlite.errors import ConfigError, ModelError
 from nnlite.graph import GraphModule
 from nnlite.graph.head import Head, replace_head
 from nnlite.graph.plan import Plan
+from nnlite.graph.stem import adapt_stem
 from nnlite.node import Value
 from nnlite.transfer.callbacks import Callbacks
 from nnlite.transfer.config import FinetuneConfig
@@ -30,6 +31,13 @@ from nnlite.transfer.training import EpochRecord
 
 EVALUATION_BATCH = 2
 """Pictures at a time where nothing is trained: fewer are slower, more need more memory."""
+
+
+STEM = {
+    1: "1 channel: the first convolution's weights are summed over the colours",
+    4: "4 channels: three quarters of the first convolution's weights, and of their mean for the fourth",
+}
+"""What was done to a network that took three channels."""
 
 
 @dataclass
@@ -88,7 +96,7 @@ class Job:
         return Loader(
             samples, transform, batch, shuffle=shuffle, seed=config.seed, workers=config.workers,
             on_bad_image=config.on_bad_image, at_least=preprocessing.decode_hint(),
-            cache_bytes=256 << 20 if augment else 0, balance=balance,
+            cache_bytes=256 << 20 if augment else 0, balance=balance, channels=preprocessing.planes,
         )  # fmt: skip
 
     def record(self, record: EpochRecord) -> None:
@@ -126,6 +134,11 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
     chosen = choose_preprocessing(
         original, config.model, name=config.preprocessing, size=config.size, typical=typical
     )
+    planes = chosen.preprocessing.planes
+    if config.channels not in ("auto", str(planes)):
+        if planes != 3:
+            raise ConfigError(f"channels={config.channels!r}: the model was tuned for {planes} channels")
+        chosen = replace(chosen, preprocessing=chosen.preprocessing.of_channels(int(config.channels)))
     h, w = chosen.preprocessing.size
     callbacks.on_message(f"input {h} x {w} pixels; preprocessing {chosen.reason}")
     if run is None and PREPROCESSING_KEY not in metadata_of(original):
@@ -133,9 +146,12 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
         if doubtful := doubt(original, chosen.preprocessing, shown):
             callbacks.on_message(f"warning: {doubtful}")
     module, head = replace_head(original, len(folder.classes), config.head)
+    module.input_sizes = ((None, chosen.preprocessing.planes, None, None),)
+    if chosen.preprocessing.planes != planes:
+        adapt_stem(module, chosen.preprocessing.planes)
+        callbacks.on_message(STEM[chosen.preprocessing.planes])
     del original
     memory.release()  # the old head
-    module.input_sizes = ((None, 3, None, None),)
     # A size that the model cannot take, or stages that it does not have, are found out here.
     types = types_for(module, (h, w))
     cut = choose_cut(module, types, head, config.unfreeze)

@@ -88,9 +88,9 @@ def input_size(module: GraphModule, typical: int | None) -> tuple[int, int]:
 
 
 def check_picture_input(module: GraphModule) -> None:
-    """ModelError unless the model takes one batch of three-channel pictures [N,3,H,W]."""
+    """ModelError unless the model takes one batch of pictures [N,C,H,W] of 1, 3 or 4 channels."""
     sizes = module.input_sizes or ()
-    if len(module.graph.inputs) != 1 or not sizes or len(sizes[0]) != 4 or sizes[0][1] not in (3, None):
+    if len(module.graph.inputs) != 1 or not sizes or len(sizes[0]) != 4 or sizes[0][1] not in (1, 3, 4, None):
         shapes = ", ".join(
             f"{n} {[s or '?' for s in sz]}" for n, sz in zip(module.inputs, sizes, strict=False)
         )

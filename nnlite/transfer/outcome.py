@@ -22,12 +22,13 @@ def export(job: Job, path: Path) -> None:
     declared = job.module.origin.outline.graph.input
     name = job.module.inputs[0]
     sizes = next(onnx.declared_sizes(entry) for entry in declared if entry.name == name)
-    changed = sizes[2:] not in ((None, None), preprocessing.size)
+    planes, size = preprocessing.planes, preprocessing.size
+    changed = sizes[2:] not in ((None, None), size) or sizes[1] not in (None, planes)
     with in_own_units(job.targets, job.module, job.head):
         onnx.save(
             job.module, path,
             metadata=to_metadata(preprocessing, job.folder.classes, job.folder.task),
-            input_sizes=[["N", 3, *preprocessing.size]] if changed else None, fold=job.config.fold,
+            input_sizes=[["N", planes, *size]] if changed else None, fold=job.config.fold,
         )  # fmt: skip
 
 

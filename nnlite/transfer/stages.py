@@ -16,11 +16,11 @@ from nnlite.ops import ArrayType
 
 
 def types_for(module: GraphModule, size: tuple[int, int], batch: int = 1) -> Types:
-    """Types of all values for pictures of ``size``; the model has one input [N,3,H,W]."""
+    """Types of all values for pictures of ``size``; the model has one input [N,C,H,W]."""
+    planes = (module.input_sizes or ((None, None),))[0][1] or 3
     # With the parameters as they are: a new head has other shapes than the file's.
-    return infer_types(
-        module.current_graph(), {module.graph.inputs[0]: ArrayType((batch, 3, *size), np.dtype(np.float32))}
-    )
+    pictures = ArrayType((batch, planes, *size), np.dtype(np.float32))
+    return infer_types(module.current_graph(), {module.graph.inputs[0]: pictures})
 
 
 def stage_cuts(module: GraphModule, types: Types, head: Head) -> list[Value]:

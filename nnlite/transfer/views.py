@@ -50,7 +50,7 @@ def compute_views(job: Job, stages: bool) -> tuple[Views, Views | None]:
         mode = "disk"
     at = head.features if kept is None else kept
     frozen = job.frozen_plan(at)
-    store = open_store(config, mode, (3, *job.chosen.preprocessing.size))
+    store = open_store(config, mode, (job.chosen.preprocessing.planes, *job.chosen.preprocessing.size))
     plain, held_out = job.loader(job.folder.train, False), job.loader(job.folder.validation, False)
     augmented = job.loader(job.folder.train, True)
     show = job.callbacks.on_batches

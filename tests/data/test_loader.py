@@ -359,7 +359,7 @@ def test_cached_pictures_cannot_be_written(samples: list[Sample]) -> None:
 def test_at_least_reaches_the_decoder(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def fake(path: Path, *, at_least: tuple[int, int] | None) -> np.ndarray:
+    def fake(path: Path, *, at_least: tuple[int, int] | None, channels: int) -> np.ndarray:
         asked.append(at_least)
         return np.zeros((8, 8, 3), np.uint8)
 
