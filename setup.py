@@ -32,6 +32,7 @@ SOURCES = BINDINGS + [
         "conv2d_depthwise",
         "conv2d_grad_input",
         "conv2d_grad_weight",
+        "conv2d_grad_weight_stem",
         "conv2d_reduced",
         "conv2d_winograd",
         "conv2d_winograd_grad",

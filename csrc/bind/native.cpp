@@ -72,6 +72,10 @@ void winograd(const Conv2d& g) {
                 g.groups == 1,
             "winograd takes 3x3 kernels, stride 1, dilation 1, groups=1");
 }
+void stem_grad(const Conv2d& g) {
+    stem(g);
+    require(g.dilation_h == 1, "this stem takes no dilation");
+}
 using Rule = void (*)(const Conv2d&);
 
 template <Conv2dSize size>
@@ -179,6 +183,7 @@ void bind_conv2d(py::module_& m) {
     NNLITE_BIND(grad_input, conv2d_grad_input_igemm, any);
     NNLITE_BIND(grad_input, conv2d_grad_input_depthwise, depthwise_single);
     NNLITE_BIND(grad_weight, conv2d_grad_weight_winograd, winograd);
+    NNLITE_BIND(grad_weight, conv2d_grad_weight_stem, stem_grad);
     NNLITE_BIND(grad_weight, conv2d_grad_weight_gemm, any);
     NNLITE_BIND(grad_weight, conv2d_grad_weight_depthwise, depthwise_single);
 #undef NNLITE_BIND

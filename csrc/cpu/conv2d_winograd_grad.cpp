@@ -139,9 +139,17 @@ void transform_sums(const WinogradGrad& plan, const Conv2d& g, int64_t panel, in
     t.channels = plan.panels.columns_of(panel);
     t.from_row = edge * plan.sum_plane, t.from_column = plan.sum_plane;
     t.to_row = 3 * g.C, t.to_column = g.C;
-    for (int64_t row = 0; row < plan.rows_of(g, block); ++row) {
+    const int64_t rows = plan.rows_of(g, block);
+    for (int64_t row = 0; row < rows; ++row) {
         t.from = sums + row * plan.panels.width;
         t.to = gw + (block * plan.rows + row) * 9 * g.C + panel * plan.panels.width;
+        if (row + 1 < rows) {  // the next row's 36 lines of D and 9 of gw, too many runs for the hardware to foresee
+            for (int64_t c = 0; c < t.channels; c += 16) {
+                for (int64_t point = 0; point < points; ++point)
+                    __builtin_prefetch(t.from + plan.panels.width + point * plan.sum_plane + c);
+                for (int64_t tap = 0; tap < 9; ++tap) __builtin_prefetch(t.to + (9 + tap) * g.C + c, 1);
+            }
+        }
         plan.k.winograd[1].weight_adjoint(t);
     }
 }

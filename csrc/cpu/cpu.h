@@ -47,6 +47,9 @@ void conv2d_grad_input_depthwise(const Conv2d& g, const float* gy, const float* 
 size_t conv2d_grad_weight_gemm_workspace(const Conv2d& g);
 void conv2d_grad_weight_gemm(const Conv2d& g, const float* x, const float* gy, float* gw, void* workspace);
 
+size_t conv2d_grad_weight_stem_workspace(const Conv2d& g);
+void conv2d_grad_weight_stem(const Conv2d& g, const float* x, const float* gy, float* gw, void* workspace);
+
 size_t conv2d_grad_weight_depthwise_workspace(const Conv2d& g);
 void conv2d_grad_weight_depthwise(const Conv2d& g, const float* x, const float* gy, float* gw, void* workspace);
 

@@ -33,6 +33,8 @@ class KernelCase:
     """Optional operands that are left out."""
     pictures: tuple[int, int, int, int] | None = None
     """What the rows [M,C] of a normalisation are: [N,C,H,W]."""
+    transposed: bool = False
+    """A transposed layer: conv2d_grad_input is its forward pass, conv2d_forward its input gradient."""
 
     @property
     def flops(self) -> int:
@@ -87,6 +89,14 @@ def _kernel_cases() -> Iterator[KernelCase]:
             if group == "3x3 batch 1" and kernel != PASSES[0]:
                 continue
             yield KernelCase(group, name, kernel, geometry)
+        for c, k, side in (
+            (512, 256, 4),
+            (256, 128, 8),
+            (128, 64, 16),
+        ):  # DCGAN's generator, from maps of `side`
+            geometry = conv2d_geometry((64, k, 2 * side, 2 * side), (c, k, 4, 4), (2, 2), (1,) * 4)
+            name = f"4x4/2 transposed {c}-{k}@{side} b64"
+            yield KernelCase("transposed", name, kernel, geometry, transposed=True)
     for kernel in ("max_pool2d_forward", "max_pool2d_backward"):
         pool = pool2d_geometry((16, 64, 112, 112), (3, 3), (2, 2), (1, 1, 1, 1))
         yield KernelCase("pool", "max 3x3/2 64@112 b16", kernel, pool)

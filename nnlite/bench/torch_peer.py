@@ -59,6 +59,8 @@ def _call(case: KernelCase, t: dict[str, Any]) -> Callable[[], Any]:
             [g.pad_top, g.pad_left],
             [g.dilation_h, g.dilation_w],
         )
+        if case.transposed:
+            return _transposed_call(case, t, (stride, pads, dilation))
         if case.kernel == "conv2d_forward":
             return lambda: torch.nn.functional.conv2d(t["x"], t["w"], None, stride, pads, dilation, g.groups)
         masks = [case.kernel == "conv2d_grad_input", case.kernel == "conv2d_grad_weight", False]
@@ -95,6 +97,24 @@ def _average_call(case: KernelCase, t: dict[str, Any], g: Pool2dGeometry) -> Cal
         return lambda: torch.nn.functional.avg_pool2d(t["x"], *options)
     x = torch.empty(g.x_shape).to(memory_format=_format(t["gy"]))
     return lambda: torch.ops.aten.avg_pool2d_backward(t["gy"], x, *options, None)
+
+
+def _transposed_call(case: KernelCase, t: dict[str, Any], window: tuple[list[int], ...]) -> Callable[[], Any]:
+    """The transposed layer takes gy and yields x: its forward pass is the convolution's input gradient."""
+    import torch
+
+    g = case.geometry
+    assert isinstance(g, Conv2dGeometry)
+    stride, pads, dilation = window
+    if case.kernel == "conv2d_grad_input":
+        convolve = torch.nn.functional.conv_transpose2d
+        return lambda: convolve(t["gy"], t["w"], None, stride, pads, 0, g.groups, dilation)
+    masks = [case.kernel == "conv2d_forward", case.kernel == "conv2d_grad_weight", False]
+    gy = t.get("gy", torch.empty(g.y_shape).to(memory_format=_format(t["x"])))
+    w = t.get("w", torch.empty(g.w_shape).to(memory_format=_format(t["x"])))
+    return lambda: torch.ops.aten.convolution_backward(
+        t["x"], gy, w, None, stride, pads, dilation, True, [0, 0], g.groups, masks
+    )
 
 
 def _norm_call(case: KernelCase, t: dict[str, Any], g: NormGeometry) -> Callable[[], Any]:

@@ -100,6 +100,15 @@ def _stem(g: Conv2dGeometry, dtype: DType) -> str | None:
     return _conv(g, dtype) or (None if g.dilation_w == 1 else "needs dilation_w=1")
 
 
+def _stem_grad(g: Conv2dGeometry, dtype: DType) -> str | None:
+    if reason := _stem(g, dtype):
+        return reason
+    if g.dilation_h != 1:
+        return "needs dilation_h=1"
+    # Every lane sums up a gradient of its own.
+    return None if g.K * g.C * g.R * g.S <= 1 << 16 else "for at most 65536 weights"
+
+
 def _products(g: Conv2dGeometry, tile: int, height: int, width: int) -> int:
     """Multiplications of F(tile x tile, 3x3) per channel pair: (tile + 2)^2 for each tile, whole or not."""
     return g.N * -(-height // tile) * -(-width // tile) * (tile + 2) ** 2
@@ -241,6 +250,7 @@ for _direction, _name, _supports in (
     ("grad_input", "igemm", _conv),
     ("grad_weight", "depthwise", _depthwise_single),
     ("grad_weight", "winograd", _winograd_grad),
+    ("grad_weight", "stem", _stem_grad),
     ("grad_weight", "gemm", _conv),
 ):
     _kernel = f"conv2d_{_direction}"

@@ -15,7 +15,7 @@ from nnlite import functional as F
 from nnlite import random, threads, zoo
 from nnlite.bench.cases import KERNEL_CASES, KernelCase
 from nnlite.bench.footprint import measure_memory
-from nnlite.bench.layers import measure_threads
+from nnlite.bench.layers import measure_threads, own_call, random_inputs
 from nnlite.bench.machine import Machine
 from nnlite.bench.networks import network, openvino_inference, pictures
 from nnlite.bench.report import geometric_mean, roofline_svg, summary, table_rows
@@ -99,6 +99,22 @@ def test_plot_is_well_formed_and_has_a_point_per_row() -> None:
         "one, conv2d_forward: 100 GFLOP/s, 10.0 FLOP/byte",
         "two, conv2d_forward: 50 GFLOP/s, 5.0 FLOP/byte",
     ]
+
+
+@pytest.mark.parametrize("kernel", ["conv2d_forward", "conv2d_grad_input", "conv2d_grad_weight"])
+def test_torch_runs_the_same_transposed_layer(kernel: str) -> None:
+    pytest.importorskip("torch", reason="PyTorch is the peer whose results are compared")
+    from nnlite.bench.torch_peer import kernel_calls
+
+    geometry = conv2d_geometry((2, 5, 8, 6), (7, 5, 4, 4), (2, 2), (1, 1, 1, 1))
+    case = KernelCase("transposed", "tiny", kernel, geometry, transposed=True)
+    inputs = random_inputs(case)
+    outputs = own_call(case, inputs)()
+    assert isinstance(outputs, list)
+    for call in kernel_calls(case, inputs).values():
+        result = call()  # one tensor, or those of three gradients that were asked for
+        [theirs] = [t for t in (result if isinstance(result, tuple) else (result,)) if t is not None]
+        np.testing.assert_allclose(outputs[0], theirs.numpy(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])

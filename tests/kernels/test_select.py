@@ -41,7 +41,7 @@ def run_python(code, **environment):
         ((9, 8, 7, 7), (8, 8, 3, 3), 1, "winograd2", "winograd4", "winograd"),
         ((1, 8, 9, 9), (8, 8, 3, 3), 1, "igemm", "winograd4", "gemm"),
         ((2, 8, 9, 9), (8, 8, 3, 1), 1, "igemm", "igemm", "gemm"),
-        ((2, 3, 9, 9), (8, 3, 3, 3), 1, "stem", "igemm", "gemm"),
+        ((2, 3, 9, 9), (8, 3, 3, 3), 1, "stem", "igemm", "stem"),
         ((2, 8, 9, 9), (8, 1, 3, 3), 8, "depthwise", "depthwise", "depthwise"),
         ((2, 8, 9, 9), (16, 1, 3, 3), 8, "depthwise", "igemm", "gemm"),
         ((2, 8, 9, 9), (8, 2, 3, 3), 4, "igemm", "igemm", "gemm"),
