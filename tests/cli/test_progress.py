@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from nnlite.cli.progress import Bars
-from nnlite.transfer.report.environment import peak_memory, resident_memory
+from nnlite.memory import peak_resident
+from nnlite.transfer.report.environment import resident_memory
 from nnlite.transfer.training import EpochRecord, Step
 
 
@@ -81,4 +82,4 @@ def test_memory_is_read():
         pytest.skip("this system does not say how much memory a process holds")
     array = np.ones(8_000_000)
     assert resident_memory() >= before + 0.9 * array.nbytes
-    assert peak_memory() >= resident_memory() * 0.99
+    assert peak_resident() >= resident_memory() * 0.99

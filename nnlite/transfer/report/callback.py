@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nnlite import memory
 from nnlite.errors import NnliteError
 from nnlite.transfer.callbacks import Callback
-from nnlite.transfer.report.environment import describe_environment, peak_memory
+from nnlite.transfer.report.environment import describe_environment
 
 if TYPE_CHECKING:
     from nnlite.transfer.job import Job
@@ -18,7 +19,7 @@ class ReportWriter(Callback):
 
     def on_end(self, job: Job, result: FinetuneResult) -> None:
         """Peak memory is that of the run: it is read before the report is made."""
-        noted = describe_environment() | {"peak_memory": peak_memory()}
+        noted = describe_environment() | {"peak_memory": memory.peak_resident()}
         job.run.write_json("environment.json", noted)
         if not job.config.report:
             return
