@@ -48,6 +48,12 @@ class Keeper:
         self._interrupt = interrupt
         self._within: dict[str, Any] | None = None
         self._versions = {v: job.module.leaf(v).version for v in job.module.graph.arrays}
+        self.anchors: dict[Any, Any] = {}
+        """Where pretrained weights began, if they are pulled back there."""
+        if job.config.l2_sp:
+            own = (job.head.weight, job.head.bias)
+            pretrained = [job.module.leaf(v) for v in job.module.graph.arrays if v not in own]
+            self.anchors = {leaf: leaf.numpy().copy(order="K") for leaf in pretrained}
         self._began, self._written = job.began, time.perf_counter()
         if state is not None:
             self._restore(state)

@@ -58,10 +58,17 @@ class FinetuneConfig:
         None, "Folder for metrics, configuration and history; by default runs/NAME-TIME beside --out.",
         metavar="DIR",
     )  # fmt: skip
-    unfreeze: str = option(
-        "1", "What is trained besides the head: nothing, the last N stages, everything.",
-        metavar="none|N|all", check=_unfreeze,
+    recipe: Literal["auto", "probe", "partial", "full", "gradual"] = option(
+        "auto",
+        "The head alone, solved exactly; the last stages with it; everything; one stage more at a time.",
+    )
+    unfreeze: str | None = option(
+        None, "What is trained besides the head: nothing, the last N stages, everything. "
+        "By default the recipe decides.", metavar="none|N|all", check=_unfreeze,
     )  # fmt: skip
+    budget: float | None = option(
+        None, "Minutes that --recipe auto may plan for.", metavar="MINUTES", above=0
+    )
     tune: Literal["weights", "affine"] = option(
         "weights", "In the unfrozen stages train the weights, or a scale and a shift per channel."
     )
@@ -74,8 +81,33 @@ class FinetuneConfig:
     batch_size: int = option(32, "Pictures per step.", least=1)
     head_learning_rate: float = option(3e-3, "For the head alone.", above=0)
     learning_rate: float = option(1e-4, "For the unfrozen stages.", above=0)
+    stage_decay: float = option(
+        0.7, "Learning rate of each earlier stage, as a part of the next one's.", above=0, most=1
+    )
     weight_decay: float = option(0.01, "Decoupled, as in AdamW.", least=0)
     label_smoothing: float = option(0.1, "Part of each label spread out.", least=0, below=1)
+    l2_sp: float = option(
+        0.0, "Pull of pretrained weights towards where they began, instead of their decay.", least=0
+    )
+    ema: float = option(
+        0.0, "Decay of an average of the weights, which is then what is kept; 0 for none.", least=0, below=1
+    )
+    clip: float = option(0.0, "Largest norm of a step's gradients; 0 for any.", least=0)
+    accumulate: int = option(1, "Batches whose gradients make one step.", least=1)
+    warmup: float = option(
+        0.1, "Part of a phase's steps, at most an epoch, in which learning rates rise.", least=0, below=1
+    )
+    patience: int = option(
+        0, "Epochs without improvement after which a phase ends, judged by training pictures that are set "
+        "aside; 0 for none.", least=0,
+    )  # fmt: skip
+    set_aside: float = option(
+        0.1, "Part of the training pictures set aside for --patience.", above=0, below=1
+    )
+    train_batch_norm: bool = option(
+        False, "Train unfrozen batch normalisation, with the statistics of each batch, or leave it as it is.",
+        negative="--freeze-batch-norm",
+    )  # fmt: skip
     views: int = option(4, "Views per picture that the head learns from.", least=1)
     cache: Literal["auto", "memory", "disk", "off"] = option(
         "auto",

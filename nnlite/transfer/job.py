@@ -12,6 +12,7 @@ import numpy as np
 
 from nnlite import memory, onnx
 from nnlite.data import Dataset, Loader, Sample, open_dataset
+from nnlite.data.random import SPLIT, generator, permutation
 from nnlite.errors import ConfigError, ModelError
 from nnlite.graph import GraphModule
 from nnlite.graph.head import Head, replace_head
@@ -24,8 +25,9 @@ from nnlite.transfer.metadata import PREPROCESSING_KEY, Chosen, choose_preproces
 from nnlite.transfer.normalisation import doubt, some_pictures
 from nnlite.transfer.precision import Frozen
 from nnlite.transfer.provenance import Provenance
+from nnlite.transfer.recipes import Recipe, Situation, Stretch, choose_recipe
 from nnlite.transfer.run_folder import RunFolder, check_writable
-from nnlite.transfer.stages import choose_cut, types_for
+from nnlite.transfer.stages import choose_cut, stage_cuts, types_for
 from nnlite.transfer.targets import Targets, targets_for
 from nnlite.transfer.training import EpochRecord
 
@@ -49,7 +51,9 @@ class Job:
     module: GraphModule
     head: Head
     cut: Value
-    """Where the frozen part ends when the stages are trained."""
+    """Where the frozen part ends when the most stages are trained that the recipe has."""
+    recipe: Recipe
+    stretches: list[Stretch]
     chosen: Chosen
     targets: Targets
     run: RunFolder
@@ -58,6 +62,10 @@ class Job:
     """Hashes of what the run began with."""
     cache_mode: str | None = None
     """Where features are kept, once that is decided; a run that goes on must not decide otherwise."""
+    train: tuple[Sample, ...] = ()
+    """What is learned from."""
+    aside: tuple[Sample, ...] = ()
+    """Training pictures that only say when to stop."""
     began: float = field(default_factory=time.perf_counter)
     history: list[EpochRecord] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -154,7 +162,13 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
     memory.release()  # the old head
     # A size that the model cannot take, or stages that it does not have, are found out here.
     types = types_for(module, (h, w))
-    cut = choose_cut(module, types, head, config.unfreeze)
+    recipe = run.recipe() if run is not None else None
+    if recipe is None:
+        count, classes = len(folder.train), len(folder.classes)
+        recipe = choose_recipe(config, Situation(module, types, head, folder.task, count, classes))
+    cut = choose_cut(module, types, head, recipe.unfreeze)
+    stretches = recipe.stretches(config, len(stage_cuts(module, types, head)))
+    callbacks.on_message(recipe.reason)
     logits = types[module.graph.outputs[0]].shape
     if logits != (1, len(folder.classes)):
         raise ModelError(f"with the new head the model gives {list(logits)} for one picture, not [1,outputs]")
@@ -167,6 +181,7 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
         run.write_json("inputs.json", provenance.to_dict())
         resolved = {
             "resolved_preprocessing": chosen.preprocessing.to_dict(),
+            "resolved_recipe": recipe.to_dict(),
             "working_directory": os.getcwd(),
         }
         run.write_json("config.json", config.to_dict() | resolved)  # last: now it is a run to go on with
@@ -175,9 +190,32 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
         provenance.check_model(Path(config.model))
         provenance.check()
     callbacks.on_message(f"new head {head.node.name!r} with {len(folder.classes)} outputs")
-    job = Job(config, folder, module, head, cut, chosen, targets, run, callbacks, provenance)
+    train, aside = set_aside(folder.train, config) if config.patience else (folder.train, ())
+    job = Job(
+        config, folder, module, head, cut, recipe, stretches, chosen, targets, run, callbacks, provenance,
+        train=train, aside=aside,
+    )  # fmt: skip
     callbacks.on_start(job)
     return job
+
+
+def set_aside(
+    samples: Sequence[Sample], config: FinetuneConfig
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """What is learned from, and a part of every class that only says when to stop.
+
+    A class of one picture keeps it. ConfigError where nothing can be set aside.
+    """
+    chosen: set[int] = set()
+    for label in sorted({sample.label for sample in samples}):
+        own = [i for i, sample in enumerate(samples) if sample.label == label]
+        count = min(max(round(len(own) * config.set_aside), 1), len(own) - 1)
+        order = permutation(generator(config.seed, 1, max(label, 0), SPLIT), len(own))
+        chosen.update(own[i] for i in order[:count].tolist())
+    if not chosen:
+        raise ConfigError(f"patience={config.patience}: no class has a second picture to set aside; use 0")
+    kept = tuple(sample for i, sample in enumerate(samples) if i not in chosen)
+    return kept, tuple(samples[i] for i in sorted(chosen))
 
 
 def typical_side(folder: Dataset) -> int:

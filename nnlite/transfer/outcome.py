@@ -15,6 +15,9 @@ from nnlite.transfer.metadata import to_metadata
 from nnlite.transfer.targets import in_own_units
 from nnlite.transfer.views import Views
 
+SCRATCH_EPOCHS = 20
+"""Of the network from scratch, where the tuned one had none."""
+
 
 def export(job: Job, path: Path) -> None:
     """Write the model as it is now, with preprocessing and classes."""
@@ -39,6 +42,7 @@ def evaluate_file(job: Job, path: Path) -> dict[str, Any]:
     scores, labels, indices = run_over(classifier.scores, loader, 0, "evaluate", job.callbacks.on_batches)
     report = job.targets.report(labels, scores)
     report["model"], report["data"] = job.config.model, job.config.data
+    report["recipe"] = job.recipe.to_dict()
     report["train_pictures"] = len(job.folder.train)
     report["split"] = job.folder.split
     report["preprocessing"] = job.chosen.preprocessing.to_dict() | {"from": job.chosen.reason}
@@ -60,11 +64,11 @@ def _predicted(task: str, known: Any, scores: Array) -> dict[str, Any]:
 def run_baselines(job: Job, features: Views) -> dict[str, Any]:
     """What a tuned network must beat, on the same split."""
     config = job.config
-    train, held = features.train[0][:2], features.held[:2]
+    train, held = features.plain[:2], features.held[:2]
     job.say("baselines on the same split")
     result: dict[str, Any] = {"majority": job.targets.baseline(train[1], held[1])}
     result["probe"] = baselines.probe(job.targets, *train, *held)
-    presentations = sum(record.pictures for record in job.history)
+    presentations = sum(record.pictures for record in job.history) or SCRATCH_EPOCHS * len(job.folder.train)
     result["scratch"] = baselines.from_scratch(
         job.folder, job.targets, presentations,
         batch_size=config.batch_size, seed=config.seed, workers=config.workers,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from nnlite.errors import TrainingError
@@ -11,15 +11,17 @@ from nnlite.graph import GraphModule, add_channel_affine
 from nnlite.graph.head import Head
 from nnlite.node import Value
 from nnlite.optim import AdamW
+from nnlite.transfer import logistic
 from nnlite.transfer.checkpoint import Keeper
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.feature_file import Features
 from nnlite.transfer.features import in_batches
 from nnlite.transfer.job import EVALUATION_BATCH, Job
 from nnlite.transfer.outcome import export
-from nnlite.transfer.stages import freeze_below
+from nnlite.transfer.recipes import Stretch, depths, names
+from nnlite.transfer.stages import choose_cut, freeze_below, types_for, write_head
 from nnlite.transfer.training import Phase, Rules
-from nnlite.transfer.views import Views, anew, classes_if_mixed, held_out_at, over_views
+from nnlite.transfer.views import Views, anew, classes_if_mixed, features_at, over_views
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,18 @@ class Material:
     keeper: Keeper
 
 
-def head(job: Job, material: Material) -> None:
+def probe(job: Job, material: Material, stretch: Stretch) -> None:
+    """Solve the head exactly: multinomial logistic regression on the features, written into the layer."""
+    views, head = material.at_head, job.head
+    values, labels = views.train[0][:2]
+    job.say(f"solving the head on frozen features {list(values.shape[1:])}")
+    freeze_below(job.module, views.at)
+    model = logistic.fit(values, labels, len(job.folder.classes))
+    write_head(job.module, head, model.weight, model.bias)
+    job.say(f"C = {model.c:g} by cross-validation")
+
+
+def head(job: Job, material: Material, stretch: Stretch) -> None:
     """Train the head on the frozen backbone's features."""
     config, views = job.config, material.at_head
     freeze_below(job.module, views.at)
@@ -42,48 +55,61 @@ def head(job: Job, material: Material) -> None:
         [p for p in layer.parameters() if p.requires_grad],
         lr=config.head_learning_rate, weight_decay=config.weight_decay,
     )  # fmt: skip
+    aside = views.aside
     phase = Phase(
-        "head", layer, optimizer, config.head_epochs, steps, over_views(views.train, config, 0),
-        lambda: _validate(job, layer, views.held), rules=_rules(config), targets=job.targets,
-        on_step=job.callbacks.on_step,
+        "head", layer, optimizer, stretch.epochs, steps, over_views(views.train, config, stretch.number),
+        lambda: _validate(job, layer, views.held),
+        None if aside is None else lambda: _validate(job, layer, aside)[0],
+        rules=_rules(config), targets=job.targets, on_step=job.callbacks.on_step,
     )  # fmt: skip
     shape = list(views.train[0].values.shape[1:])
-    job.say(f"training the head on frozen features {shape}, {config.head_epochs} epochs")
+    job.say(f"training the head on frozen features {shape}, {stretch.epochs} epochs")
     material.keeper.train(phase)
 
 
-def stages(job: Job, material: Material) -> None:
-    """Train the unfrozen stages with the head: on kept features, or on pictures augmented anew."""
+def stages(job: Job, material: Material, stretch: Stretch) -> None:
+    """Train unfrozen stages with the head: on kept features, or on pictures augmented anew.
+
+    What is read enters at the deepest cut of the recipe; what lies between that and this phase's own
+    stays frozen.
+    """
     config, module, cut, kept = job.config, job.module, job.cut, material.at_cut
-    trained, total = freeze_below(module, cut)
+    types = types_for(module, job.chosen.preprocessing.size)
+    own_cut = choose_cut(module, types, job.head, stretch.unfreeze)
+    trained, total = freeze_below(module, own_cut, config.train_batch_norm)
     suffix = module.part([cut], module.graph.outputs)
     merge = None
     if config.tune == "affine":
         suffix, merge = _with_affine(suffix, job.head)
         trained = sum(p.size for p in suffix.parameters() if p.requires_grad)
     suffix = suffix.fused()
-    say_cut = "everything" if cut.node is None else f"what follows {cut.name!r}"
-    job.say(f"training {say_cut}: {trained:,} of {total:,} parameters, {config.epochs} epochs")
-    loader = None
+    say_cut = "everything" if own_cut.node is None else f"what follows {own_cut.name!r}"
+    job.say(f"training {say_cut}: {trained:,} of {total:,} parameters, {stretch.epochs} epochs")
+    loader, aside = None, None
     if kept is not None:
-        batches, held = over_views(kept.train, config, 1, classes_if_mixed(job)), kept.held
+        batches = over_views(kept.train, config, stretch.number, classes_if_mixed(job))
+        held, aside = kept.held, kept.aside
         steps = -(-len(kept.train[0].labels) // config.batch_size)
     else:
-        loader = job.loader(
-            job.folder.train,
-            True,
-            shuffle=True,
-            batch=config.batch_size,
-            balance=config.sampler == "balanced",
-        )
-        batches, held, steps = anew(job, cut, loader, config.epochs), held_out_at(job, cut), len(loader)
+        balance = config.sampler == "balanced"
+        loader = job.loader(job.train, True, shuffle=True, batch=config.batch_size, balance=balance)
+        batches, steps = anew(job, cut, loader, stretch), len(loader)
+        held = features_at(job, cut, job.folder.validation, "held out")
+        if job.aside:
+            aside = features_at(job, cut, job.aside, "set aside")
+    depth = depths(module, types, job.head)
     optimizer = AdamW(
-        _parameter_groups(suffix, job.head, config), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+        _parameter_groups(suffix, job.head, config, depth),
+        lr=config.learning_rate, weight_decay=config.weight_decay,
+    )  # fmt: skip
+    anchors = material.keeper.anchors
+    if config.l2_sp and merge is not None:  # scales begin at 1, shifts at 0
+        anchors = {p: p.numpy().copy(order="K") for g in optimizer.param_groups[:-1] for p in g["params"]}
     phase = Phase(
-        "stages", suffix, optimizer, config.epochs, steps, batches,
-        lambda: _validate(job, suffix, held), rules=_rules(config), targets=job.targets,
-        on_step=job.callbacks.on_step,
+        names(job.stretches)[stretch.number], suffix, optimizer, stretch.epochs, steps, batches,
+        lambda: _validate(job, suffix, held),
+        None if aside is None else lambda: _validate(job, suffix, aside)[0],
+        rules=_rules(config), anchors=anchors, targets=job.targets, on_step=job.callbacks.on_step,
     )  # fmt: skip
     try:
         material.keeper.train(phase)
@@ -94,13 +120,15 @@ def stages(job: Job, material: Material) -> None:
         job.note_skipped(loader)
 
 
-PHASES: dict[str, Callable[[Job, Material], None]] = {"head": head, "stages": stages}
+PHASES: dict[str, Callable[[Job, Material, Stretch], None]] = {
+    "probe": probe, "head": head, "stages": stages,
+}  # fmt: skip
 
 
-def run_phase(name: str, job: Job, material: Material) -> None:
+def run_phase(stretch: Stretch, job: Job, material: Material) -> None:
     """One phase; when it has to stop, the best weights so far are written before the error goes on."""
     try:
-        PHASES[name](job, material)
+        PHASES[stretch.phase](job, material, stretch)
         material.keeper.finish_phase()
     except TrainingError as error:
         best = job.run.path / "best.onnx"
@@ -109,7 +137,7 @@ def run_phase(name: str, job: Job, material: Material) -> None:
 
 
 def _rules(config: FinetuneConfig) -> Rules:
-    return Rules(label_smoothing=config.label_smoothing)
+    return Rules(**{field.name: getattr(config, field.name) for field in fields(Rules)})
 
 
 def _with_affine(suffix: GraphModule, head: Head) -> tuple[GraphModule, Callable[[], None]]:
@@ -124,12 +152,19 @@ def _validate(job: Job, part: GraphModule, held: Features) -> tuple[float, float
     return job.targets.judge(in_batches(part.compile(), held.values, EVALUATION_BATCH), held.labels)
 
 
-def _parameter_groups(suffix: GraphModule, head: Head, config: FinetuneConfig) -> list[dict[str, Any]]:
-    """The pretrained layers at the learning rate, the new head at three times of it."""
+def _parameter_groups(
+    suffix: GraphModule, head: Head, config: FinetuneConfig, depth: Mapping[Value, int]
+) -> list[dict[str, Any]]:
+    """The last stage at the learning rate, each one before it at a part of that, the head at three times."""
     own: set[Value | None] = {head.weight, head.bias}
-    pretrained = [
-        suffix.leaf(v) for v in suffix.graph.arrays if v not in own and suffix.leaf(v).requires_grad
+    by_depth: dict[int, list[Any]] = {}
+    for value in suffix.graph.arrays:
+        if value not in own and suffix.leaf(value).requires_grad:
+            by_depth.setdefault(depth.get(value, 0), []).append(suffix.leaf(value))
+    decay = {"weight_decay": 0.0} if config.l2_sp else {}
+    groups: list[dict[str, Any]] = [
+        {"params": params, "lr": config.learning_rate * config.stage_decay**n, **decay}
+        for n, params in sorted(by_depth.items())
     ]
     new = [suffix.leaf(v) for v in suffix.graph.arrays if v in own]
-    groups = [{"params": new, "lr": 3 * config.learning_rate}]
-    return [{"params": pretrained}, *groups] if pretrained else groups
+    return [*groups, {"params": new, "lr": 3 * config.learning_rate}]

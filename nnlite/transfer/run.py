@@ -21,7 +21,6 @@ from nnlite.transfer.interrupt import Interrupt
 from nnlite.transfer.job import Job, prepare
 from nnlite.transfer.outcome import evaluate_file, export, run_baselines
 from nnlite.transfer.phases import Material, run_phase
-from nnlite.transfer.recipes import phases_of
 from nnlite.transfer.report import ReportWriter
 from nnlite.transfer.run_folder import RunFolder
 from nnlite.transfer.training import EpochRecord
@@ -80,18 +79,18 @@ def _run(config: FinetuneConfig, run: RunFolder | None, callbacks: Sequence[Call
 
 
 def _work(job: Job, interrupt: Interrupt) -> FinetuneResult:
-    config, phases = job.config, phases_of(job.config)
+    config = job.config
     state = checkpoint.read(job.run.path)
     if state is not None:
         job.cache_mode = state["cache"]
         job.frozen.decided = state.get("precision")
         job.say(f"going on after {len(state['history'])} epochs")
-    at_head, at_cut = compute_views(job, stages="stages" in phases)
+    at_head, at_cut = compute_views(job)
     keeper = checkpoint.Keeper(job, state, interrupt)
     job.run.write_history(record.to_dict() for record in job.history)
     material = Material(at_head, at_cut, keeper)
-    for name in phases[keeper.done :]:
-        run_phase(name, job, material)
+    for stretch in job.stretches[keeper.done :]:
+        run_phase(stretch, job, material)
         memory.release()
     tuned_seconds = keeper.seconds
     out = Path(config.out)

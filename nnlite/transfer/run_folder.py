@@ -16,6 +16,7 @@ from nnlite.errors import ConfigError, FileError
 from nnlite.files import atomic_file, write_atomically
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.provenance import Provenance
+from nnlite.transfer.recipes import Recipe
 
 
 def check_writable(path: Path) -> None:
@@ -101,6 +102,14 @@ class RunFolder:
             return FinetuneConfig(**options)
         except TypeError as error:
             raise ConfigError(f"{self.path / 'config.json'}: is damaged: {error}") from None
+
+    def recipe(self) -> Recipe | None:
+        """What was decided when the run began; ConfigError when it is damaged."""
+        stored = self.read_json("config.json").get("resolved_recipe")
+        try:
+            return None if stored is None else Recipe.from_dict(stored)
+        except (TypeError, LookupError) as error:
+            raise ConfigError(f"{self.path / 'config.json'}: is damaged: resolved_recipe: {error}") from None
 
     def provenance(self) -> Provenance:
         """Hashes of what the run began with."""

@@ -10,6 +10,7 @@ from nnlite.errors import ConfigError
 from nnlite.graph import GraphModule, infer_types
 from nnlite.graph.head import Head
 from nnlite.graph.ir import Types
+from nnlite.layout import Array
 from nnlite.nn import Parameter
 from nnlite.node import Value
 from nnlite.ops import ArrayType
@@ -73,17 +74,26 @@ def choose_cut(module: GraphModule, types: Types, head: Head, unfreeze: str) -> 
     return cuts[-count]
 
 
-def freeze_below(module: GraphModule, cut: Value) -> tuple[int, int]:
-    """Freeze every parameter that ``cut`` depends on, and all batch normalisation.
+def write_head(module: GraphModule, head: Head, weight: Array, bias: Array) -> None:
+    """Give a linear head weights [classes, features] and a bias [classes]."""
+    assert head.bias is not None
+    own = module.leaf(head.weight)
+    own.assign((weight if head.out_axis == 0 else weight.T).reshape(own.shape))
+    module.leaf(head.bias).assign(bias.reshape(module.leaf(head.bias).shape))
+
+
+def freeze_below(module: GraphModule, cut: Value, batch_norm: bool = False) -> tuple[int, int]:
+    """Freeze every parameter that ``cut`` depends on, and all batch normalisation unless ``batch_norm``.
 
     With few pictures per batch the statistics of a batch are worse than those that the network was
-    trained with, so batch normalisation stays as it is, above the cut too.
+    trained with, so batch normalisation stays as it is, above the cut too. With ``batch_norm`` what is
+    above is trained, uses the batch's statistics and moves the running ones.
     Returns how many numbers are trained, and how many there are.
     """
     module.unfreeze()
     frozen = set(module.graph.between(module.graph.inputs, [cut]).arrays) if cut.node is not None else set()
     for node in module.graph.nodes:
-        if node.op.name == "batch_norm":
+        if node.op.name == "batch_norm" and not batch_norm:
             frozen.update(v for v in node.inputs[1:] if v is not None and v in module.graph.arrays)
     trained = total = 0
     for value in module.graph.arrays:

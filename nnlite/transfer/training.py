@@ -14,6 +14,7 @@ import numpy as np
 
 from nnlite.errors import TrainingError
 from nnlite.graph import GraphModule
+from nnlite.graph.trainable import STATISTIC_INPUTS
 from nnlite.layout import Array
 from nnlite.nn import Module, Parameter
 from nnlite.nn.parameter import State
@@ -74,6 +75,8 @@ class Rules:
     l2_sp: float = 0.0
     """Pull of pretrained weights towards where they began, w = w - lr · l2_sp · (w - w₀), instead of
     weight decay. Source: Li et al. 2018, arXiv:1802.01483, decoupled as in AdamW."""
+    warmup: float = 0.1
+    """Part of all steps, at most an epoch, in which the learning rate rises; then it falls as a cosine."""
     patience: int = 0
     """Epochs without a lower monitored loss after which the phase ends; 0 to go through all."""
 
@@ -131,7 +134,9 @@ class Phase:
         self.at = Standing()
         steps = -(-self.steps_per_epoch // self.rules.accumulate)
         total = max(self.epochs * steps, 1)
-        self.schedule = CosineSchedule(self.optimizer, total, warmup_steps=min(steps, total // 10))
+        self.schedule = CosineSchedule(
+            self.optimizer, total, warmup_steps=min(steps, int(total * self.rules.warmup))
+        )
         self.average = EMA(self.module, self.rules.ema) if self.rules.ema else None
         self.best = self._weights()
         """Weights of the epoch with the lowest loss so far: monitored or, without that, in training."""
@@ -262,8 +267,15 @@ class Phase:
 
     def _trained(self) -> dict[str, State]:
         """What training changes, by name; a graph's other tensors stay as they were read."""
-        states: dict[str, State] = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
-        return states if isinstance(self.module, GraphModule) else states | dict(self.module.named_buffers())
+        module = self.module
+        states: dict[str, State] = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        if not isinstance(module, GraphModule):
+            return states | dict(module.named_buffers())
+        for node in module.trainable_nodes():  # normalisation by the batch moves its running statistics
+            leaves = [v for v in node.inputs if v is not None and v in module.graph.arrays]
+            if node.op.name in STATISTIC_INPUTS and any(module.leaf(v).requires_grad for v in leaves):
+                states.update((v.name, module.leaf(v)) for v in leaves)
+        return states
 
     def _weights(self) -> dict[str, Array]:
         """Copies of the weights to be kept."""

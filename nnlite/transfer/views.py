@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
 from nnlite import memory
-from nnlite.data import Loader, cutmix, generator, mixup
+from nnlite.data import Loader, Sample, cutmix, generator, mixup
 from nnlite.data.mixing import one_hot
 from nnlite.data.random import MIX, balanced_order
 from nnlite.graph import node_macs
@@ -20,6 +20,7 @@ from nnlite.transfer.feature_file import Features
 from nnlite.transfer.features import Choice, choose_cache, in_batches, open_store
 from nnlite.transfer.inference import run_over
 from nnlite.transfer.job import EVALUATION_BATCH, Job
+from nnlite.transfer.recipes import Stretch
 from nnlite.transfer.stages import types_for
 from nnlite.transfer.training import Batches
 
@@ -33,11 +34,23 @@ class Views:
     at: Value
     train: list[Features]
     held: Features
+    aside: Features | None = None
+    """Of the pictures that only say when to stop."""
+
+    @property
+    def plain(self) -> Features:
+        """All training pictures, unaugmented, those that were set aside too."""
+        if self.aside is None:
+            return self.train[0]
+        both = zip(self.train[0], self.aside, strict=True)
+        return Features(*(np.concatenate(pair) for pair in both))
 
 
-def compute_views(job: Job, stages: bool) -> tuple[Views, Views | None]:
-    """Features at the head and, where they are kept for training ``stages``, at the cut."""
+def compute_views(job: Job) -> tuple[Views, Views | None]:
+    """Features at the head and, where they are kept for training the stages, at the cut."""
     module, head, config = job.module, job.head, job.config
+    kinds = {stretch.phase for stretch in job.stretches}
+    stages = "stages" in kinds
     kept = job.cut if job.cut.node is not None and stages else None
     mode = "memory"
     if kept is not None:
@@ -51,21 +64,27 @@ def compute_views(job: Job, stages: bool) -> tuple[Views, Views | None]:
     at = head.features if kept is None else kept
     frozen = job.frozen_plan(at)
     store = open_store(config, mode, (job.chosen.preprocessing.planes, *job.chosen.preprocessing.size))
-    plain, held_out = job.loader(job.folder.train, False), job.loader(job.folder.validation, False)
-    augmented = job.loader(job.folder.train, True)
+    plain, held_out = job.loader(job.train, False), job.loader(job.folder.validation, False)
+    augmented = job.loader(job.train, True)
     show = job.callbacks.on_batches
     train = [store.compute(frozen, plain, 0, "features", show)]
     held = store.compute(frozen, held_out, 0, "features (held out)", show)
-    for view in range(1, config.views):
+    aside = None
+    if job.aside:
+        set_aside = job.loader(job.aside, False)
+        aside = store.compute(frozen, set_aside, 0, "features (set aside)", show)
+        job.note_skipped(set_aside)
+    for view in range(1, config.views if "head" in kinds or stages else 1):
         what = f"features, view {view + 1}/{config.views}"
         train.append(store.compute(frozen, augmented, view, what, show))
     for loader in (plain, held_out, augmented):
         job.note_skipped(loader)
     if store.found:
-        job.say(f"{store.found} of {config.views + 1} sets of features were there from an earlier run")
+        sets = len(train) + 1 + bool(aside)
+        job.say(f"{store.found} of {sets} sets of features were there from an earlier run")
     del frozen, store
     memory.release()  # the frozen part's block: nothing that follows is of its size
-    views = Views(at, train, held)
+    views = Views(at, train, held, aside)
     if kept is None:
         return views, None
     rest = module.part([at], [head.features]).compile()
@@ -73,7 +92,8 @@ def compute_views(job: Job, stages: bool) -> tuple[Views, Views | None]:
     def to_head(features: Features) -> Features:
         return features._replace(values=in_batches(rest, features.values, EVALUATION_BATCH))
 
-    return Views(head.features, [to_head(one) for one in train], to_head(held)), views
+    at_head = Views(head.features, [to_head(one) for one in train], to_head(held), aside and to_head(aside))
+    return at_head, views
 
 
 def _choose_cache(job: Job, cut: Value) -> Choice:
@@ -82,7 +102,7 @@ def _choose_cache(job: Job, cut: Value) -> Choice:
     macs = [0, 0]
     for node in module.graph.nodes:
         macs[node not in before] += node_macs(node, types)
-    pictures = len(job.folder.train) + -(-len(job.folder.validation) // job.config.views)
+    pictures = len(job.train) + -(-len(job.folder.validation) // job.config.views)
     return choose_cache(job.config, pictures, types[cut].shape[1:], (macs[0], macs[1]))
 
 
@@ -128,16 +148,17 @@ def _frozen_part(job: Job, cut: Value) -> Callable[[Array], Array]:
     return job.frozen_plan(cut)
 
 
-def anew(job: Job, cut: Value, loader: Loader, epochs: int) -> Callable[[int, int], Batches]:
+def anew(job: Job, cut: Value, loader: Loader, stretch: Stretch) -> Callable[[int, int], Batches]:
     """Epochs of pictures that no epoch saw before, as they leave the frozen part."""
     prefix, views, classes = _frozen_part(job, cut), job.config.views, classes_if_mixed(job)
+    views += sum(s.epochs for s in job.stretches if s.phase == "stages" and s.number < stretch.number)
 
     def batches(epoch: int, first: int) -> Iterator[tuple[Array, Array]]:
         # Epoch numbers go on after the views, so that no augmented picture is seen twice. A batch whose
         # pictures are all skipped is none: only by going through them is it known which one comes next.
         left_out = first if loader.on_bad_image == "fail" else 0
         passing = islice(loader.epoch(views + epoch, left_out), first - left_out, None)
-        what = f"epoch {epoch + 1}/{epochs}"
+        what = f"epoch {epoch + 1}/{stretch.epochs}"
         shown = job.callbacks.on_batches(passing, what, len(loader) - first)
         for number, (images, labels, _) in enumerate(shown, first):
             # Pictures are mixed as they are, before anything is computed of them.
@@ -148,7 +169,7 @@ def anew(job: Job, cut: Value, loader: Loader, epochs: int) -> Callable[[int, in
     return batches
 
 
-def held_out_at(job: Job, cut: Value) -> Features:
-    """Held-out pictures as they enter the unfrozen part; the frozen part needs to see them only once."""
-    loader = job.loader(job.folder.validation, False)
-    return Features(*run_over(_frozen_part(job, cut), loader, 0, "held out", job.callbacks.on_batches))
+def features_at(job: Job, cut: Value, samples: Sequence[Sample], what: str) -> Features:
+    """Pictures as they enter the unfrozen part; the frozen part needs to see them only once."""
+    loader = job.loader(samples, False)
+    return Features(*run_over(_frozen_part(job, cut), loader, 0, what, job.callbacks.on_batches))
