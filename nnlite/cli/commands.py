@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nnlite import __version__
-from nnlite.cli.options import option_of, options_of
+from nnlite.cli.options import option_of, options_of, was_told
 from nnlite.transfer.config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -37,12 +37,17 @@ def nnlite() -> None:
 
 
 @nnlite.command()
-@click.argument("model", metavar="MODEL")
-@click.argument("data", metavar="DATA")
+@click.argument("model", metavar="MODEL", required=False)
+@click.argument("data", metavar="DATA", required=False)
+@click.option("--config", "config_file", metavar="FILE", help="Options from a TOML file; flags override it.")
 @options_of(FinetuneConfig)
+@click.option("--compare", "compared", is_flag=True, help="Every baseline and recipe beside it.")
+@click.option("--seeds", type=int, default=1, show_default=True, help="How many --compare takes.")
 @QUIET
 @JSON
-def finetune(as_json: bool, quiet: bool, **options: Any) -> None:
+def finetune(
+    as_json: bool, quiet: bool, config_file: str | None, compared: bool, seeds: int, **options: Any
+) -> None:
     """Tune MODEL (an ONNX file) on DATA (a folder with one folder of pictures per class,
     a CSV, COCO or YOLO file, or an .npz of arrays).
 
@@ -52,10 +57,18 @@ def finetune(as_json: bool, quiet: bool, **options: Any) -> None:
     """
     from nnlite.cli.progress import Bars
     from nnlite.memory import frugal_malloc
+    from nnlite.transfer import compare
     from nnlite.transfer import finetune as run
+    from nnlite.transfer.config_file import make_config, read_options
 
     frugal_malloc()
-    _show_run(run(FinetuneConfig(**options), callbacks=[Bars(quiet=as_json or quiet)]), as_json)
+    told = {name: value for name, value in options.items() if was_told(name)}
+    config = make_config((read_options(config_file) if config_file else {}) | told, config_file or "")
+    callbacks = [Bars(quiet=as_json or quiet)]
+    if seeds != 1 and not compared:
+        raise click.UsageError("--seeds is for --compare")
+    result = compare(config, seeds, callbacks=callbacks) if compared else run(config, callbacks=callbacks)
+    _show_run(result, as_json)
 
 
 @nnlite.command()
@@ -73,13 +86,15 @@ def resume(as_json: bool, quiet: bool, run_dir: str) -> None:
 
 
 def _show_run(result: Any, as_json: bool) -> None:
-    from nnlite.cli.console import finetune_table
+    from nnlite.cli.console import compare_table, finetune_table
 
     if as_json:
         files = {"out": str(result.out), "run_dir": str(result.run_dir)}
         _print_json({**result.metrics, **files})
     else:
         click.echo(finetune_table(result))
+        if "compare" in result.metrics:
+            click.echo(compare_table(result.metrics))
 
 
 TTA = click.option("--tta", is_flag=True, help="Average over views: whole and closer, as is and mirrored.")

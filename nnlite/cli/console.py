@@ -84,6 +84,16 @@ def finetune_table(result: FinetuneResult) -> str:
     return "\n".join(lines)
 
 
+def compare_table(report: dict[str, Any]) -> str:
+    """Baselines and recipes over the seeds, each with mean and spread."""
+    compared = report["compare"]
+    count = max(len(entry["values"]) for entry in compared.values())
+    rows = [[f"{count} seeds, the same split", report["quality"]["name"], "spread"]]
+    for name in ("majority", "scratch", "probe", "partial", "full"):
+        rows.append([name, f"{compared[name]['mean']:.3f}", f"{compared[name]['spread']:.3f}"])
+    return "\n" + table(rows, right=(1, 2))
+
+
 def per_class_table(report: dict[str, Any]) -> str:
     """Figures of every class, label or number, and their averages."""
     if report["task"] == "regression":

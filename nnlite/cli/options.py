@@ -23,6 +23,12 @@ def options_of(config: type) -> Callable[[F], F]:
     return decorate
 
 
+def was_told(name: str) -> bool:
+    """Whether the user gave this argument of the command that runs, rather than leaving its default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source not in (None, click.core.ParameterSource.DEFAULT)
+
+
 def option_of(config: type, name: str) -> Callable[[F], F]:
     """The flag of one option, for another command that shares it."""
     return _flag(next(entry for entry in entries(config) if entry.name == name))

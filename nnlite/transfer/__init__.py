@@ -18,6 +18,7 @@ _HOME = {
     "Head": "graph",
     "ImageClassifier": "transfer.estimator",
     "choose_cut": "transfer.stages",
+    "compare": "transfer.comparison",
     "evaluate": "transfer.classifier",
     "find_head": "graph",
     "finetune": "transfer.run",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from nnlite.transfer.attributor import Attribution, Attributor
     from nnlite.transfer.callbacks import Callback
     from nnlite.transfer.classifier import Classifier, evaluate, predict
+    from nnlite.transfer.comparison import compare
     from nnlite.transfer.config import FinetuneConfig
     from nnlite.transfer.estimator import ImageClassifier
     from nnlite.transfer.run import FinetuneResult, finetune, resume
@@ -49,6 +51,7 @@ __all__ = [
     "Head",
     "ImageClassifier",
     "choose_cut",
+    "compare",
     "evaluate",
     "find_head",
     "finetune",

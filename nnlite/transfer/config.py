@@ -167,6 +167,7 @@ class FinetuneConfig:
         5.0, "Time between checkpoints within an epoch; after every epoch there is one anyway.", above=0
     )
     seed: int = option(0, "Seed of everything random.", least=0)
+    split_seed: int | None = option(None, "Seed of what is held out, where that is not --seed.", least=0)
     workers: int = option(2, "Threads that decode pictures.", least=0)
     on_bad_image: Literal["fail", "skip"] = option(
         "fail", "Stop at a picture that cannot be read, or leave it out and list it."

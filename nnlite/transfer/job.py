@@ -131,8 +131,9 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
     out = Path(config.out)
     check_writable(out)  # a long run must not end with a path that cannot be written
     original = onnx.load(config.model)
+    split_seed = config.seed if config.split_seed is None else config.split_seed
     folder = open_dataset(
-        config.data, validation=config.validation, seed=config.seed, task=config.task, images=config.images
+        config.data, validation=config.validation, seed=split_seed, task=config.task, images=config.images
     )
     targets = targets_for(folder, config.class_weights)
     if config.sampler == "balanced" and folder.task != "single":
@@ -178,6 +179,8 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
         if Path(config.data).is_file():  # where labels come from a file, that counts as well
             pictures.append(Path(config.data))
         provenance = Provenance.note(Path(config.model), pictures)
+        told = {"recipe": "auto" if recipe.name == "explicit" else recipe.name, "unfreeze": recipe.unfreeze}
+        run.write_config(config.to_dict() | told | {"run_dir": None})
         run.write_json("inputs.json", provenance.to_dict())
         resolved = {
             "resolved_preprocessing": chosen.preprocessing.to_dict(),

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from nnlite.errors import ConfigError, FileError
 from nnlite.files import atomic_file, write_atomically
 from nnlite.transfer.config import FinetuneConfig
+from nnlite.transfer.config_file import to_toml
 from nnlite.transfer.provenance import Provenance
 from nnlite.transfer.recipes import Recipe
 
@@ -122,6 +123,10 @@ class RunFolder:
         """Begin history.jsonl with these lines, whatever stood there."""
         text = "".join(json.dumps(record) + "\n" for record in records)
         write_atomically(self.path / "history.jsonl", text.encode())
+
+    def write_config(self, options: Mapping[str, Any]) -> None:
+        """The options as they were resolved, as a file that ``--config`` takes."""
+        write_atomically(self.path / "run.toml", to_toml(options).encode())
 
     def write_json(self, name: str, content: Any) -> None:
         """Write ``content`` as indented JSON."""

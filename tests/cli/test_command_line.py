@@ -119,7 +119,7 @@ def test_defaults_are_those_of_the_configuration():
     command = group.commands["finetune"]
     options = {p.name: p for p in command.params if isinstance(p, click.Option)}
     config = {field.name: field.default for field in fields(FinetuneConfig) if field.default is not MISSING}
-    assert set(options) - {"as_json", "help", "quiet"} == set(config)
+    assert set(options) - {"as_json", "help", "quiet", "config_file", "compared", "seeds"} == set(config)
     for name, default in config.items():
         own = options[name].default
         assert (own if isinstance(own, (int, float, str)) else None) == default, name
@@ -269,6 +269,79 @@ def test_fine_tuning(run, small, pictures, tmp_path):
     assert "holds a run already" in errors
 
 
+def test_a_configuration_file_and_flags_over_it(run, small, pictures, tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(f'model = "{small}"\nviews = 1\nhead_epochs = 1\nrecipe = "partial"\nbaselines = false\n')
+    first = ["--out", tmp_path / "a.onnx", "--run-dir", tmp_path / "a"]
+    status, _, errors = run("finetune", "--config", file, *first)
+    assert status == 2
+    assert errors.endswith(f'DATA is missing: give it, or a line data = "..." in {file}\n')
+    status, _, errors = run(
+        "finetune", small, pictures, "--config", file, *first, "--size", 32, "--epochs", 1, "--quiet"
+    )
+    assert (status, errors) == (0, "")
+    resolved = (tmp_path / "a" / "run.toml").read_text()
+    assert "head_epochs = 1\n" in resolved and "epochs = 1\n" in resolved and "size = 32\n" in resolved
+    again = ["--config", tmp_path / "a" / "run.toml", "--out", tmp_path / "b.onnx", "--quiet"]
+    status, _, _ = run("finetune", *again, "--run-dir", tmp_path / "b")
+    assert status == 0
+    assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "a.onnx").read_bytes(), "reproduces the run"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("epoch = 3", "there is no option 'epoch'; did you mean epochs?"),
+        ("head-epochs = 3", "there is no option 'head-epochs'; did you mean head_epochs?"),
+        ("epochs = ", "is not TOML"),
+        ("[epochs]", "epochs must be text, a number, true or false"),
+        ("epochs = 1.5", "epochs=1.5 must be a whole number"),
+        ("epochs = true", "epochs=True must be a whole number"),
+        ("flip = 1", "flip=1 must be true or false"),
+        ("recipe = 'best'", "recipe='best' must be one of auto, probe, partial, full, gradual"),
+        ("ema = 1.0", "ema=1.0 must be below 1"),
+        ("unfreeze = '1'\nrecipe = 'full'", "unfreeze='1' contradicts recipe='full'"),
+    ],
+)
+def test_configuration_files_that_are_wrong(run, small, pictures, tmp_path, monkeypatch, content, said):
+    monkeypatch.setattr("nnlite.data.loader.Loader.epoch", lambda *_: pytest.fail("pictures were read"))
+    file = tmp_path / "run.toml"
+    file.write_text(content)
+    out = tmp_path / "tuned.onnx"
+    status, _, errors = run("finetune", small, pictures, "--config", file, "--out", out, "--quiet")
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert said in errors
+    status, _, errors = run("finetune", small, pictures, "--config", tmp_path / "none.toml")
+    assert status == 2 and "none.toml: cannot be read: No such file" in errors
+
+
+def test_recipes_side_by_side(run, small, pictures, tmp_path):
+    arguments = [small, pictures, "--out", tmp_path / "tuned.onnx", *FAST[:-2], "--quiet"]
+    status, out, errors = run("finetune", *arguments, "--compare", "--seeds", 2)
+    assert (status, errors) == (0, "")
+    assert "2 seeds, the same split" in out
+    (path,) = tmp_path.glob("runs/*/metrics.json")
+    compared = json.loads(path.read_text())["compare"]
+    assert list(compared) == ["majority", "scratch", "probe", "partial", "full"]
+    for entry in compared.values():
+        assert len(entry["values"]) == 2
+        assert entry["mean"] == pytest.approx(np.mean(entry["values"]))
+        assert entry["spread"] == pytest.approx(np.std(entry["values"], ddof=1))
+    status, _, errors = run("finetune", *arguments, "--compare", "--seeds", 0)
+    assert status == 2 and "seeds=0 must be at least 1" in errors
+    status, _, errors = run("finetune", *arguments, "--seeds", 2)
+    assert status == 2 and "--seeds is for --compare" in errors
+
+
+def test_resuming_what_is_no_run(run, tmp_path):
+    status, out, errors = run("resume", tmp_path)
+    assert (status, out) == (2, "")
+    assert errors == (
+        f"nnlite: error: run folder {tmp_path}: holds no run (no config.json); "
+        "give the folder that the run named\n"
+    )
+
+
 def test_skipped_pictures_are_counted_and_listed(run, small, pictures, tmp_path):
     folder = Path(shutil.copytree(pictures, tmp_path / "pictures"))
     (folder / "train" / "bird" / "text.jpg").write_text("no picture")
@@ -406,6 +479,25 @@ def test_folders_that_cannot_be_used(run, small, pictures, tmp_path, verb, damag
         (["--preprocessing", "best"], "preprocessing='best' must be one of imagenet"),
         (["--on-bad-image", "cry"], "'cry' is not one of 'fail', 'skip'"),
         (["--no-such-option"], "No such option"),
+        (["--recipe", "best"], "'best' is not one of 'auto', 'probe'"),
+        (
+            ["--recipe", "probe", "--unfreeze", "1"],
+            "needs one class per picture and a linear head with a bias",
+        ),
+        (["--recipe", "full", "--unfreeze", "1"], "unfreeze='1' contradicts recipe='full'"),
+        (["--budget", "0"], "budget=0.0 must be positive"),
+        (["--stage-decay", "2"], "stage_decay=2.0"),
+        (["--ema", "1"], "ema=1.0 must be below 1"),
+        (["--clip", "-1"], "clip=-1.0 must be at least 0"),
+        (["--accumulate", "0"], "accumulate=0 must be at least 1"),
+        (["--patience", "-1"], "patience=-1 must be at least 0"),
+        (["--set-aside", "1"], "set_aside=1.0"),
+        (["--l2-sp", "-1"], "l2_sp=-1.0 must be at least 0"),
+        (["--warmup", "1"], "warmup=1.0 must be below 1"),
+        (["--checkpoint-minutes", "0"], "checkpoint_minutes=0.0 must be positive"),
+        (["--split-seed", "-1"], "split_seed=-1 must be at least 0"),
+        (["--views", "0"], "views=0 must be at least 1"),
+        (["--cache-limit", "much"], "cache_limit='much' must be bytes"),
         (["--out", "nowhere/tuned.onnx"], "the folder nowhere does not exist"),
         (["--out", "."], "is a folder"),
     ],

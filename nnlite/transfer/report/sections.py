@@ -104,7 +104,8 @@ def _trained(run: RunRecord) -> str:
         if row["phase"] not in OTHERS:
             counts[str(row["phase"])] = counts.get(str(row["phase"]), 0) + 1
     listed = ", then ".join(f"{name} for {count} epochs" for name, count in counts.items())
-    return f"{listed}; unfrozen: {run.config.get('unfreeze')}"
+    recipe = run.metrics.get("recipe") or {"unfreeze": run.config.get("unfreeze")}
+    return f"{listed}; unfrozen: {recipe['unfreeze']}"
 
 
 def _left_out(skipped: list[dict[str, Any]]) -> Child:
