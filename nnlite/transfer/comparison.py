@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from nnlite.errors import ConfigError
 from nnlite.transfer.callbacks import Callback
@@ -13,7 +13,7 @@ from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.run import FinetuneResult, finetune
 from nnlite.transfer.run_folder import RunFolder
 
-RECIPES = ("partial", "full")
+RECIPES: tuple[Literal["partial", "full"], ...] = ("partial", "full")
 """What is trained for each seed; the other rows are the baselines of the first of them."""
 
 

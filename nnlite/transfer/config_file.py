@@ -36,7 +36,7 @@ def read_options(path: str | Path) -> dict[str, Any]:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise ConfigError(f"--config {path}: has more than {LARGEST} bytes; give a configuration")
-        content = tomllib.loads(data.decode("utf-8"))
+        content: dict[str, Any] = tomllib.loads(data.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"--config {path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # of both TOML and UTF-8
