@@ -85,6 +85,39 @@ def resume(as_json: bool, quiet: bool, run_dir: str) -> None:
     _show_run(run(run_dir, callbacks=[Bars(quiet=as_json or quiet)]), as_json)
 
 
+@nnlite.command("lr-find")
+@click.argument("model", metavar="MODEL")
+@click.argument("data", metavar="DATA")
+@click.option("--low", type=float, default=1e-6, show_default=True, help="The rate to begin with.")
+@click.option("--high", type=float, default=1.0, show_default=True, help="The rate to end with.")
+@click.option("--steps", type=int, default=60, show_default=True, help="Steps in between.")
+@click.option("--plot", metavar="FILE", help="Draw the curve as SVG.")
+@options_of(FinetuneConfig, without=("out", "run_dir", "baselines", "checkpoint_minutes", "fold"))
+@QUIET
+@JSON
+def lr_find(
+    as_json: bool, quiet: bool, low: float, high: float, steps: int, plot: str | None, **options: Any
+) -> None:
+    """How the loss of the recipe's last phase answers to the learning rate, and which one to take."""
+    from pathlib import Path
+
+    from nnlite.cli.console import range_table
+    from nnlite.cli.progress import Bars
+    from nnlite.files import write_atomically
+    from nnlite.transfer.range_test import find_learning_rate, to_svg
+
+    callbacks = [Bars(quiet=as_json or quiet)]
+    result = find_learning_rate(
+        FinetuneConfig(**options), low=low, high=high, steps=steps, callbacks=callbacks
+    )
+    if plot is not None:
+        write_atomically(Path(plot), to_svg(result).encode())
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        click.echo(range_table(result.to_dict()))
+
+
 def _show_run(result: Any, as_json: bool) -> None:
     from nnlite.cli.console import compare_table, finetune_table
 

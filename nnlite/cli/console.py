@@ -84,6 +84,16 @@ def finetune_table(result: FinetuneResult) -> str:
     return "\n".join(lines)
 
 
+def range_table(report: dict[str, Any]) -> str:
+    """Some of the rates that were tested, and the one to take."""
+    points = report["points"]
+    rows = [["learning rate", "loss"]]
+    rows += [[f"{rate:.1e}", f"{loss:.3f}"] for rate, loss in points[:: max(1, len(points) // 12)]]
+    flag = "--head-learning-rate" if report["phase"] == "head" else "--learning-rate"
+    said = f"the loss falls most steeply at {flag} {report['suggestion']:.1e}"
+    return table(rows, right=(0, 1)) + f"\n\n{said}"
+
+
 def compare_table(report: dict[str, Any]) -> str:
     """Baselines and recipes over the seeds, each with mean and spread."""
     compared = report["compare"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import click
@@ -12,12 +12,12 @@ from nnlite.transfer.options import Entry, entries
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def options_of(config: type) -> Callable[[F], F]:
+def options_of(config: type, without: Collection[str] = ()) -> Callable[[F], F]:
     """A decorator that gives a command one flag for every option of ``config``, in their order."""
 
     def decorate(command: F) -> F:
         for entry in reversed(entries(config)):
-            command = _flag(entry)(command)
+            command = command if entry.name in without else _flag(entry)(command)
         return command
 
     return decorate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 from nnlite.errors import TrainingError
 from nnlite.graph import GraphModule, add_channel_affine
@@ -12,7 +12,6 @@ from nnlite.graph.head import Head
 from nnlite.node import Value
 from nnlite.optim import AdamW
 from nnlite.transfer import logistic
-from nnlite.transfer.checkpoint import Keeper
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.feature_file import Features
 from nnlite.transfer.features import in_batches
@@ -24,6 +23,20 @@ from nnlite.transfer.training import Phase, Rules
 from nnlite.transfer.views import Views, anew, classes_if_mixed, features_at, over_views
 
 
+class Trainer(Protocol):
+    """Who runs the phases: :class:`~nnlite.transfer.checkpoint.Keeper`, or a test of learning rates."""
+
+    @property
+    def anchors(self) -> Mapping[Any, Any]:
+        """Where pretrained weights began, if they are pulled back there."""
+
+    def train(self, phase: Phase) -> None:
+        """Run a phase, or what is left of it."""
+
+    def finish_phase(self) -> None:
+        """The phase is done."""
+
+
 @dataclass(frozen=True)
 class Material:
     """What all phases of a run learn from, and who runs them."""
@@ -31,7 +44,7 @@ class Material:
     at_head: Views
     at_cut: Views | None
     """None where features at the cut are not kept: pictures are then augmented anew."""
-    keeper: Keeper
+    keeper: Trainer
 
 
 def probe(job: Job, material: Material, stretch: Stretch) -> None:

@@ -19,7 +19,7 @@ from nnlite import cli
 from nnlite.cli.commands import nnlite as group
 from nnlite.transfer import FinetuneConfig
 
-VERBS = ["finetune", "resume", "eval", "predict", "attribute", "inspect", "backends"]
+VERBS = ["finetune", "resume", "lr-find", "eval", "predict", "attribute", "inspect", "backends"]
 
 
 @pytest.fixture
@@ -331,6 +331,29 @@ def test_recipes_side_by_side(run, small, pictures, tmp_path):
     assert status == 2 and "seeds=0 must be at least 1" in errors
     status, _, errors = run("finetune", *arguments, "--seeds", 2)
     assert status == 2 and "--seeds is for --compare" in errors
+
+
+def test_finding_a_learning_rate(run, small, pictures, tmp_path):
+    arguments = ["lr-find", small, pictures, *FAST, "--batch-size", 4, "--steps", 20]
+    plot = tmp_path / "curve.svg"
+    status, out, errors = run(*arguments, "--high", 10, "--plot", plot, "--json")
+    assert (status, errors) == (0, "")
+    report = json.loads(out)
+    rates = [rate for rate, _ in report["points"]]
+    assert report["phase"] == "stages" and rates[0] == pytest.approx(1e-6)
+    np.testing.assert_allclose(np.diff(np.log(rates)), np.log(1e7) / 19, rtol=1e-6)
+    assert report["suggestion"] in rates
+    assert plot.read_text().startswith("<svg") and "polyline" in plot.read_text()
+    assert list(tmp_path.iterdir()) == [plot]
+    status, out, _ = run(*arguments[:-2], "--unfreeze", "none", "--quiet")
+    assert status == 0 and "most steeply at --head-learning-rate" in out
+    for flags, said in (
+        (["--low", 1, "--high", 0.1], "need 0 < low < high"),
+        (["--steps", 2], "steps=2: need"),
+        (["--plot", tmp_path / "no" / "where.svg"], "cannot be written"),
+    ):
+        status, _, errors = run(*arguments, *flags, "--quiet")
+        assert status == 2 and said in errors
 
 
 def test_resuming_what_is_no_run(run, tmp_path):
