@@ -269,3 +269,19 @@ def test_logistic_regression_with_the_penalty_of_scikit_learn():
     scale = float(np.sqrt(((x - x.mean(0)) ** 2).mean()))
     other.fit((x - x.mean(0)) / scale, y)
     np.testing.assert_allclose(own.weight * scale, other.coef_, atol=1e-4)
+
+
+def test_same_bits_for_any_number_of_threads_and_workers(config, tmp_path):
+    before, files = nl.get_num_threads(), []
+    try:
+        for threads, workers in ((1, 0), (2, 1), (3, 4)):
+            nl.set_num_threads(threads)
+            folder = tmp_path / str(threads)
+            own = replace(
+                config, recipe="full", cache="off", out=str(tmp_path / f"{threads}.onnx"), workers=workers,
+                run_dir=str(folder), augment="strong",
+            )  # fmt: skip
+            files.append(finetune(own).out.read_bytes())
+    finally:
+        nl.set_num_threads(before)
+    assert files[0] == files[1] == files[2]

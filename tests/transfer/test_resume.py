@@ -376,3 +376,17 @@ def test_paths_are_meant_where_the_run_was_started(own, expected, tmp_path, monk
     monkeypatch.chdir("/")
     resume(tmp_path / "run")
     same(own, tmp_path / "run", expected)
+
+
+def test_the_command_line_says_how_to_go_on(own, tmp_path):
+    config, run = replace(own, epochs=5000), tmp_path / "run"
+    process = start(["finetune", *as_flags(config)])
+    for _ in range(600):
+        if (run / "checkpoint.safetensors").exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == f"nnlite: interrupted; go on with: nnlite resume {run}"
+    assert saving.load(run / "checkpoint.safetensors")["history"]
