@@ -71,4 +71,4 @@ def _literal(value: Any) -> str:
     if isinstance(value, float):
         return repr(value)  # inf and nan are TOML's words, too
     # JSON's texts, numbers, true and false are TOML's, but for a character that only TOML escapes.
-    return json.dumps(value).replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -46,7 +46,7 @@ def variant(config, tmp_path, **options):
 def test_files(result, config):
     assert {path.name for path in result.run_dir.iterdir()} == {
         "config.json", "environment.json", "history.jsonl", "inputs.json", "metrics.json", "report.html",
-        "tuned.onnx",
+        "run.toml", "tuned.onnx",
     }  # fmt: skip
     assert (result.run_dir / "tuned.onnx").read_bytes() == result.out.read_bytes()
     assert json.loads((result.run_dir / "metrics.json").read_text()) == result.metrics

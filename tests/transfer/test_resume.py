@@ -35,10 +35,19 @@ def dying(*arguments, **options):
         os.kill(os.getpid(), signal.SIGKILL)
     return inner(*arguments, **options)
 setattr(os, call, dying)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.argv = ["nnlite", *sys.argv[3:]]
 cli.main()
 """
 """The command line in a process that kills itself where it does something for the n-th time."""
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """Ctrl-C counts, also where a shell has started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def options(network, pictures, out, **more):
@@ -337,7 +346,7 @@ def test_a_disk_that_is_full(own, expected, tmp_path):
     said = f"nnlite: error: {where}: cannot be written: File too large. The run is saved"
     assert result.stderr.startswith(said)
     assert {path.name for path in run.iterdir()} == {
-        "checkpoint.safetensors", "config.json", "history.jsonl", "inputs.json",
+        "checkpoint.safetensors", "config.json", "history.jsonl", "inputs.json", "run.toml",
     }  # fmt: skip
     resume(run)
     same(own, run, expected)
