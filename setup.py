@@ -37,8 +37,10 @@ SOURCES = BINDINGS + [
         "conv2d_winograd",
         "conv2d_winograd_grad",
         "eltwise",
+        "lines",
         "norm",
         "pool2d",
+        "resize",
     ]
 ]
 AVX2 = ["-mavx2", "-mfma"]

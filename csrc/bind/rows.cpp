@@ -1,5 +1,10 @@
 #include "rows.h"
 
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstring>
+
 #include "../cpu/cpu.h"
 #include "args.h"
 
@@ -18,7 +23,7 @@ Eltwise eltwise(int64_t size, double alpha, double beta, int64_t kind, double lo
 
 Named named(int64_t size, int64_t function, double a, double b) {
     require(size >= 0, "the size must not be negative");
-    require(function >= sigmoid_function && function <= leaky_relu_function, "there is no such function");
+    require(function >= sigmoid_function && function <= erf_function, "there is no such function");
     return {size, function, static_cast<float>(a), static_cast<float>(b)};
 }
 
@@ -119,7 +124,118 @@ void bind_norm(py::module_& m) {
 #undef NNLITE_SIZE
 }
 
+template <void (*kernel)(const Norm&, const float*, float*)>
+void line_forward(NNLITE_NORM, Object x_, Object y_, Object) {
+    (void)epsilon;
+    const Norm g = norm(M, C, kind, low, high);
+    const float* x = in<float>(x_, "x", {M, C});
+    float* y = out<float>(y_, "y", {M, C});
+    without_gil([&] { kernel(g, x, y); });
+}
+
+template <void (*kernel)(const Norm&, const float*, const float*, float*)>
+void line_backward(NNLITE_NORM, Object gy_, Object y_, Object gx_, Object) {
+    (void)epsilon;
+    const Norm g = norm(M, C, kind, low, high);
+    const float* gy = in<float>(gy_, "gy", {M, C});
+    const float* y = in<float>(y_, "y", {M, C});
+    float* gx = out<float>(gx_, "gx", {M, C});
+    without_gil([&] { kernel(g, gy, y, gx); });
+}
+
+void bind_lines(py::module_& m) {
+    m.def("softmax_forward", &line_forward<softmax_forward>);
+    m.def("softmax_backward", &line_backward<softmax_backward>);
+    m.def("log_softmax_forward", &line_forward<log_softmax_forward>);
+    m.def("log_softmax_backward", &line_backward<log_softmax_backward>);
+    m.def("cross_entropy", [](NNLITE_NORM, Object logits_, Object labels_, Object weight_, Object options_,
+                              Object losses_, Object gradient_, Object) {
+        (void)epsilon;
+        const Norm g = norm(M, C, kind, low, high);
+        const float* logits = in<float>(logits_, "logits", {M, C});
+        const int64_t* labels = in<int64_t>(labels_, "labels", {M});
+        const float* weight = in_or_null<float>(weight_, "weight", {C});
+        const float* options = in<float>(options_, "options", {2});
+        float* losses = out<float>(losses_, "losses", {M});
+        float* gradient = out_or_null<float>(gradient_, "gradient", {M, C});
+        for (int64_t m_ = 0; m_ < M; ++m_) require(labels[m_] < C, "a label must be below C");
+        without_gil([&] { cross_entropy(g, logits, labels, weight, options, losses, gradient); });
+    });
+    m.def("layer_norm_forward", [](NNLITE_NORM, Object x_, Object weight_, Object bias_, Object y_, Object mean_,
+                                   Object inv_std_, Object) {
+        const Norm g = norm(M, C, kind, low, high);
+        const float* x = in<float>(x_, "x", {M, C});
+        const float* weight = in_or_null<float>(weight_, "weight", {C});
+        const float* bias = in_or_null<float>(bias_, "bias", {C});
+        float* y = out<float>(y_, "y", {M, C});
+        float* mean = out<float>(mean_, "mean", {M});
+        float* inv_std = out<float>(inv_std_, "inv_std", {M});
+        without_gil([&] { layer_norm_forward(g, epsilon, x, weight, bias, y, mean, inv_std); });
+    });
+    m.def("layer_norm_backward",
+          [](NNLITE_NORM, Object x_, Object gy_, Object weight_, Object mean_, Object inv_std_, Object gx_,
+             Object gweight_, Object gbias_, Object workspace_) {
+              (void)epsilon;
+              const Norm g = norm(M, C, kind, low, high);
+              const float* x = in<float>(x_, "x", {M, C});
+              const float* gy = in<float>(gy_, "gy", {M, C});
+              const float* weight = in_or_null<float>(weight_, "weight", {C});
+              const float* mean = in<float>(mean_, "mean", {M});
+              const float* inv_std = in<float>(inv_std_, "inv_std", {M});
+              float* gx = out_or_null<float>(gx_, "gx", {M, C});
+              float* gweight = out_or_null<float>(gweight_, "gweight", {C});
+              float* gbias = out_or_null<float>(gbias_, "gbias", {C});
+              void* workspace = scratch(workspace_, layer_norm_backward_workspace(g));
+              without_gil([&] { layer_norm_backward(g, x, gy, weight, mean, inv_std, gx, gweight, gbias, workspace); });
+          });
+    m.def("layer_norm_backward_workspace", [](NNLITE_NORM) {
+        (void)epsilon;
+        return layer_norm_backward_workspace(norm(M, C, kind, low, high));
+    });
+}
+
+// ---- resizing
+
+// Rows (or columns) of a result: those of the source that each is made of, and their weights.
+struct Taps {
+    const int32_t *start, *index;
+    const float* weight;
+
+    Taps(Object start_, Object index_, Object weight_, int64_t count, int64_t taps, int64_t size)
+        : start(in<int32_t>(start_, "start", {count + 1})),
+          index(in<int32_t>(index_, "index", {taps})),
+          weight(in<float>(weight_, "weight", {taps})) {
+        require(start[0] == 0 && start[count] == taps, "starts must lead from 0 to the number of taps");
+        for (int64_t i = 0; i < count; ++i) require(start[i] <= start[i + 1], "starts must ascend");
+        for (int64_t i = 0; i < taps; ++i) require(index[i] >= 0 && index[i] < size, "a tap must lie in the source");
+    }
+};
+
+void bind_resize(py::module_& m) {
+    m.def("resize", [](const std::array<int64_t, resize_fields>& ints, Object x_, Object row_start, Object row,
+                       Object row_weight, Object column_start, Object column, Object column_weight, Object y_, Object) {
+        Resize g;
+        std::memcpy(&g, ints.data(), sizeof g);
+        require(g.N >= 0 && g.C > 0 && g.H > 0 && g.W > 0 && g.P > 0 && g.Q > 0, "sizes must be positive");
+        require(g.row_taps >= 0 && g.column_taps >= 0, "there cannot be fewer than no taps");
+        const float* x = in<float>(x_, "x", {g.N, g.C, g.H, g.W});
+        const Taps rows(row_start, row, row_weight, g.P, g.row_taps, g.H);
+        const Taps columns(column_start, column, column_weight, g.Q, g.column_taps, g.W);
+        float* y = out<float>(y_, "y", {g.N, g.C, g.P, g.Q});
+        without_gil([&] {
+            resize(g, x, rows.start, rows.index, rows.weight, columns.start, columns.index, columns.weight, y);
+        });
+    });
+}
+
 void bind_eltwise(py::module_& m) {
+    m.def("multiply", [](NNLITE_ELTWISE, Object a_, Object b_, Object y_, Object) {
+        const Eltwise g = eltwise(size, alpha, beta, kind, low, high);
+        const float* a = in<float>(a_, "a", {size});
+        const float* b = in<float>(b_, "b", {size});
+        float* y = out<float>(y_, "y", {size});
+        without_gil([&] { multiply(g, a, b, y); });
+    });
     m.def("combine", [](NNLITE_ELTWISE, Object a_, Object b_, Object y_, Object) {
         const Eltwise g = eltwise(size, alpha, beta, kind, low, high);
         const float* a = in<float>(a_, "a", {size});
@@ -179,6 +295,8 @@ void bind_eltwise(py::module_& m) {
 
 void bind_rows(py::module_& m) {
     bind_norm(m);
+    bind_lines(m);
+    bind_resize(m);
     bind_eltwise(m);
 }
 

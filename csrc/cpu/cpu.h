@@ -99,8 +99,27 @@ void batch_norm_inference_backward(const Norm& g, const float* x, const float* g
 size_t channel_sum_workspace(const Norm& g);
 void channel_sum(const Norm& g, const float* x, float* total, void* workspace);
 
+// Rows [M,C], each by itself: csrc/cpu/lines.cpp
+void softmax_forward(const Norm& g, const float* x, float* y);
+void softmax_backward(const Norm& g, const float* gy, const float* y, float* gx);
+void log_softmax_forward(const Norm& g, const float* x, float* y);
+void log_softmax_backward(const Norm& g, const float* gy, const float* y, float* gx);
+void cross_entropy(const Norm& g, const float* logits, const int64_t* labels, const float* weight,
+                   const float* options, float* losses, float* gradient);
+void layer_norm_forward(const Norm& g, double epsilon, const float* x, const float* weight, const float* bias, float* y,
+                        float* mean, float* inv_std);
+size_t layer_norm_backward_workspace(const Norm& g);
+void layer_norm_backward(const Norm& g, const float* x, const float* gy, const float* weight, const float* mean,
+                         const float* inv_std, float* gx, float* gweight, float* gbias, void* workspace);
+
+// y[n,p,q,c] = sum of row_weight[a] column_weight[b] x[n, row[a], column[b], c] over row_start[p] <= a < row_start[p+1]
+// and column_start[q] <= b < column_start[q+1]
+void resize(const Resize& g, const float* x, const int32_t* row_start, const int32_t* row, const float* row_weight,
+            const int32_t* column_start, const int32_t* column, const float* column_weight, float* y);
+
 // Outputs may be the inputs that they replace.
 void combine(const Eltwise& g, const float* a, const float* b, float* y);
+void multiply(const Eltwise& g, const float* a, const float* b, float* y);
 void activation_backward(const Eltwise& g, const float* gy, const float* z, float* gx);
 void function_forward(const Named& g, const float* x, float* y);
 void function_backward(const Named& g, const float* gy, const float* z, float* gx);

@@ -18,6 +18,13 @@ void combine(const Eltwise& g, const float* a, const float* b, float* y) {
     });
 }
 
+void multiply(const Eltwise& g, const float* a, const float* b, float* y) {
+    const Kernels& k = kernels();
+    parallel_for(g.size, chunk, [&](int64_t begin, int64_t end) {
+        k.multiply(end - begin, a + begin, b + begin, y + begin);
+    });
+}
+
 void activation_backward(const Eltwise& g, const float* gy, const float* z, float* gx) {
     const Kernels& k = kernels();
     parallel_for(g.size, chunk, [&](int64_t begin, int64_t end) {

@@ -194,6 +194,62 @@ struct AdamStep {
     float *new_weight, *new_mean, *new_square;
 };
 
+// y = softmax of each row x [C], or its logarithm
+struct SoftmaxRows {
+    int64_t rows, C;
+    bool logarithm;
+    const float* x;
+    float* y;
+};
+
+// gx = y (gy - sum gy y), or of the logarithm gx = gy - e^y sum gy
+struct SoftmaxGrad {
+    int64_t rows, C;
+    bool logarithm;
+    const float *gy, *y;
+    float* gx;
+};
+
+// Per row, own = (1 - smoothing) weight[label] and share = smoothing / C:
+// loss = own (-ln p[label]) + share sum_k weight[k] (-ln p[k]), p = softmax(logits); 0 where the label is below 0.
+// gradient = scale · the derivative by the logits; weight (1 where null) and gradient may be null
+struct CrossEntropyRows {
+    int64_t rows, C;
+    const float* logits;
+    const int64_t* labels;
+    const float* weight;
+    float smoothing, scale, total_weight;
+    float *losses, *gradient;
+};
+
+// y = (x - mean) inv_std weight + bias, mean and deviation of each row; weight and bias may be null
+struct LayerNormRows {
+    int64_t rows, C;
+    double epsilon;
+    const float *x, *weight, *bias;
+    float *y, *mean, *inv_std;
+};
+
+// Its gradient: gx may be null; adds to weight_sums and bias_sums [C], which may both be null
+struct LayerNormGrad {
+    int64_t rows, C;
+    const float *x, *gy, *weight, *mean, *inv_std;
+    float *gx, *weight_sums, *bias_sums;
+};
+
+// y[q] = sum over the taps a and column_start[q] <= b < column_start[q + 1] of row_weights[a] column_weights[b]
+// x[rows[a]][columns[b]], for pixels of `channels` numbers, `width` of them in a row of x
+struct ResizeRow {
+    int64_t channels, width, out_columns, row_taps;
+    const int32_t* rows;
+    const float* row_weights;
+    const int32_t *column_start, *columns;
+    const float* column_weights;
+    const float* x;
+    float* y;
+    bool stream;
+};
+
 // to = L from L^T for each channel, where L is one of Winograd's transforms (isa/winograd.inl): squares of
 // elements, `row` apart vertically and `column` horizontally. Of a square of pixels only the rows
 // [top, bottom) and columns [left, right) exist: others are zeros, or are not stored.
@@ -320,6 +376,13 @@ struct Kernels {
     void (*combine)(const Combine&);
     void (*gate)(const Gate&);
     void (*smooth)(const Smooth&);
+    void (*multiply)(int64_t size, const float* a, const float* b, float* y);
+    void (*softmax_rows)(const SoftmaxRows&);
+    void (*softmax_grad)(const SoftmaxGrad&);
+    void (*cross_entropy_rows)(const CrossEntropyRows&);
+    void (*layer_norm_rows)(const LayerNormRows&);
+    void (*layer_norm_grad)(const LayerNormGrad&);
+    void (*resize_row)(const ResizeRow&);
     void (*sgd_step)(const SgdStep&);
     void (*adam_step)(const AdamStep&);
 

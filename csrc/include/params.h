@@ -74,17 +74,25 @@ struct Eltwise {
 // Elementwise functions with a name: a and b are the slope and the shift of hardsigmoid and hardswish, a the
 // slope of leaky relu below 0.
 constexpr int64_t sigmoid_function = 0, tanh_function = 1, silu_function = 2, hardsigmoid_function = 3,
-                  hardswish_function = 4, leaky_relu_function = 5;
+                  hardswish_function = 4, leaky_relu_function = 5, gelu_function = 6, gelu_tanh_function = 7,
+                  erf_function = 8;
 
 struct Named {
     int64_t size, function;
     float a, b;
 };
 
+// Pictures x [N,H,W,C] to y [N,P,Q,C]; so many source rows over all rows of y, and columns over all of its columns.
+struct Resize {
+    int64_t N, C, H, W, P, Q, row_taps, column_taps;
+};
+
 constexpr int conv2d_integers = 18;
 constexpr int pool2d_fields = 17;
+constexpr int resize_fields = 8;
 static_assert(sizeof(Conv2d) == conv2d_integers * sizeof(int64_t) + sizeof(Activation),
               "no padding, no forgotten field");
+static_assert(sizeof(Resize) == resize_fields * sizeof(int64_t), "no padding, no forgotten field");
 static_assert(sizeof(Pool2d) == pool2d_fields * sizeof(int64_t), "no padding, no forgotten field");
 
 }  // namespace nnlite

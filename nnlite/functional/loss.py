@@ -51,26 +51,8 @@ def cross_entropy(
     wanted = _as_tensor(target)
     if wanted.dtype.kind == "f":
         return _soft_cross_entropy(logits, wanted, weight, reduction, label_smoothing)
-    plain = weight is None and logits.ndim == 2 and not (wanted.numpy() == ignore_index).any()
-    if plain:
-        options = {"reduction": reduction, "label_smoothing": label_smoothing}
-        return apply(OPS["cross_entropy"], logits, wanted, **options)
-    if not 0 <= label_smoothing < 1:
-        raise OperandError(f"cross_entropy: label_smoothing={label_smoothing} must be in [0, 1)")
-    logs = log_softmax(logits, 1)
-    hard = nll_loss(logs, wanted, weight, ignore_index, reduction)
-    if not label_smoothing:
-        return hard
-    counted = wanted.numpy() != ignore_index
-    smooth = -(logs if weight is None else logs * _per_class(weight, logits.ndim)).sum(1)
-    smooth = smooth * Tensor(counted.astype(logits.dtype))
-    if reduction == "mean":
-        labels = np.where(counted, wanted.numpy(), 0)
-        places = counted if weight is None else counted * weight.numpy()[labels]
-        smooth = smooth.sum() / float(places.sum())
-    else:
-        smooth = _reduced("cross_entropy", smooth, reduction)
-    return hard * (1 - label_smoothing) + smooth * (label_smoothing / logits.shape[1])
+    options = {"reduction": reduction, "label_smoothing": label_smoothing, "ignore_index": ignore_index}
+    return apply(OPS["cross_entropy"], logits, wanted, weight, **options)
 
 
 def _per_class(weight: Tensor, ndim: int) -> Tensor:

@@ -24,6 +24,7 @@ from nnlite.geometry.kinds import (
     Pool2dGeometry,
     QuantiseGeometry,
     ReducedConv2dGeometry,
+    ResizeGeometry,
     Shape,
     describe,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "Pool2dGeometry",
     "QuantiseGeometry",
     "ReducedConv2dGeometry",
+    "ResizeGeometry",
     "Shape",
     "conv2d_geometry",
     "conv_output_size",

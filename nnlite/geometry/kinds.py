@@ -156,7 +156,7 @@ class Pool2dGeometry(_Fields):
 
 @dataclass(frozen=True)
 class NormGeometry(_Fields):
-    """Work per channel on x [M,C], M being all other axes of a channels-last array."""
+    """Work on rows x [M,C]: per channel, M being all other axes of a channels-last array, or row by row."""
 
     M: int
     C: int
@@ -190,7 +190,9 @@ class EltwiseGeometry(_Fields):
         return (self.size,)
 
 
-FUNCTIONS = ("sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "leaky_relu")
+FUNCTIONS = (
+    "sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "leaky_relu", "gelu", "gelu_tanh", "erf"
+)  # fmt: skip
 """Elementwise functions that kernels know by their place in this list."""
 
 
@@ -213,8 +215,47 @@ class FunctionGeometry(_Fields):
         return (self.size, self.function)
 
 
+@dataclass(frozen=True)
+class ResizeGeometry(_Fields):
+    """Pictures x [N,C,H,W] to y [N,C,P,Q], each of whose rows is a weighted sum of some rows of x.
+
+    ``row_taps`` are those of all rows together; the same with columns.
+    """
+
+    N: int
+    C: int
+    H: int
+    W: int
+    P: int
+    Q: int
+    row_taps: int
+    column_taps: int
+
+    __hash__ = _Fields.__hash__
+
+    @property
+    def x_shape(self) -> Shape:
+        """[N,C,H,W]."""
+        return (self.N, self.C, self.H, self.W)
+
+    @property
+    def y_shape(self) -> Shape:
+        """The output's shape."""
+        return (self.N, self.C, self.P, self.Q)
+
+    def ints(self) -> tuple[int, ...]:
+        """The fields in order, as ``csrc/include/params.h`` has them."""
+        return self.values
+
+
 Geometry = (
-    Conv2dGeometry | Pool2dGeometry | NormGeometry | EltwiseGeometry | FunctionGeometry | QuantiseGeometry
+    Conv2dGeometry
+    | Pool2dGeometry
+    | NormGeometry
+    | EltwiseGeometry
+    | FunctionGeometry
+    | QuantiseGeometry
+    | ResizeGeometry
 )
 
 

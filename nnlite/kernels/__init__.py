@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnlite.kernels import catalog, catalog_reduced, catalog_rows, reference
+from nnlite.kernels import catalog, catalog_lines, catalog_reduced, catalog_rows, reference
 from nnlite.kernels.report import describe_backends, processor_name
 from nnlite.kernels.select import (
     BACKENDS,
@@ -28,6 +28,7 @@ __all__ = [
     "Preparation",
     "Variant",
     "catalog",
+    "catalog_lines",
     "catalog_reduced",
     "catalog_rows",
     "describe_backends",

@@ -179,6 +179,18 @@ REGISTRY.add_spec(
 )
 REGISTRY.add_spec(
     KernelSpec(
+        name="multiply",
+        formula="y = a b; y may be a or b",
+        inputs=("a", "b"),
+        outputs=("y",),
+        types=_run_types,
+        flops=lambda g: g.size,
+        tolerance=lambda g: FLOAT32_EPSILON,
+        samples=run_samples,
+    )
+)
+REGISTRY.add_spec(
+    KernelSpec(
         name="activation_backward",
         formula="gx = gy where act passes its gradient at z, else 0; gx may be gy",
         inputs=("gy", "z"),
@@ -213,7 +225,8 @@ REGISTRY.add_spec(
         name="function_forward",
         formula="y = f(x): sigmoid 1 / (1 + e^-x); tanh; silu x sigmoid(x);"
         " hardsigmoid min(max(a x + b, 0), 1); hardswish x hardsigmoid(x);"
-        " leaky_relu x where x > 0, else a x; y may be x",
+        " leaky_relu x where x > 0, else a x; gelu x (1 + erf(x / sqrt 2)) / 2; gelu_tanh"
+        " x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2; erf; y may be x",
         inputs=("x",),
         outputs=("y",),
         types=_function_types,

@@ -18,6 +18,7 @@ import numpy as np
 from nnlite import threads
 from nnlite.errors import ConfigError
 from nnlite.geometry import (
+    NO_ACTIVATION,
     Conv2dGeometry,
     EltwiseGeometry,
     FunctionGeometry,
@@ -25,6 +26,7 @@ from nnlite.geometry import (
     Pool2dGeometry,
     QuantiseGeometry,
     ReducedConv2dGeometry,
+    ResizeGeometry,
 )
 from nnlite.kernels.spec import REGISTRY, DType, Preparation, Variant
 
@@ -184,6 +186,16 @@ def _reduced_depthwise(g: ReducedConv2dGeometry, dtype: DType) -> str | None:
     return None if small else "for smaller windows"
 
 
+def _line(g: NormGeometry, dtype: DType) -> str | None:
+    return _norm(g, dtype) or (None if g.activation == NO_ACTIVATION else "has no activation")
+
+
+def _resize(g: ResizeGeometry, dtype: DType) -> str | None:
+    if not min(g.C, g.H, g.W, g.P, g.Q):
+        return "needs pictures that are not empty"
+    return _float32(g, dtype) or (None if max(g.row_taps, g.column_taps) < 2**31 else "taps must fit int32")
+
+
 # ------------------------------------------------------------------------------------- variants
 
 
@@ -268,10 +280,18 @@ for _kernel, _workspace in (
 ):
     _register(_kernel, "rows", _kernel, NormGeometry, _norm, workspace=_workspace)
 
+for _kernel in ("softmax_forward", "softmax_backward", "log_softmax_forward", "log_softmax_backward"):
+    _register(_kernel, "lines", _kernel, NormGeometry, _line)
+for _kernel in ("cross_entropy", "layer_norm_forward"):
+    _register(_kernel, "lines", _kernel, NormGeometry, _line)
+_register("layer_norm_backward", "lines", "layer_norm_backward", NormGeometry, _line, workspace=True)
+
+_register("resize", "taps", "resize", ResizeGeometry, _resize)
+
 for _kernel in ("function_forward", "function_backward"):
     _register(_kernel, "run", _kernel, FunctionGeometry, _float32)
 
-for _kernel in ("combine", "activation_backward", "sgd_step", "adam_step"):
+for _kernel in ("combine", "multiply", "activation_backward", "sgd_step", "adam_step"):
     _register(_kernel, "run", _kernel, EltwiseGeometry, _float32)
 
 

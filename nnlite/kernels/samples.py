@@ -17,6 +17,7 @@ from nnlite.geometry import (
     FunctionGeometry,
     NormGeometry,
     Pool2dGeometry,
+    ResizeGeometry,
     conv2d_geometry,
     pool2d_geometry,
 )
@@ -161,3 +162,22 @@ def run_samples() -> Iterator[EltwiseGeometry]:
     """Sizes around the vector length and the chunk."""
     for size in (1, 5, 16, 33, 1000, 40_001):
         yield EltwiseGeometry(size)
+
+
+def line_samples() -> Iterator[NormGeometry]:
+    """Rows of few and many elements, around the vector length, few rows and many."""
+    for rows, elements in product([1, 3, 50], [1, 3, 10, 16, 33, 64, 130, 1000]):
+        yield NormGeometry(rows, elements, 1e-5)
+    yield NormGeometry(700, 21, 1e-5)  # several chunks of rows
+    yield NormGeometry(0, 5, 1e-5)
+
+
+def resize_samples() -> Iterator[ResizeGeometry]:
+    """Channels around the vector length x smaller and larger, one tap and several, and none."""
+    for channels, (height, width, out_height, out_width), taps in product(
+        [1, 3, 16, 67], [(5, 4, 7, 3), (1, 6, 1, 9), (8, 8, 3, 16)], [1, 2, 5]
+    ):
+        sizes = (height, width, out_height, out_width)
+        yield ResizeGeometry(2, channels, *sizes, taps * out_height, taps * out_width + 1)
+    yield ResizeGeometry(1, 5, 3, 3, 4, 4, 0, 3)
+    yield ResizeGeometry(0, 5, 3, 3, 4, 4, 4, 4)

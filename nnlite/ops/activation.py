@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import OperandError
+from nnlite.kernels.reference.erf import erf
 from nnlite.layout import Array
 from nnlite.node import Node
 from nnlite.ops.elementwise import Derivative, Row, register_row, stable_sigmoid
-from nnlite.ops.erf import erf
 from nnlite.ops.record import ErrorSample, OnnxNode, OnnxWriter, Sample
 from nnlite.ops.runs import Kernel, named
 
 D = Derivative
 _SILU, _HARDSWISH = named("silu"), named("hardswish", 1 / 6, 0.5)
+_GELU = {"none": named("gelu"), "tanh": named("gelu_tanh")}
 
 
 def _attributes(op: str, onnx: str, **params: tuple[str, float]) -> dict[str, Any]:
@@ -358,7 +359,9 @@ def _write_gelu(w: OnnxWriter, node: Node) -> str:
 register_row(
     Row("gelu", "x · (1 + erf(x/√2)) / 2, or x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2", _gelu,
         (D("gy · (Φ(x) + x · φ(x)), Φ and φ the normal distribution and density; or the tanh "
-           "formula's derivative", ("x",), _gelu_gradient),), "Gelu"),
+           "formula's derivative", ("x",), _gelu_gradient,
+           lambda approximate: _GELU[approximate][1]),),
+        "Gelu", kernel=lambda approximate: _GELU[approximate][0]),
     settings=[{"approximate": "none"}, {"approximate": "tanh"}],
     check=_check_gelu,
     refused=[ErrorSample(OperandError, "must be 'none' or 'tanh'", (2, 3), approximate="erf")],

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from nnlite.kernels.reference.erf import erf
 from nnlite.layout import Array
 from nnlite.node import Node
 from nnlite.ops.elementwise import Derivative, Row, register_row
-from nnlite.ops.erf import erf
 from nnlite.ops.record import OnnxNode, OnnxWriter, Sample
+from nnlite.ops.runs import named
 
 D = Derivative
 
@@ -21,12 +22,14 @@ def _zero(gy: Array) -> Array:
     return np.zeros_like(gy)
 
 
+_ERF = named("erf")
 _INTEGERS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 _STEP = (D("0: a step function has no other derivative", (), _zero),)
 
 ROWS = (
     Row("erf", "2/√π · ∫₀ˣ e^(-t²) dt", erf,
-        (D("gy · 2/√π · e^(-x²)", ("x",), lambda gy, x: gy * np.exp(-x * x) * (2 / sqrt(pi))),), "Erf"),
+        (D("gy · 2/√π · e^(-x²)", ("x",), lambda gy, x: gy * np.exp(-x * x) * (2 / sqrt(pi)), _ERF[1]),),
+        "Erf", kernel=_ERF[0]),
     Row("reciprocal", "1 / x", np.reciprocal, (D("-gy · y²", ("y",), lambda gy, y: -gy * y * y),),
         "Reciprocal", low=0.3),
     Row("sin", "sin x", np.sin, (D("gy · cos x", ("x",), lambda gy, x: gy * np.cos(x)),), "Sin"),

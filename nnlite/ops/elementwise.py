@@ -287,6 +287,7 @@ def _share_max(gy: Array, own: Array, other: Array) -> Array:
 
 
 _NEGATE = Kernel("combine", alpha=-1.0)
+_PRODUCT = Kernel("multiply")
 _RELU = dict(activation=RELU, low=0.0)
 
 _SIGMOID, _TANH = named("sigmoid"), named("tanh")
@@ -313,7 +314,8 @@ ROWS = (
     Row("sub", "a - b", np.subtract, (D("gy", (), lambda gy: gy), D("-gy", (), np.negative, _NEGATE)), "Sub",
         integers=True, kernel=Kernel("combine", beta=-1.0)),
     Row("mul", "a · b", np.multiply,
-        (D("gy · b", ("b",), np.multiply), D("gy · a", ("a",), np.multiply)), "Mul", integers=True),
+        (D("gy · b", ("b",), np.multiply, _PRODUCT), D("gy · a", ("a",), np.multiply, _PRODUCT)), "Mul",
+        integers=True, kernel=_PRODUCT),
     Row("div", "a / b", _divide,
         (D("gy / b", ("b",), np.divide), D("-gy · y / b", ("b", "y"), lambda gy, b, y: -gy * y / b)),
         "Div", low=0.3, integers=True),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from nnlite import memory
 from nnlite.errors import DTypeError, OperandError, ShapeError
+from nnlite.kernels import launch
 from nnlite.layout import Array
 from nnlite.node import Node
 from nnlite.ops.record import (
@@ -21,6 +24,7 @@ from nnlite.ops.record import (
     Sample,
     register,
 )
+from nnlite.ops.softmax import lines
 
 Axes = tuple[int, ...]
 
@@ -90,10 +94,6 @@ def _optional(n: OnnxNode, index: int) -> Any:
 # ------------------------------------------------------------------------------------ layer_norm
 
 
-def _last_axes(rank: int, axis: int) -> Axes:
-    return tuple(range(axis % rank, rank))
-
-
 def layer_norm_shape(
     x: ArrayType, weight: ArrayType | None, bias: ArrayType | None, axis: int, eps: float
 ) -> ArrayType:
@@ -109,12 +109,31 @@ def layer_norm_shape(
 def layer_norm_forward(
     ctx: Context, x: Array, weight: Array | None, bias: Array | None, axis: int, eps: float
 ) -> Array:
-    return _normalise(ctx, x, _last_axes(x.ndim, axis), weight, bias, eps)
+    size = prod(x.shape[axis:])
+    geometry = lines(x.size // size, size, eps)
+    y = memory.empty(x.shape, x.dtype, "C")
+    mean, inv_std = (np.empty(geometry.M, x.dtype) for _ in range(2))
+    wide = (geometry.M, size)
+    affine = [None if a is None else a.reshape(-1) for a in (weight, bias)]
+    launch("layer_norm_forward", geometry, x.reshape(wide), *affine, y.reshape(wide), mean, inv_std)
+    ctx.save(x, mean, inv_std, weight)
+    ctx.values["geometry"] = geometry
+    return y
 
 
 def layer_norm_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
-    axes = _last_axes(gy.ndim, ctx.params["axis"])
-    return _gradients(ctx, gy, needs, axes, tuple(range(axes[0])))
+    assert ctx.saved is not None
+    x, mean, inv_std, weight = ctx.saved
+    assert x is not None
+    geometry = ctx.values["geometry"]
+    wide, shape = (geometry.M, geometry.C), x.shape[ctx.params["axis"] :]
+    gx = memory.empty(wide, x.dtype, "C") if needs[0] else None
+    gweight, gbias = (memory.empty(wide[1:], x.dtype, "C") if need else None for need in needs[1:3])
+    factors = None if weight is None else weight.reshape(-1)
+    operands = (x.reshape(wide), gy.reshape(wide), factors, mean, inv_std)
+    launch("layer_norm_backward", geometry, *operands, gx, gweight, gbias)
+    shapes = (x.shape, shape, shape)
+    return [None if a is None else a.reshape(s) for a, s in zip((gx, gweight, gbias), shapes, strict=True)]
 
 
 def layer_norm_samples() -> Iterator[Sample]:
@@ -185,6 +204,7 @@ register(
         reads={"LayerNormalization": read_layer_norm},
         writes=write_layer_norm,
         layout="C",
+        kernels=("layer_norm_forward", "layer_norm_backward"),
     )
 )
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from nnlite import memory
 from nnlite.errors import DTypeError, OperandError, ShapeError
-from nnlite.layout import Array
+from nnlite.kernels import launch
+from nnlite.layout import Array, channels_last, contiguous, rows
 from nnlite.node import Node
 from nnlite.ops.record import (
     ArrayType,
@@ -21,73 +23,109 @@ from nnlite.ops.record import (
     Sample,
     register,
 )
+from nnlite.ops.softmax import lines
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
 def cross_entropy_shape(
-    logits: ArrayType, labels: ArrayType, reduction: str, label_smoothing: float
+    logits: ArrayType,
+    labels: ArrayType,
+    weight: ArrayType | None = None,
+    *,
+    reduction: str,
+    label_smoothing: float,
+    ignore_index: int = -100,
 ) -> ArrayType:
-    if len(logits.shape) != 2 or labels.shape != logits.shape[:1]:
+    if len(logits.shape) < 2 or labels.shape != (logits.shape[0], *logits.shape[2:]):
         raise ShapeError(
-            f"cross_entropy: logits {list(logits.shape)} must be [N,classes] and labels "
-            f"{list(labels.shape)} must be [N]"
+            f"cross_entropy: logits {list(logits.shape)} must be [N,classes,...] and labels "
+            f"{list(labels.shape)} must be [N,...]"
         )
     if logits.dtype.kind != "f" or labels.dtype.kind not in "iu":
         raise DTypeError(
             f"cross_entropy: logits are {logits.dtype} and labels {labels.dtype}; "
             "they must be floating-point and integers"
         )
+    if logits.shape[1] == 0:
+        raise ShapeError(f"cross_entropy: logits {list(logits.shape)} have no classes")
+    if weight is not None and (weight.shape != logits.shape[1:2] or weight.dtype != logits.dtype):
+        raise ShapeError(
+            f"cross_entropy: weight {weight} must be {logits.dtype}[{logits.shape[1]}], one for each class"
+        )
     if reduction not in REDUCTIONS:
         raise OperandError(f"cross_entropy: reduction={reduction!r} must be one of {', '.join(REDUCTIONS)}")
     if not 0 <= label_smoothing < 1:
         raise OperandError(f"cross_entropy: label_smoothing={label_smoothing} must be in [0, 1)")
-    if reduction == "mean" and logits.shape[0] == 0:
+    if reduction == "mean" and 0 in labels.shape:
         raise ShapeError("cross_entropy: the mean of an empty batch does not exist")
     return ArrayType(labels.shape if reduction == "none" else (), logits.dtype)
 
 
-def cross_entropy_forward(
-    ctx: Context, logits: Array, labels: Array, reduction: str, label_smoothing: float
-) -> Array:
-    count, classes = logits.shape
-    if count and not 0 <= labels.min() <= labels.max() < classes:
-        bad = int(labels.min()) if labels.min() < 0 else int(labels.max())
+def _counted(labels: Array, classes: int, ignore_index: int) -> Array:
+    """Labels as the kernel takes them: -1 where they do not count."""
+    flat = labels.reshape(-1).astype(np.int64)
+    ignored = flat == ignore_index
+    flat[ignored] = 0
+    if flat.size and not 0 <= flat.min() <= flat.max() < classes:
+        bad = int(flat.min()) if flat.min() < 0 else int(flat.max())
         raise OperandError(f"cross_entropy: label {bad} is not one of the {classes} classes 0..{classes - 1}")
-    shifted = logits - logits.max(1, keepdims=True)
-    log_sum = np.log(np.exp(shifted).sum(1, keepdims=True))
-    log_probability = shifted - log_sum
-    at = np.arange(count)
-    losses = -(1 - label_smoothing) * log_probability[at, labels]
-    if label_smoothing:
-        losses -= label_smoothing * log_probability.mean(1)
-    ctx.save(log_probability, labels)
+    flat[ignored] = -1
+    return np.asarray(flat)
+
+
+def cross_entropy_forward(
+    ctx: Context,
+    logits: Array,
+    labels: Array,
+    weight: Array | None = None,
+    *,
+    reduction: str,
+    label_smoothing: float,
+    ignore_index: int = -100,
+) -> Array:
+    flat = _counted(labels, logits.shape[1], ignore_index)
+    counted = flat >= 0
+    x = rows(channels_last(logits))
+    scale = 1.0
+    if reduction == "mean":
+        total = float(counted.sum() if weight is None else np.where(counted, weight[flat], 0).sum())
+        scale = 1 / total if total else np.nan  # nothing but ignored labels: 0 / 0, as in PyTorch
+    losses: Array = np.empty(flat.shape, logits.dtype)
+    gradient = memory.empty(logits.shape, logits.dtype) if ctx.recording else None
+    options = np.array([label_smoothing, scale], logits.dtype)
+    given = None if weight is None else contiguous(weight)
+    launch(
+        "cross_entropy", lines(*x.shape), x, flat, given, options,
+        losses, None if gradient is None else rows(gradient),
+    )  # fmt: skip
+    ctx.save(gradient)
     if reduction == "none":
-        return np.asarray(losses, logits.dtype)
-    total = losses.sum() if reduction == "sum" else losses.mean()
-    return np.asarray(total, logits.dtype)
+        return np.asarray(losses.reshape(labels.shape))
+    return np.asarray(losses.sum(dtype=np.float64) * scale, logits.dtype)
 
 
 def cross_entropy_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
-    assert ctx.saved is not None
-    log_probability, labels = ctx.saved
-    assert log_probability is not None and labels is not None
-    count, classes = log_probability.shape
-    smoothing = ctx.params["label_smoothing"]
-    gradient = np.exp(log_probability)
-    gradient -= smoothing / classes
-    gradient[np.arange(count), labels] -= 1 - smoothing
-    scale = gy[:, None] if ctx.params["reduction"] == "none" else gy
-    if ctx.params["reduction"] == "mean":
-        scale = scale / count
-    return (gradient * scale).astype(gradient.dtype, copy=False), None
+    assert ctx.saved is not None and ctx.saved[0] is not None
+    gradient = ctx.saved[0]
+    if ctx.params["reduction"] == "none":
+        gradient = gradient * np.expand_dims(gy, 1)
+    elif gy != 1:  # the forward pass scaled it for the most usual case, a loss that backward starts from
+        gradient = gradient * gy
+    return (np.asarray(gradient), None, None)[: len(needs)]  # class weights are given, not learned
 
 
 def cross_entropy_samples() -> Iterator[Sample]:
     labels = np.array([0, 4, 2])
     for reduction in REDUCTIONS:
         for smoothing in (0.0, 0.1):
-            yield Sample((3, 5), labels, reduction=reduction, label_smoothing=smoothing)
+            yield Sample((3, 5), labels, reduction=reduction, label_smoothing=smoothing, onnx=not smoothing)
+            weighted = dict[str, Any](reduction=reduction, label_smoothing=smoothing, onnx=not smoothing)
+            yield Sample((3, 5), labels, np.array([0.5, 1.0, 2.0, 1.5, 0.25]), **weighted)
+    pixels = np.array([[[0, 1], [-1, 2]]])
+    smooth = dict[str, Any](reduction="mean", label_smoothing=0.1, ignore_index=-1, onnx=False)
+    yield Sample((1, 3, 2, 2), pixels, None, **smooth)
+    yield Sample((1, 3, 2, 2), pixels, None, reduction="sum", label_smoothing=0.0, ignore_index=-1)
 
 
 def cross_entropy_errors() -> Iterator[ErrorSample]:
@@ -97,6 +135,8 @@ def cross_entropy_errors() -> Iterator[ErrorSample]:
     yield ErrorSample(OperandError, "label -1", (2, 5), np.array([0, -1]), **plain)
     yield ErrorSample(ShapeError, "must be .N,classes", (2, 5, 1), labels, **plain)
     yield ErrorSample(ShapeError, "must be .N.", (3, 5), labels, **plain)
+    yield ErrorSample(ShapeError, "one for each class", (2, 5), labels, (4,), **plain)
+    yield ErrorSample(ShapeError, "no classes", (2, 0), labels, **plain)
     yield ErrorSample(ShapeError, "empty batch", (0, 5), np.zeros(0, int), **plain)
     yield ErrorSample(DTypeError, "integers", (2, 5), (2,), **plain)
     yield ErrorSample(OperandError, "reduction", (2, 5), labels, **plain | dict(reduction="max"))
@@ -106,25 +146,32 @@ def cross_entropy_errors() -> Iterator[ErrorSample]:
 def write_cross_entropy(w: OnnxWriter, node: Node) -> str:
     if node.params["label_smoothing"]:
         raise OperandError("cross_entropy: ONNX has no label_smoothing; export the model without its loss")
-    return w.add("SoftmaxCrossEntropyLoss", node.inputs, reduction=node.params["reduction"])
+    ignored = node.params.get("ignore_index", -100)
+    return w.add(
+        "SoftmaxCrossEntropyLoss", node.inputs, reduction=node.params["reduction"], ignore_index=ignored
+    )
 
 
 def read_cross_entropy(n: OnnxNode) -> Any:
     reduction, ignored = n.attribute("reduction", "mean"), n.attribute("ignore_index")
     weight = n.inputs[2] if len(n.inputs) > 2 else None
-    if weight is None and ignored is None and n.outputs < 2 and n.rank(0) == 2:
-        return n.emit("cross_entropy", *n.inputs[:2], reduction=reduction, label_smoothing=0.0)
-    logs = n.emit("log_softmax", n.inputs[0], axis=1)
     index = -100 if ignored is None else ignored
+    if n.outputs < 2:
+        options = dict[str, Any](reduction=reduction, label_smoothing=0.0, ignore_index=index)
+        return n.emit("cross_entropy", *n.inputs[:2], weight, **options)
+    logs = n.emit("log_softmax", n.inputs[0], axis=1)
     return n.emit("nll_loss", logs, n.inputs[1], weight, ignore_index=index, reduction=reduction), logs
 
 
 register(
     Op(
         name="cross_entropy",
-        formula="loss[n] = -Σ_k t[n,k] · ln softmax(logits[n])[k], t = 1 - label_smoothing at the label plus "
-        "label_smoothing / classes everywhere;  logits [N,classes], labels [N]; reduction mean, sum or none",
-        gradient="glogits = (softmax(logits) - t) · gy (/ N for the mean); none for the labels",
+        formula="loss[n,…] = -Σ_k t[n,k,…] · weight[k] · ln softmax(logits)[n,k,…], 0 where the label is "
+        "ignore_index; t = 1 - label_smoothing at the label plus label_smoothing / classes everywhere;  "
+        "logits [N,classes,…], labels [N,…], weight [classes] or absent (1); reduction mean (divided by the "
+        "sum of the labels' weights), sum or none",
+        gradient="glogits = (softmax(logits) · Σ_k t · weight - t · weight) · gy (/ Σ weights for the mean); "
+        "none for labels and weight",
         source="torch.nn.functional.cross_entropy; ONNX SoftmaxCrossEntropyLoss-13; label smoothing: "
         "Szegedy et al. 2016, arXiv:1512.00567",
         shape=cross_entropy_shape,
@@ -134,7 +181,7 @@ register(
         errors=cross_entropy_errors,
         reads={"SoftmaxCrossEntropyLoss": read_cross_entropy},
         writes=write_cross_entropy,
-        layout="C",
+        kernels=("cross_entropy",),
     )
 )
 

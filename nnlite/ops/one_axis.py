@@ -1,4 +1,4 @@
-"""Linear maps along one axis of a picture, in the memory order that it has."""
+"""A picture along one of its axes, in the memory order that it has."""
 
 from __future__ import annotations
 
@@ -21,25 +21,14 @@ class OneAxis:
         self.before, self.after = inside.shape[:axis], inside.shape[axis + 1 :]
         self.blocks = inside.reshape(prod(self.before), inside.shape[axis], prod(self.after))
 
-    def _with(self, blocks: Array) -> Array:
+    def picture(self, blocks: Array) -> Array:
+        """[outer, other size, inner] with the axes of ``x``."""
         y = blocks.reshape(*self.before, blocks.shape[1], *self.after)
         return layout.channels_second(y) if self.channels_last else y
 
-    def _new(self, size: int) -> Array:
-        outer, _, inner = self.blocks.shape
-        return memory.empty((outer, size, inner), self.blocks.dtype, "C")
-
     def take(self, indices: Array) -> Array:
         """The elements at ``indices`` of the axis."""
-        y = self._new(len(indices))
+        outer, _, inner = self.blocks.shape
+        y = memory.empty((outer, len(indices), inner), self.blocks.dtype, "C")
         # "clip" writes straight into y; all indices are inside.
-        return self._with(self.blocks.take(indices, 1, out=y, mode="clip"))
-
-    def times(self, matrix: Array) -> Array:
-        """``matrix`` [out, size] times each vector along the axis."""
-        matrix, y = matrix.astype(self.blocks.dtype), self._new(len(matrix))
-        if self.blocks.shape[2] == 1:  # one product instead of many that are one column wide
-            np.matmul(self.blocks[:, :, 0], matrix.T, out=y[:, :, 0])
-        else:
-            np.matmul(matrix, self.blocks, out=y)
-        return self._with(y)
+        return self.picture(self.blocks.take(indices, 1, out=y, mode="clip"))

@@ -1,7 +1,7 @@
 """Resizing pictures: nearest, linear and cubic, with every coordinate rule of ONNX.
 
-Resizing is linear and separable: along each axis the result is a small matrix times the input, which
-:func:`resize_matrix` builds from the rule. The gradient is the transposed matrix.
+Resizing is linear and separable: along each axis a pixel of the result is a weighted sum of a few of the
+input's, which :func:`resize_taps` finds by the rule. The gradient has the same weights, transposed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnlite import memory
 from nnlite.errors import DTypeError, OperandError, ShapeError
-from nnlite.layout import Array
+from nnlite.geometry import ResizeGeometry
+from nnlite.kernels import launch
+from nnlite.layout import Array, channels_inside, channels_second, is_channels_last
 from nnlite.memory import check_budget, max_tensor_bytes
 from nnlite.node import Node
 from nnlite.ops.one_axis import OneAxis
@@ -108,31 +111,95 @@ def _outside(rule: Rule, along: Along) -> Array:
     return np.asarray((x < 0) | (x > along.size - 1) if along.crop else np.zeros(along.out, bool))
 
 
-@lru_cache(maxsize=256)
-def resize_matrix(rule: Rule, along: Along) -> Array:
-    """[out, size] in float64: row p weighs the pixels that the result's pixel p is made of."""
+class Taps(NamedTuple):
+    """What each of the result's pixels along an axis is made of: those of the input and their weights.
+
+    Pixel p has the taps from ``start[p]`` to ``start[p + 1]``.
+    """
+
+    start: Array
+    source: Array
+    weight: Array
+
+    def of_type(self, dtype: Any) -> tuple[Array, Array, Array]:
+        """As kernels take them."""
+        return self.start, self.source, self.weight.astype(dtype)
+
+
+def _taps(counts: Array, source: Array, weight: Array) -> Taps:
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return Taps(start, source.astype(np.int32), weight)
+
+
+def _nearest(rule: Rule, along: Along) -> Array:
+    """[out]: the pixel of the input that each of the result is."""
+    x = _at(rule, np.arange(along.out, dtype=np.float64), along)
+    return np.clip(ROUNDINGS[rule.nearest](x, along.scale < 1), 0, along.size - 1).astype(int)
+
+
+@lru_cache(maxsize=64)  # a table is as long as a few rows of the picture
+def resize_taps(rule: Rule, along: Along) -> Taps:
+    """How the result's pixels are weighed of the input's, along one axis."""
     _, size, out, scale, _ = along
-    check_budget("resize: its matrix", [((out, size), np.dtype(np.float64))], max_tensor_bytes())
-    x = _at(rule, np.arange(out, dtype=np.float64), along)
-    matrix = np.zeros((out, size))
     if rule.mode == "nearest":
-        chosen = np.clip(ROUNDINGS[rule.nearest](x, scale < 1), 0, size - 1).astype(int)
-        matrix[np.arange(out), chosen] = 1
+        taps = _nearest(rule, along)[:, None]
+        weights = np.ones(taps.shape)
     else:
+        x = _at(rule, np.arange(out, dtype=np.float64), along)
         shrink = min(scale, 1.0) if rule.antialias else 1.0  # antialiasing widens the filter by 1 / scale
         reach = floor((1 if rule.mode == "linear" else 2) / shrink) + 1
-        first = np.floor(x).astype(int)
-        for offset in range(-reach + 1, reach + 1):
-            taps = first + offset
-            distance = (taps - x) * shrink
-            weights = _triangle(distance) if rule.mode == "linear" else _cubic(distance, rule.cubic_a)
-            if rule.exclude_outside:
-                weights = np.where((taps >= 0) & (taps < size), weights, 0)
-            np.add.at(matrix, (np.arange(out), np.clip(taps, 0, size - 1)), weights)
+        check_budget("resize: its taps", [((out, 2 * reach), np.dtype(np.float64))], max_tensor_bytes())
+        taps = np.floor(x).astype(int)[:, None] + np.arange(-reach + 1, reach + 1)
+        distance = (taps - x[:, None]) * shrink
+        weights = _triangle(distance) if rule.mode == "linear" else _cubic(distance, rule.cubic_a)
+        if rule.exclude_outside:
+            weights = np.where((taps >= 0) & (taps < size), weights, 0)
+        taps = np.clip(taps, 0, size - 1)
         if rule.exclude_outside or rule.antialias:
-            matrix /= matrix.sum(1, keepdims=True)
-    matrix[_outside(rule, along)] = 0
-    return matrix
+            weights = weights / weights.sum(1, keepdims=True)
+    weights = np.where(_outside(rule, along)[:, None], 0, weights)
+    some = weights != 0
+    return _taps(some.sum(1), taps[some], weights[some])
+
+
+@lru_cache(maxsize=64)
+def _transposed(rule: Rule, along: Along) -> Taps:
+    """The taps of the gradient: the same weights, seen from the input's pixels."""
+    start, source, weight = resize_taps(rule, along)
+    order = np.argsort(source, kind="stable")
+    pixels = np.repeat(np.arange(along.out), np.diff(start))
+    return _taps(np.bincount(source, minlength=along.size), pixels[order], weight[order])
+
+
+@lru_cache(maxsize=64)
+def _same(size: int) -> Taps:
+    """Those of an axis that stays as it is."""
+    return _taps(np.ones(size, int), np.arange(size), np.ones(size))
+
+
+def _weighed(x: Array, taps: dict[int, Taps]) -> Array:
+    """``x`` with each axis in ``taps`` replaced by the weighed sums; in the memory order that it has."""
+    if x.ndim == 4 and set(taps) <= {2, 3} and is_channels_last(x):
+        return _resized(x, *(taps.get(axis) or _same(x.shape[axis]) for axis in (2, 3)))
+    for axis, along in taps.items():
+        seen = OneAxis(x, axis)
+        # As pictures [outer, inner, size, 1]; where nothing lies further inside, as pictures of one row.
+        narrow = seen.blocks.shape[2] == 1
+        picture = seen.blocks[:, None] if narrow else seen.blocks[:, :, None]
+        pair = (_same(1), along) if narrow else (along, _same(1))
+        y = channels_inside(_resized(channels_second(picture), *pair))
+        x = seen.picture(y.reshape(len(seen.blocks), -1, seen.blocks.shape[2]))
+    return x
+
+
+def _resized(x: Array, rows: Taps, columns: Taps) -> Array:
+    N, C, H, W = x.shape
+    P, Q = len(rows.start) - 1, len(columns.start) - 1
+    y = memory.empty((N, C, P, Q), x.dtype)
+    if y.size:
+        geometry = ResizeGeometry(N, C, H, W, P, Q, len(rows.source), len(columns.source))
+        launch("resize", geometry, x, *rows.of_type(x.dtype), *columns.of_type(x.dtype), y)
+    return y
 
 
 class Target(NamedTuple):
@@ -234,28 +301,27 @@ def resize_forward(
 ) -> Array:
     named = Rule(**rule)
     steps = []
-    beyond: list[tuple[Any, ...]] = []
     for along in _plan(x.shape, Target(sizes, scales, axes, policy, roi)):
         moved = along.crop is not None or named.coordinates == "tf_half_pixel_for_nn"
-        if along.out == along.size and along.scale == 1 and not moved:
-            continue
-        matrix, axis = resize_matrix(named, along), along.axis
-        steps.append((matrix, axis))
-        seen = OneAxis(x, axis)
-        x = seen.take(matrix.argmax(1)) if named.mode == "nearest" else seen.times(matrix)
-        beyond.append((*[slice(None)] * axis, np.flatnonzero(_outside(named, along))))
+        if along.out != along.size or along.scale != 1 or moved:
+            steps.append(along)
+    if x.dtype.kind == "f":
+        y = _weighed(x, {along.axis: resize_taps(named, along) for along in steps})
+    else:  # integers have no weights, only nearest neighbours
+        y = x
+        for along in steps:
+            y = OneAxis(y, along.axis).take(_nearest(named, along))
     if roi is not None:
-        x = np.array(x)
-        for where in beyond:
-            x[where] = outside
-    ctx.values["steps"] = steps
-    return x
+        y = np.array(y)
+        for along in steps:
+            np.moveaxis(y, along.axis, 0)[_outside(named, along)] = outside
+    ctx.values["rule"], ctx.values["steps"] = named, steps
+    return y
 
 
 def resize_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
-    for matrix, axis in reversed(ctx.values["steps"]):
-        gy = OneAxis(gy, axis).times(matrix.T)
-    return (gy,)
+    steps = reversed(ctx.values["steps"])
+    return (_weighed(gy, {along.axis: _transposed(ctx.values["rule"], along) for along in steps}),)
 
 
 def resize_samples() -> Iterator[Sample]:
@@ -400,5 +466,6 @@ register(
         errors=resize_errors,
         reads={"Resize": read_resize, "Upsample": read_upsample},
         writes=write_resize,
+        kernels=("resize",),
     )
 )

@@ -16,7 +16,8 @@ from nnlite.kernels import launch
 from nnlite.layout import Array
 
 _FLOAT32 = np.dtype(np.float32)
-_OPERANDS = {"combine": 2, "activation_backward": 2, "function_forward": 1, "function_backward": 2}
+_OPERANDS = {"combine": 2, "multiply": 2, "activation_backward": 2}
+_OPERANDS |= {"function_forward": 1, "function_backward": 2}
 
 
 class Kernel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -199,6 +200,12 @@ def zeros_of(array: Array) -> Array:
     return zeros
 
 
+@lru_cache(maxsize=4096)
+def _geometry(size: int) -> EltwiseGeometry:
+    """Made once for each size, because hashing a new one costs microseconds."""
+    return EltwiseGeometry(size)
+
+
 def run_step(
     kernel: str, inputs: Sequence[Array | None], options: Sequence[float], outputs: Sequence[Array | None]
 ) -> None:
@@ -213,4 +220,4 @@ def run_step(
     operands = [None if array is None else next(views) for array in (*inputs, *outputs)]
     numbers = np.array(options, present[0].dtype)
     before, after = operands[: len(inputs)], operands[len(inputs) :]
-    launch(kernel, EltwiseGeometry(present[0].size), *before, numbers, *after)
+    launch(kernel, _geometry(present[0].size), *before, numbers, *after)

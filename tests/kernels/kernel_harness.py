@@ -165,7 +165,7 @@ def failures(
             if not np.array_equal(result, expected[name]):
                 found.append(f"{where}{name} differs in {np.sum(result != expected[name])} places")
             continue
-        error = float(np.abs(result - expected[name]).max())
+        error = float(np.abs(result - expected[name]).max(initial=0))
         allowed = tolerance * spec.scale(name, inputs, expected[name])
         if not error <= allowed:  # a NaN is not
             found.append(f"{where}{name} is off by {error:.3g}, allowed {allowed:.3g}")

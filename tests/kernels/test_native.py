@@ -28,6 +28,7 @@ from nnlite.geometry import (
     NormGeometry,
     QuantiseGeometry,
     ReducedConv2dGeometry,
+    ResizeGeometry,
     conv2d_geometry,
     pool2d_geometry,
 )
@@ -119,7 +120,8 @@ LARGE = {  # geometries that are cut into many chunks
     ],
     "quantise": [QuantiseGeometry(300_007, 0.5, 3.0)],
     "combine": [EltwiseGeometry(300_007, 0.5, 2.0, CLAMP, -1.0, 1.0)],
-    "function_forward": [FunctionGeometry(300_007, FUNCTIONS.index("silu"))],
+    "function_forward": [FunctionGeometry(300_007, FUNCTIONS.index(name)) for name in ("silu", "gelu")],
+    "resize": [ResizeGeometry(3, 67, 40, 41, 80, 30, 160, 60)],
 }
 
 

@@ -20,6 +20,7 @@ from nnlite.geometry import (
     EltwiseGeometry,
     FunctionGeometry,
     NormGeometry,
+    ResizeGeometry,
     conv2d_geometry,
     pool2d_geometry,
 )
@@ -149,6 +150,8 @@ LARGE = {  # geometries that are cut into many chunks
     "gather": [pool2d_geometry((4, 67, 40, 40), (3, 3), (2, 2), (1, 1, 1, 1))],
     "rows": [NormGeometry(20_001, 67, 1e-5), NormGeometry(20_001, 67, 1e-5, RELU, 0.0)],
     "run": [EltwiseGeometry(50_001, 0.5, 2.0, CLAMP, -1.0, 1.5)],
+    "lines": [NormGeometry(20_001, 67, 1e-5)],
+    "taps": [ResizeGeometry(3, 67, 40, 41, 80, 30, 160, 60)],
     "function": [FunctionGeometry(50_001, FUNCTIONS.index("silu"))],
 }
 

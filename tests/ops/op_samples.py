@@ -24,7 +24,7 @@ ERRORS = [
 ]
 
 # What the records declare not to be differentiated: measured statistics, given class weights.
-CONSTANT_INPUTS = {"batch_norm": (3, 4), "roi_align": (1,), "nll_loss": (2,)}
+CONSTANT_INPUTS = {"batch_norm": (3, 4), "roi_align": (1,), "nll_loss": (2,), "cross_entropy": (2,)}
 OUTPUTS = {"batch_norm_training": 1}
 
 

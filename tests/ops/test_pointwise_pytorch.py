@@ -13,7 +13,7 @@ from pytorch_oracle import T, arrays, compare, torch
 import nnlite as nl
 from nnlite import functional as F
 from nnlite.errors import NnliteError
-from nnlite.ops.erf import erf
+from nnlite.kernels.reference.erf import erf
 
 ACTIVATIONS = [
     ("leaky_relu", {}), ("leaky_relu", {"negative_slope": 0.3}), ("elu", {}), ("elu", {"alpha": 0.4}),

@@ -59,6 +59,13 @@ void combine(const Combine& k) {
     else with_kind(k.act, CombineLoop<false, false>{k});
 }
 
+void multiply(int64_t size, const float* a, const float* b, float* y) {
+    for (int64_t i = 0; i < size; i += VL) {
+        const int64_t left = size - i;
+        store_upto(y + i, load_upto(a + i, left) * load_upto(b + i, left), left);
+    }
+}
+
 // ---- gx = gy where the activation of z lets it pass
 
 struct GateLoop {

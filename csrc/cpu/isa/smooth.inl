@@ -42,6 +42,39 @@ NNLITE_INLINE vec hyperbolic_tangent(vec x) {
     return size < splat(0.625f) ? small : (x < vec{} ? -large : large);
 }
 
+// The error function, given e^(-x^2): an odd polynomial up to 1, then 1 - e^(-x^2) q(1 / (x + 2)). Both polynomials
+// are minimax fits, with errors of 1e-9 and less; from 4 on erf is 1.
+NNLITE_INLINE vec error_function(vec x, vec decay) {
+    vec size = x < vec{} ? -x : x;
+    size = size > splat(4.0f) ? splat(4.0f) : size;
+    const vec square = x * x;
+    vec p = splat(7.8538609491e-05f);
+    p = fma(p, square, splat(-8.0101935029e-04f));
+    p = fma(p, square, splat(5.1883276718e-03f));
+    p = fma(p, square, splat(-2.6853811928e-02f));
+    p = fma(p, square, splat(1.1283585148e-01f));
+    p = fma(p, square, splat(-3.7612625824e-01f));
+    p = fma(p, square, splat(1.1283791657f));
+    const vec u = splat(1.0f) / (size + splat(2.0f));
+    vec q = splat(-7.3856514399f);
+    q = fma(q, u, splat(1.0186877406e+01f));
+    q = fma(q, u, splat(-5.1568326640e-01f));
+    q = fma(q, u, splat(1.5872077837f));
+    q = fma(q, u, splat(5.1940130143e-01f));
+    q = fma(q, u, splat(1.8224774829e-03f));
+    const vec large = splat(1.0f) - decay * q;
+    const vec result = size < splat(1.0f) ? x * p : (x < vec{} ? -large : large);
+    return x == x ? result : x;
+}
+NNLITE_INLINE vec error_function(vec x) { return error_function(x, exponential(-x * x)); }
+
+constexpr float two_over_root_pi = 1.12837917f, root_half = 0.707106781f, root_two_over_pi = 0.797884561f, gelu_cubic = 0.044715f;
+
+// 1 + tanh of the cubic that GELU's approximation has.
+NNLITE_INLINE vec gelu_curve(vec x) {
+    return splat(1.0f) + hyperbolic_tangent(splat(root_two_over_pi) * fma(splat(gelu_cubic) * x * x, x, x));
+}
+
 NNLITE_INLINE vec ramp(vec x, vec a, vec b) {
     const vec y = fma(x, a, b), one = splat(1.0f);
     return y < vec{} ? vec{} : (y > one ? one : y);
@@ -54,6 +87,10 @@ NNLITE_INLINE vec smooth_value(vec x, vec a, vec b) {
     if (FUNCTION == silu_function) return x * sigmoid(x);
     if (FUNCTION == hardsigmoid_function) return ramp(x, a, b);
     if (FUNCTION == hardswish_function) return x * ramp(x, a, b);
+    const vec half = splat(0.5f);
+    if (FUNCTION == gelu_function) return half * x * (splat(1.0f) + error_function(x * splat(root_half)));
+    if (FUNCTION == gelu_tanh_function) return half * x * gelu_curve(x);
+    if (FUNCTION == erf_function) return error_function(x);
     return x > vec{} ? x : x * a;  // leaky relu
 }
 
@@ -68,6 +105,18 @@ NNLITE_INLINE vec smooth_slope(vec z, vec a, vec b) {
         return s * fma(z, one - s, one);
     }
     if (FUNCTION == leaky_relu_function) return z > vec{} ? one : a;
+    const vec half = splat(0.5f);
+    if (FUNCTION == gelu_function) {  // distribution + z density
+        const vec decay = exponential(-half * z * z);
+        const vec distribution = fma(half, error_function(z * splat(root_half), decay), half);
+        return fma(z * splat(0.5f * root_half * two_over_root_pi), decay, distribution);
+    }
+    if (FUNCTION == gelu_tanh_function) {
+        const vec curve = gelu_curve(z), t = curve - one;
+        const vec inner = splat(root_two_over_pi) * fma(splat(3 * gelu_cubic) * z, z, one);
+        return half * fma(z * (one - t * t), inner, curve);
+    }
+    if (FUNCTION == erf_function) return splat(two_over_root_pi) * exponential(-z * z);
     const vec y = fma(z, a, b);
     const vec inside = FUNCTION == hardsigmoid_function ? a : fma(z, a, y);
     const vec above = FUNCTION == hardsigmoid_function ? vec{} : one;
@@ -92,6 +141,9 @@ void smooth(const Smooth& k) {
         case tanh_function: return smooth_loop<tanh_function>(k);
         case silu_function: return smooth_loop<silu_function>(k);
         case hardsigmoid_function: return smooth_loop<hardsigmoid_function>(k);
+        case gelu_function: return smooth_loop<gelu_function>(k);
+        case gelu_tanh_function: return smooth_loop<gelu_tanh_function>(k);
+        case erf_function: return smooth_loop<erf_function>(k);
         case hardswish_function: return smooth_loop<hardswish_function>(k);
         default: return smooth_loop<leaky_relu_function>(k);
     }

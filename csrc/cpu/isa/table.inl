@@ -12,10 +12,12 @@
 #include "depthwise_band.inl"
 #include "eltwise.inl"
 #include "smooth.inl"
+#include "lines.inl"
 #include "norm.inl"
 #include "narrow.inl"
 #include "reduced.inl"
 #include "pool.inl"
+#include "resize.inl"
 #include "probe.inl"
 
 namespace nnlite {
@@ -81,6 +83,13 @@ extern const Kernels NNLITE_TABLE = {
     combine,
     gate,
     smooth,
+    multiply,
+    softmax_rows,
+    softmax_grad,
+    cross_entropy_rows,
+    layer_norm_rows,
+    layer_norm_grad,
+    resize_row,
     sgd_step,
     adam_step,
     quad_rows,

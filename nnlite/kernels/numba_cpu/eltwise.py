@@ -21,6 +21,11 @@ def combine(g: EltwiseGeometry, a: Array, b: Array | None, y: Array, workspace: 
         compiled("rows").combine(a, _or_empty(b, a), y, *factors, *bounds(g, a.dtype))
 
 
+def multiply(g: EltwiseGeometry, a: Array, b: Array, y: Array, workspace: Array | None) -> None:
+    with session():
+        compiled("rows").multiply(a, b, y)
+
+
 def activation_backward(g: EltwiseGeometry, gy: Array, z: Array, gx: Array, workspace: Array | None) -> None:
     with session():
         compiled("rows").gate(gy, z, gx, gate(g, seen_from_y=False), *bounds(g, z.dtype))
@@ -73,6 +78,7 @@ def _serves(g: EltwiseGeometry | FunctionGeometry, dtype: DType) -> str | None:
 
 for _name, _run in (
     ("combine", combine),
+    ("multiply", multiply),
     ("activation_backward", activation_backward),
     ("function_forward", function_forward),
     ("function_backward", function_backward),

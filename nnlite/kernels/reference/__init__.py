@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nnlite.kernels.reference import conv2d, eltwise, norm, optim, pool2d, reduced
+from nnlite.kernels.reference import conv2d, eltwise, lines, norm, optim, pool2d, reduced, resize
 
-__all__ = ["conv2d", "eltwise", "norm", "optim", "pool2d", "reduced", "unavailable"]
+__all__ = ["conv2d", "eltwise", "lines", "norm", "optim", "pool2d", "reduced", "resize", "unavailable"]
 
 
 def unavailable() -> str | None:

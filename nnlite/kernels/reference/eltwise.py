@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import pi, sqrt
+
 import numpy as np
 
 from nnlite.geometry import (
@@ -14,6 +16,7 @@ from nnlite.geometry import (
     FunctionGeometry,
     NormGeometry,
 )
+from nnlite.kernels.reference.erf import erf
 from nnlite.kernels.spec import REGISTRY, Variant
 from nnlite.layout import Array
 
@@ -61,6 +64,15 @@ def activation_backward(g: EltwiseGeometry, gy: Array, z: Array, gx: Array, work
     np.copyto(gx, 0, where=stopped)
 
 
+def multiply(g: EltwiseGeometry, a: Array, b: Array, y: Array, workspace: Array | None) -> None:
+    np.multiply(a, b, out=y)
+
+
+def _gelu_curve(x: Array) -> Array:
+    """The approximation's tanh."""
+    return np.asarray(np.tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))
+
+
 def _sigmoid(x: Array) -> Array:
     small = np.exp(-np.abs(x))
     return np.asarray(np.where(x >= 0, 1, small) / (1 + small))
@@ -82,6 +94,12 @@ def function_forward(g: FunctionGeometry, x: Array, y: Array, workspace: Array |
             y[...] = _ramp(g, x)
         case "hardswish":
             np.multiply(x, _ramp(g, x), out=y)
+        case "gelu":
+            y[...] = 0.5 * x * (1 + erf(x * sqrt(0.5)))
+        case "gelu_tanh":
+            y[...] = 0.5 * x * (1 + _gelu_curve(x))
+        case "erf":
+            y[...] = erf(x)
         case _:
             y[...] = np.where(x > 0, x, x * x.dtype.type(g.a))
 
@@ -98,6 +116,13 @@ def function_backward(g: FunctionGeometry, gy: Array, z: Array, gx: Array, works
             slope = s * (1 + z * (1 - s))
         case "leaky_relu":
             slope = np.where(z > 0, z.dtype.type(1), a)
+        case "gelu":
+            slope = 0.5 * (1 + erf(z * sqrt(0.5))) + z * np.exp(-0.5 * z * z) * (1 / sqrt(2 * pi))
+        case "gelu_tanh":
+            t, inner = _gelu_curve(z), sqrt(2 / pi) * (1 + 3 * 0.044715 * z * z)
+            slope = 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * inner
+        case "erf":
+            slope = np.exp(-z * z) * (2 / sqrt(pi))
         case name:
             y, hardswish = _ramp(g, z), name == "hardswish"
             inside = y + z * a if hardswish else a
@@ -107,5 +132,6 @@ def function_backward(g: FunctionGeometry, gy: Array, z: Array, gx: Array, works
 
 REGISTRY.add_variant(Variant("function_forward", "reference", "numpy", function_forward))
 REGISTRY.add_variant(Variant("function_backward", "reference", "numpy", function_backward))
+REGISTRY.add_variant(Variant("multiply", "reference", "numpy", multiply))
 REGISTRY.add_variant(Variant("combine", "reference", "numpy", combine))
 REGISTRY.add_variant(Variant("activation_backward", "reference", "numpy", activation_backward))

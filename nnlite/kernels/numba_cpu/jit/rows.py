@@ -7,6 +7,8 @@ of size 0 stands for one that is absent. An activation keeps z within [low, high
 
 from __future__ import annotations
 
+from math import erf, pi, sqrt
+
 import numpy as np
 from numba import prange
 
@@ -155,6 +157,17 @@ def combine(a: Array, b: Array, y: Array, alpha: float, beta: float, low: float,
                 to[i] = _within(alpha * u[i], low, high)
 
 
+@parallel
+def multiply(a: Array, b: Array, y: Array) -> None:
+    """y = a b."""
+    size = y.size
+    for piece in prange((size + PIECE - 1) // PIECE):
+        first, last = piece * PIECE, min(size, (piece + 1) * PIECE)
+        u, v, to = borrow(a)[first:last], borrow(b)[first:last], borrow(y)[first:last]
+        for i in range(last - first):
+            to[i] = u[i] * v[i]
+
+
 @helper
 def _sigmoid(x: float) -> float:
     small: float = np.exp(-abs(x))
@@ -172,6 +185,12 @@ def _value(x: float, function: int, a: float, b: float) -> float:
         return x * _sigmoid(x)
     if function == 5:
         return x if x > 0 else x * a
+    if function == 6:
+        return x * 0.5 * (1 + erf(x * sqrt(0.5)))
+    if function == 7:
+        return float(x * 0.5 * (1 + np.tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x))))
+    if function == 8:
+        return erf(x)
     ramp = _within(x * a + b, 0, 1)
     return ramp if function == 3 else x * ramp
 
@@ -187,6 +206,13 @@ def _slope(z: float, function: int, a: float, b: float) -> float:
         return s * (1 + z * (1 - s))
     if function == 5:
         return 1 if z > 0 else a
+    if function == 6:
+        return float(0.5 * (1 + erf(z * sqrt(0.5))) + z * np.exp(-0.5 * z * z) / sqrt(2 * pi))
+    if function == 7:
+        t = np.tanh(sqrt(2 / pi) * (z + 0.044715 * z * z * z))
+        return float(0.5 * (1 + t + z * (1 - t * t) * sqrt(2 / pi) * (1 + 3 * 0.044715 * z * z)))
+    if function == 8:
+        return float(np.exp(-z * z) * (2 / sqrt(pi)))
     y = z * a + b
     if y <= 0:
         return 0
