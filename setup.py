@@ -89,6 +89,9 @@ class BuildNative(build_ext):
         elif not self._has_compiler():
             self._skip("no C++ compiler was found")
         else:
+            if self.editable_mode:
+                # pip compiles in a new folder every time; while working, what has not changed is kept.
+                self.build_temp = str(ROOT / "build" / f"editable-{sys.implementation.cache_tag}")
             super().run()
 
     def _skip(self, reason: str) -> None:
@@ -136,8 +139,10 @@ class BuildNative(build_ext):
         return [*compiler.split(), *(word for word in command[start:] if word != "-Wstrict-prototypes")]
 
     def _compile(self, source: str, flags: list[str], newest: float) -> str:
+        import pybind11
+
         stamp = Path(self.build_temp, source).with_suffix(".flags")
-        wanted = " ".join([*self.compiler.compiler_so, *flags])
+        wanted = " ".join([*self.compiler.compiler_so, *flags, f"pybind11 {pybind11.__version__}"])
         [expected] = self.compiler.object_filenames([source], output_dir=self.build_temp)
         built = Path(expected)
         if (
