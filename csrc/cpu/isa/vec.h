@@ -6,6 +6,7 @@
 // multiplication and an addition fuse only where fma() stands.
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 
 #if defined(__x86_64__)
