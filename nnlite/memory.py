@@ -70,11 +70,20 @@ def peak_resident() -> int | None:
 
     Linux's VmHWM: what the command ``time`` shows may be that of the program which started this one.
     """
+    return _status("VmHWM:")
+
+
+def resident() -> int | None:
+    """Bytes that this process has resident now (Linux's VmRSS); None where unknown."""
+    return _status("VmRSS:")
+
+
+def _status(entry: str) -> int | None:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(entry)), None)
 
 
 def available() -> int:

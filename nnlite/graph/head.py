@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from nnlite import random
 from nnlite.errors import ModelError
 from nnlite.graph.module import GraphModule
+from nnlite.layout import Array
 from nnlite.node import Node, Value
 
 PASS_THROUGH = {"softmax", "log_softmax", "identity", "flatten", "reshape", "squeeze", "dropout"}
@@ -112,6 +113,10 @@ def _head(module: GraphModule, node: Node) -> Head:
     return Head(node, weight, out_axis, bias, output)
 
 
+def _nan_like(array: Array) -> Array:
+    return np.broadcast_to(np.full((), np.nan, array.dtype), array.shape)
+
+
 def _logits(module: GraphModule, head: Head) -> Value:
     """What the new network ends in: the head's result, with the pooling behind a convolution.
 
@@ -150,6 +155,9 @@ def replace_head(module: GraphModule, classes: int, name: str | None = None) -> 
     outputs = [_logits(module, head)]
     graph = module.graph.between(module.graph.inputs, outputs)
     leaves = {value: module.leaf(value) for value in graph.arrays}
+    # The old weights go: what stands for them is never equal to the new ones, and takes no memory.
+    replaced = {value for value in (head.weight, head.bias) if value is not None}
+    graph = replace(graph, arrays={v: _nan_like(a) if v in replaced else a for v, a in graph.arrays.items()})
     new = GraphModule(graph, leaves=leaves, input_sizes=module.input_sizes, origin=module.origin)
     new.replace_leaf(head.weight, rng.uniform(-bound, bound, shape).astype(np.float32))
     if head.bias is not None:

@@ -90,7 +90,7 @@ def from_scratch(
     preprocessing = Preprocessing.named("imagenet", SCRATCH_SIDE, crop=1.0)
     options: dict[str, Any] = dict(seed=seed, workers=workers, on_bad_image=on_bad_image)
     train = Loader(folder.train, preprocessing.training(), batch_size, shuffle=True, **options)
-    held_out = Loader(folder.validation, preprocessing.evaluation(), 64, **options)
+    held_out = Loader(folder.validation, preprocessing.evaluation(), 8, cache_bytes=0, **options)
     module = small_cnn(len(folder.classes))
     epochs = max(1, round(presentations / len(folder.train)))
 

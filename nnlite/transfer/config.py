@@ -116,6 +116,10 @@ class FinetuneConfig:
     cache_dir: str | None = option(None, "Folder for features on disk, shared between runs.", metavar="DIR")
     cache_limit: str = option("4GB", "Most that it may hold.", metavar="SIZE", check=_bytes)
     cache_precision: Literal["fp32", "fp16"] = option("fp32", "Numbers on disk; fp16 halves them.")
+    memory: str | None = option(
+        None, "Most that the process may have resident: batch, features and report are chosen to fit.",
+        metavar="SIZE", check=_bytes,
+    )  # fmt: skip
     frozen_precision: Literal["fp32", "bf16", "int8", "auto"] = option(
         "fp32",
         "Numbers that the frozen part computes with; auto takes the fastest that costs little. "

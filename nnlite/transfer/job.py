@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,21 @@ from nnlite.data.random import SPLIT, generator, permutation
 from nnlite.errors import ConfigError, ModelError
 from nnlite.graph import GraphModule
 from nnlite.graph.head import Head, replace_head
+from nnlite.graph.ir import Types
 from nnlite.graph.plan import Plan
 from nnlite.graph.stem import adapt_stem
 from nnlite.node import Value
 from nnlite.transfer.callbacks import Callbacks
 from nnlite.transfer.config import FinetuneConfig
+from nnlite.transfer.memory_plan import (
+    Holding,
+    MemoryPlan,
+    Needs,
+    leaf_bytes,
+    live_bytes,
+    result_bytes,
+)
+from nnlite.transfer.memory_plan import choose as memory_plan_for
 from nnlite.transfer.metadata import PREPROCESSING_KEY, Chosen, choose_preprocessing, metadata_of
 from nnlite.transfer.normalisation import doubt, some_pictures
 from nnlite.transfer.precision import Frozen
@@ -30,10 +41,6 @@ from nnlite.transfer.run_folder import RunFolder, check_writable
 from nnlite.transfer.stages import choose_cut, stage_cuts, types_for
 from nnlite.transfer.targets import Targets, targets_for
 from nnlite.transfer.training import EpochRecord
-
-EVALUATION_BATCH = 2
-"""Pictures at a time where nothing is trained: fewer are slower, more need more memory."""
-
 
 STEM = {
     1: "1 channel: the first convolution's weights are summed over the colours",
@@ -60,6 +67,8 @@ class Job:
     callbacks: Callbacks
     provenance: Provenance
     """Hashes of what the run began with."""
+    memory_plan: MemoryPlan | None = None
+    """What was decided for a budget of memory."""
     cache_mode: str | None = None
     """Where features are kept, once that is decided; a run that goes on must not decide otherwise."""
     train: tuple[Sample, ...] = ()
@@ -71,6 +80,7 @@ class Job:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.holding = Holding() if self.memory_plan is None else self.memory_plan.holding
         self.frozen = Frozen(self.config.frozen_precision, self.say)
 
     def frozen_plan(self, at: Value) -> Plan:
@@ -91,7 +101,7 @@ class Job:
         samples: Sequence[Sample],
         augment: bool,
         shuffle: bool = False,
-        batch: int = EVALUATION_BATCH,
+        batch: int | None = None,
         balance: bool = False,
     ) -> Loader:
         """Batches of ``samples``; decoded pictures are kept only where they will be seen again."""
@@ -102,9 +112,10 @@ class Job:
             else preprocessing.evaluation()
         )
         return Loader(
-            samples, transform, batch, shuffle=shuffle, seed=config.seed, workers=config.workers,
-            on_bad_image=config.on_bad_image, at_least=preprocessing.decode_hint(),
-            cache_bytes=256 << 20 if augment else 0, balance=balance, channels=preprocessing.planes,
+            samples, transform, batch or self.holding.pictures, shuffle=shuffle, seed=config.seed,
+            workers=config.workers, on_bad_image=config.on_bad_image, at_least=preprocessing.decode_hint(),
+            cache_bytes=self.holding.decoded if augment else 0, balance=balance,
+            channels=preprocessing.planes,
         )  # fmt: skip
 
     def record(self, record: EpochRecord) -> None:
@@ -129,6 +140,8 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
     ``run``: the folder of a run to go on with, else a new one is made.
     """
     out = Path(config.out)
+    if config.memory is not None:
+        memory.frugal_malloc()
     check_writable(out)  # a long run must not end with a path that cannot be written
     original = onnx.load(config.model)
     split_seed = config.seed if config.split_seed is None else config.split_seed
@@ -173,6 +186,12 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
     logits = types[module.graph.outputs[0]].shape
     if logits != (1, len(folder.classes)):
         raise ModelError(f"with the new head the model gives {list(logits)} for one picture, not [1,outputs]")
+    memory_plan = run.memory_plan() if run is not None else None
+    if config.memory is not None and memory_plan is None:
+        needs = _needs(module, types, head, cut, folder, stretches)
+        config, memory_plan = memory_plan_for(needs, config)
+    if memory_plan is not None:
+        callbacks.on_message(str(memory_plan))
     if run is None:
         run = RunFolder.create(config.run_dir, out)
         pictures = [sample.path for sample in (*folder.train, *folder.validation)]
@@ -185,6 +204,7 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
         resolved = {
             "resolved_preprocessing": chosen.preprocessing.to_dict(),
             "resolved_recipe": recipe.to_dict(),
+            "resolved_memory": None if memory_plan is None else memory_plan.to_dict(),
             "working_directory": os.getcwd(),
         }
         run.write_json("config.json", config.to_dict() | resolved)  # last: now it is a run to go on with
@@ -196,10 +216,41 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
     train, aside = set_aside(folder.train, config) if config.patience else (folder.train, ())
     job = Job(
         config, folder, module, head, cut, recipe, stretches, chosen, targets, run, callbacks, provenance,
-        train=train, aside=aside,
+        memory_plan, train=train, aside=aside,
     )  # fmt: skip
     callbacks.on_start(job)
     return job
+
+
+def _needs(
+    module: GraphModule,
+    types: Types,
+    head: Head,
+    cut: Value,
+    folder: Dataset,
+    stretches: Sequence[Stretch],
+) -> Needs:
+    """What the run needs memory for, in bytes."""
+    graph, trains = module.graph, any(stretch.phase == "stages" for stretch in stretches)
+    before = graph.between(graph.inputs, [cut]) if cut.node is not None else None
+    after = graph.between([cut], graph.outputs)
+    picture = 4 * prod(types[graph.inputs[0]].shape)
+    return Needs(
+        now=memory.resident() or 0,
+        peak=memory.peak_resident() or 0,
+        weights=leaf_bytes(module, graph),
+        frozen=leaf_bytes(module, before) if before is not None else 0,
+        trained=leaf_bytes(module, after) if trains else 0,
+        live=live_bytes(graph, types),
+        kept=result_bytes(after, types),
+        results=result_bytes(graph, types),
+        head_features=4 * prod(types[head.features].shape),
+        cut_features=4 * prod(types[cut].shape) if trains and cut.node is not None else 0,
+        picture=3 * typical_side(folder) ** 2,
+        prepared=picture,
+        train=len(folder.train),
+        held=len(folder.validation),
+    )
 
 
 def set_aside(

@@ -47,7 +47,7 @@ AS_GOOD = 1.15
 """Times the smallest divergence that cannot be told from it."""
 
 FEWEST_CLASSES = 10
-BATCH = 8
+BATCH = 2
 
 
 def some_pictures(data: Dataset, at_least: tuple[int, int] | None) -> list[Array]:

@@ -68,6 +68,8 @@ def run_baselines(job: Job, features: Views) -> dict[str, Any]:
     job.say("baselines on the same split")
     result: dict[str, Any] = {"majority": job.targets.baseline(train[1], held[1])}
     result["probe"] = baselines.probe(job.targets, *train, *held)
+    if not job.holding.scratch:
+        return result
     presentations = sum(record.pictures for record in job.history) or SCRATCH_EPOCHS * len(job.folder.train)
     result["scratch"] = baselines.from_scratch(
         job.folder, job.targets, presentations,

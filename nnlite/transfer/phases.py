@@ -15,7 +15,7 @@ from nnlite.transfer import logistic
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.feature_file import Features
 from nnlite.transfer.features import in_batches
-from nnlite.transfer.job import EVALUATION_BATCH, Job
+from nnlite.transfer.job import Job
 from nnlite.transfer.outcome import export
 from nnlite.transfer.recipes import Stretch, depths, names
 from nnlite.transfer.stages import choose_cut, freeze_below, types_for, write_head
@@ -162,7 +162,7 @@ def _with_affine(suffix: GraphModule, head: Head) -> tuple[GraphModule, Callable
 
 
 def _validate(job: Job, part: GraphModule, held: Features) -> tuple[float, float]:
-    return job.targets.judge(in_batches(part.compile(), held.values, EVALUATION_BATCH), held.labels)
+    return job.targets.judge(in_batches(part.compile(), held.values, job.holding.pictures), held.labels)
 
 
 def _parameter_groups(

@@ -104,6 +104,9 @@ def _work(job: Job, interrupt: Interrupt) -> FinetuneResult:
         report["baselines"] = run_baselines(job, at_head)
     report["seconds"]["total"] = keeper.seconds
     report["peak_memory"] = memory.peak_resident()
+    if job.memory_plan is not None:
+        report["memory"] = job.memory_plan.to_dict() | {"measured": memory.peak_resident()}
+        job.say(f"memory: {(memory.peak_resident() or 0) / 1e6:.0f} MB measured; {job.memory_plan}")
     report["skipped"] = [{"path": path, "reason": reason} for path, reason in sorted(job.skipped.items())]
     job.run.copy(out, "tuned.onnx")
     job.run.write_json("metrics.json", report)  # last: now the run is finished

@@ -16,6 +16,7 @@ from nnlite.errors import ConfigError, FileError
 from nnlite.files import atomic_file, write_atomically
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.config_file import to_toml
+from nnlite.transfer.memory_plan import MemoryPlan
 from nnlite.transfer.provenance import Provenance
 from nnlite.transfer.recipes import Recipe
 
@@ -111,6 +112,14 @@ class RunFolder:
             return None if stored is None else Recipe.from_dict(stored)
         except (TypeError, LookupError) as error:
             raise ConfigError(f"{self.path / 'config.json'}: is damaged: resolved_recipe: {error}") from None
+
+    def memory_plan(self) -> MemoryPlan | None:
+        """What was decided for a budget of memory when the run began; ConfigError when it is damaged."""
+        stored = self.read_json("config.json").get("resolved_memory")
+        try:
+            return None if stored is None else MemoryPlan.from_dict(stored)
+        except (TypeError, LookupError) as error:
+            raise ConfigError(f"{self.path / 'config.json'}: is damaged: resolved_memory: {error}") from None
 
     def provenance(self) -> Provenance:
         """Hashes of what the run began with."""

@@ -19,7 +19,7 @@ from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.feature_file import Features
 from nnlite.transfer.features import Choice, choose_cache, in_batches, open_store
 from nnlite.transfer.inference import run_over
-from nnlite.transfer.job import EVALUATION_BATCH, Job
+from nnlite.transfer.job import Job
 from nnlite.transfer.recipes import Stretch
 from nnlite.transfer.stages import types_for
 from nnlite.transfer.training import Batches
@@ -90,7 +90,7 @@ def compute_views(job: Job) -> tuple[Views, Views | None]:
     rest = module.part([at], [head.features]).compile()
 
     def to_head(features: Features) -> Features:
-        return features._replace(values=in_batches(rest, features.values, EVALUATION_BATCH))
+        return features._replace(values=in_batches(rest, features.values, job.holding.pictures))
 
     at_head = Views(head.features, [to_head(one) for one in train], to_head(held), aside and to_head(aside))
     return at_head, views

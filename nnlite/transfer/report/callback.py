@@ -26,6 +26,6 @@ class ReportWriter(Callback):
         from nnlite.transfer.report.page import write_report
 
         try:
-            write_report(job.run.path, pictures=job.config.pictures)
+            write_report(job.run.path, pictures=job.config.pictures, maps=job.holding.maps)
         except NnliteError as error:  # the run itself is done and written
             job.say(f"no report: {error}")

@@ -19,22 +19,25 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri
 """Whatever a class or a file is called, nothing is run and nothing is fetched."""
 
 
-def write_report(run_dir: str | Path, *, pictures: bool = True, out: str | Path | None = None) -> Path:
+def write_report(
+    run_dir: str | Path, *, pictures: bool = True, maps: bool = True, out: str | Path | None = None
+) -> Path:
     """Write ``report.html`` of a finished run into its folder, or to ``out``; where it was written.
 
-    ``pictures``: show the most confident mistakes and the least confident pictures. Raises DataError
+    ``pictures``: show the most confident mistakes and the least confident pictures; ``maps``: and what
+    the network looked at, which takes memory. Raises DataError
     when a file of the run is missing or damaged, FileError when the page cannot be written.
     """
     record = RunRecord.read(run_dir)
     path = Path(out) if out is not None else record.path / "report.html"
-    write_atomically(path, report_page(record, pictures=pictures).encode())
+    write_atomically(path, report_page(record, pictures=pictures, maps=maps).encode())
     return path
 
 
-def report_page(run: RunRecord, *, pictures: bool = True) -> str:
+def report_page(run: RunRecord, *, pictures: bool = True, maps: bool = True) -> str:
     """The whole page. DataError where the run's files do not say what every run says."""
     try:
-        return _page(run, pictures)
+        return _page(run, pictures, maps)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise DataError(
             f"{run.path}: metrics.json, config.json or history.jsonl is damaged or of another version "
@@ -42,7 +45,7 @@ def report_page(run: RunRecord, *, pictures: bool = True) -> str:
         ) from error
 
 
-def _page(run: RunRecord, pictures: bool) -> str:
+def _page(run: RunRecord, pictures: bool, maps: bool) -> str:
     name = Path(str(run.config.get("out", "tuned.onnx"))).name
     title = f"{name}, tuned on {Path(str(run.metrics['data'])).name}"
     parts = [
@@ -52,7 +55,7 @@ def _page(run: RunRecord, pictures: bool) -> str:
         sections.per_class(run),
         sections.confusion(run),
         sections.calibration(run),
-        _gallery(run) if pictures and run.task == "single" else Html(""),
+        _gallery(run, maps) if pictures and run.task == "single" else Html(""),
         machine(run),
         model_card(run),
     ]
@@ -76,11 +79,11 @@ def _page(run: RunRecord, pictures: bool) -> str:
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
 
 
-def _gallery(run: RunRecord) -> Html:
+def _gallery(run: RunRecord, maps: bool) -> Html:
     rows: list[dict[str, Any]] = run.metrics["predictions"]
     mistakes = most_confident_mistakes(rows)
     unsure = least_confident(rows, mistakes)
-    gallery = Gallery(run)
+    gallery = Gallery(run, maps)
     parts = []
     if gallery.attributor is None:
         parts.append(element("p", f"Without maps: {gallery.without_maps}.", class_="soft"))

@@ -43,14 +43,16 @@ def least_confident(
 class Gallery:
     """Draws pictures of a run; without its model they come without maps, without a file not at all."""
 
-    def __init__(self, record: RunRecord) -> None:
+    def __init__(self, record: RunRecord, maps: bool = True) -> None:
         self.record = record
         self._samples: dict[str, Sample] | None = None
         self.base = Path(str(record.config.get("working_directory", ".")))
         self.names = record.names
         self.attributor: Attributor | None = None
         self.without_maps = "the model is no longer in the run folder"
-        if record.model.is_file():
+        if not maps:
+            self.without_maps = "they were left out for want of memory; nnlite report draws them"
+        elif record.model.is_file():
             try:
                 self.attributor = Attributor.open(record.model)
             except NnliteError as error:

@@ -1,0 +1,232 @@
+"""A budget of memory: what a run will have resident at most, and what it can do without.
+
+    what is resident already + the largest of its phases' needs ─▶ prediction ─▶ savings until it fits
+
+Measured at the start is the process with the network read; the rest follows from shapes: the frozen part
+folded and packed (its weights twice), what lives at once in the arena of its plan, features of all views,
+what the backward pass keeps of the unfrozen part, and copies of what is trained. Mapped files count as well,
+so that features in files are no saving here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from nnlite import memory
+from nnlite.errors import ConfigError
+from nnlite.graph import Graph, GraphModule
+from nnlite.graph.ir import Types, operands
+from nnlite.ops import ArrayType
+from nnlite.transfer.config import FinetuneConfig
+
+MARGIN = 0.03
+"""Part of the budget that a prediction leaves free."""
+SLACK = 1 << 20
+"""Code that is imported and objects that are made only later."""
+COPIES = 16
+"""Of what is trained: gradient, two moments, the best so far; weights, moments and best twice while a
+checkpoint is written; folded and packed where validation runs; two for blocks that wait for reuse."""
+KEPT = 1.3
+"""Bytes of a backward pass over those of the results: scratch memory, and blocks that wait for reuse."""
+SCRATCH = 4 << 20
+"""Bytes per picture of a batch that the small network from scratch takes."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a run has in memory at a time, beside what its options say."""
+
+    pictures: int = 2
+    """At a time where nothing is trained: fewer are slower, more need more memory."""
+    decoded: int = 256 << 20
+    """Bytes of decoded pictures that are kept for the next view of them."""
+    scratch: bool = True
+    """Whether a small network is trained from scratch, to compare with."""
+    maps: bool = True
+    """Whether the report shows where the network looked."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes that predictions are made of."""
+
+    now: int
+    """Resident already."""
+    peak: int
+    """Resident at most so far."""
+    weights: int
+    frozen: int
+    """Of the weights, those before the cut."""
+    trained: int
+    live: int
+    """What lives at once in the frozen part, for one picture."""
+    kept: int
+    """All results of the unfrozen part, for one picture: what a backward pass keeps and makes."""
+    results: int
+    """All results of the whole network, for one picture."""
+    head_features: int
+    """Of one picture at the head; ``cut_features``: at the cut, where stages are trained."""
+    cut_features: int
+    picture: int
+    """One decoded picture; ``prepared``: as the network takes it."""
+    prepared: int
+    train: int
+    """Number of training pictures; ``held``: held out."""
+    held: int
+
+
+def predict(needs: Needs, config: FinetuneConfig, holding: Holding) -> dict[str, int]:
+    """Bytes resident at most in each phase of a run."""
+    base = needs.now + SLACK
+    sets = config.views * needs.train + needs.held
+    features = sets * needs.head_features
+    if config.cache != "off":
+        features += sets * needs.cut_features
+    decoded = min(holding.decoded, needs.train * needs.picture)
+    loading = (config.workers + 1) * (2 * needs.picture + holding.pictures * needs.prepared)
+    frozen = 2 * needs.frozen + holding.pictures * needs.live
+    phases = {"features": base + frozen + features + loading + (decoded if config.views > 1 else 0)}
+    if needs.trained:
+        step = int(KEPT * config.batch_size * needs.kept) + COPIES * needs.trained
+        if config.cache == "off":
+            step += frozen + decoded + loading + config.batch_size * needs.live // holding.pictures
+        phases["stages"] = base + features + step
+    phases["evaluation"] = base + features + 2 * needs.weights + holding.pictures * needs.live + loading
+    if config.baselines:
+        # Four arrays like the features, in float64: centred, rotated, and their singular vectors.
+        phases["probe baseline"] = base + features + 8 * needs.train * needs.head_features
+        if holding.scratch:
+            all_decoded = (needs.train + needs.held) * needs.picture
+            phases["scratch baseline"] = base + features + all_decoded + config.batch_size * SCRATCH
+    if config.report and config.pictures and holding.maps:
+        phases["maps of the report"] = base + 2 * needs.weights + 2 * needs.results
+    return {"start": needs.peak} | phases
+
+
+Saving = tuple[str, Callable[[FinetuneConfig, Holding], tuple[FinetuneConfig, Holding]]]
+
+
+def _smaller_steps(config: FinetuneConfig, holding: Holding) -> tuple[FinetuneConfig, Holding]:
+    """Half the pictures and twice the batches per step: the same step, but for the statistics of a batch."""
+    if config.batch_size % 2 or config.train_batch_norm or config.mix != "none":
+        return config, holding
+    return replace(config, batch_size=config.batch_size // 2, accumulate=config.accumulate * 2), holding
+
+
+def _no_kept_features(config: FinetuneConfig, holding: Holding) -> tuple[FinetuneConfig, Holding]:
+    return (replace(config, cache="off") if config.cache == "auto" else config), holding
+
+
+SAVINGS: tuple[Saving, ...] = (
+    ("decoded pictures are not kept", lambda c, h: (c, replace(h, decoded=0))),
+    ("one picture at a time", lambda c, h: (c, replace(h, pictures=1))),
+    ("one thread decodes", lambda c, h: (replace(c, workers=min(c.workers, 1)), h)),
+    *(("half the batch, twice as many for a step", _smaller_steps),) * 5,
+    ("no maps in the report (nnlite report RUN draws them)", lambda c, h: (c, replace(h, maps=False))),
+    ("features at the cut are not kept", _no_kept_features),
+    ("no network from scratch to compare with", lambda c, h: (c, replace(h, scratch=False))),
+)
+"""In the order in which they are taken: first what costs time alone, last what a user would miss."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What was decided for a budget."""
+
+    budget: int
+    predicted: int
+    phase: str
+    """Where the peak is predicted."""
+    choices: tuple[str, ...]
+    holding: Holding
+
+    def __str__(self) -> str:
+        text = f"memory: {_mb(self.predicted)} predicted of {_mb(self.budget)}, at the {self.phase}"
+        return "; ".join((text, *self.choices))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self) | {"choices": list(self.choices)}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> MemoryPlan:
+        """What :meth:`to_dict` gave; TypeError or LookupError when it is damaged."""
+        holding, choices = Holding(**stored["holding"]), tuple(stored["choices"])
+        return cls(**{**stored, "holding": holding, "choices": choices})
+
+
+def choose(needs: Needs, config: FinetuneConfig) -> tuple[FinetuneConfig, MemoryPlan]:
+    """The options, and the fewest savings in their order, with which a run stays in ``config.memory``.
+
+    Raises ConfigError with the smallest budget that is possible when none is enough.
+    """
+    assert config.memory is not None
+    budget = memory.parse_bytes("memory", config.memory)
+
+    def applied(taken: list[Saving]) -> tuple[FinetuneConfig, Holding, int, str]:
+        changed, holding = config, Holding()
+        for _, saving in taken:
+            changed, holding = saving(changed, holding)
+        phases = predict(needs, changed, holding)
+        worst = max(phases, key=phases.__getitem__)
+        return changed, holding, int(phases[worst] / (1 - MARGIN)), worst
+
+    taken: list[Saving] = []
+    for saving in SAVINGS:
+        if applied(taken)[2] <= budget:
+            break
+        taken.append(saving)
+    least = applied(taken)[2]
+    if least > budget:
+        raise ConfigError(
+            f"memory={config.memory!r}: this run needs at least {-(-least // 10**6)}MB "
+            f"(the {applied(taken)[3]}); allow that, or use a smaller --size or fewer stages"
+        )
+    for saving in [*taken]:  # what turned out not to be needed
+        without = [*taken]
+        without.remove(saving)
+        if applied(without)[2] <= budget:
+            taken = without
+    changed, holding, predicted, worst = applied(taken)
+    choices = tuple(dict.fromkeys(text for text, _ in taken))
+    return changed, MemoryPlan(budget, predicted, worst, choices, holding)
+
+
+def live_bytes(graph: Graph, types: Types) -> int:
+    """Most bytes of results that live at once when nodes run in order, elementwise ones in place."""
+    last: dict[Any, int] = {}
+    for index, node in enumerate(graph.nodes):
+        last |= dict.fromkeys(operands(node), index)
+    current = most = 0
+    for index, node in enumerate(graph.nodes):
+        inputs = {v for v in operands(node) if v not in graph.arrays}
+        made = sum(_size(types[v]) for v in node.outputs)
+        freed = sum(_size(types[v]) for v in inputs if last[v] == index)
+        first = node.inputs[0] if node.inputs else None
+        in_place = first in inputs and types[first].shape == types[node.outputs[0]].shape
+        most = max(most, current + (0 if in_place and node.op.name != "conv2d" else made))
+        current = max(current + made - freed, 0)
+    return most
+
+
+def result_bytes(graph: Graph, types: Types) -> int:
+    """Bytes of the results of all nodes."""
+    return sum(_size(types[value]) for node in graph.nodes for value in node.outputs)
+
+
+def leaf_bytes(module: GraphModule, graph: Graph) -> int:
+    """Bytes of the parameters that ``graph`` reads."""
+    return sum(module.leaf(value).numpy().nbytes for value in graph.arrays)
+
+
+def _size(known: ArrayType) -> int:
+    return prod(known.shape) * np.dtype(known.dtype).itemsize
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.0f} MB"
