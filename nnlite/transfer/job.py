@@ -141,6 +141,8 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
     """
     out = Path(config.out)
     if config.memory is not None:
+        if memory.resident() is None:
+            raise ConfigError(f"memory={config.memory!r} needs Linux, which counts what is resident")
         memory.frugal_malloc()
     check_writable(out)  # a long run must not end with a path that cannot be written
     original = onnx.load(config.model)
