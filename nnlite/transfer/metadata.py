@@ -94,7 +94,10 @@ def check_picture_input(module: GraphModule) -> None:
         shapes = ", ".join(
             f"{n} {[s or '?' for s in sz]}" for n, sz in zip(module.inputs, sizes, strict=False)
         )
-        raise ModelError(f"the model's inputs are {shapes}, but one input [N,3,H,W] of pictures is needed")
+        raise ModelError(
+            f"the model's inputs are {shapes}, but one input [N,C,H,W] of pictures is needed, with 1, 3 or 4 "
+            "channels"
+        )
 
 
 def choose_preprocessing(
