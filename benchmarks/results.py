@@ -46,8 +46,9 @@ def write_subset(data: Dataset, train: list, held: list, folder: Path) -> Path: 
 def logistic_regression(x: np.ndarray, y: np.ndarray, held: np.ndarray, known: np.ndarray, c: float) -> float:
     """scikit-learn's, with the regularisation that ours chose by cross-validation.
 
-    Its usual tolerance of 1e-4 stops far from the solution where the regularisation is weak. For two classes it has one
-    vector w where ours has w/2 and -w/2, whose penalty is half as large: the same problem at twice C.
+    Its usual tolerance of 1e-4 stops far from the solution where the regularisation is weak. For two
+    classes it has one vector w where ours has w/2 and -w/2, whose penalty is half as large: the same
+    problem at twice C.
     """
     from sklearn.linear_model import LogisticRegression
 
