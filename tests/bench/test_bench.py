@@ -151,7 +151,7 @@ def test_efficientnet_lite0_has_the_parameters_of_the_published_network() -> Non
 
 
 def test_openvino_runs_the_same_network() -> None:
-    pytest.importorskip("openvino", reason="OpenVINO is the peer whose results are compared")
+    pytest.importorskip("openvino", reason="there is no OpenVINO to compare with")
     model = network("small_cnn", 10).eval()
     x = pictures(2, 32)
     [result] = openvino_inference(model, x)().values()

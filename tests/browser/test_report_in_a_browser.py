@@ -12,7 +12,7 @@ import pytest
 
 from nnlite.transfer import FinetuneConfig, finetune
 
-selenium = pytest.importorskip("selenium", reason="a browser is driven with Selenium; pip install selenium")
+selenium = pytest.importorskip("selenium", reason="Selenium drives the browser; .ci/long brings it")
 DRIVER, CHROMIUM = shutil.which("chromedriver"), shutil.which("chromium")
 pytestmark = pytest.mark.skipif(
     not (DRIVER and CHROMIUM), reason="no chromium and chromedriver; apt-get install chromium-driver"
