@@ -88,13 +88,19 @@ def predict(needs: Needs, config: FinetuneConfig, holding: Holding) -> dict[str,
     if config.cache != "off":
         features += sets * needs.cut_features
     decoded = min(holding.decoded, needs.train * needs.picture)
-    loading = (config.workers + 1) * (2 * needs.picture + holding.pictures * needs.prepared)
+
+    def loaded(pictures: int) -> int:
+        """Batches of so many pictures, waiting and in work."""
+        return (config.workers + 1) * (2 * needs.picture + pictures * needs.prepared)
+
+    loading = loaded(holding.pictures)
     frozen = 2 * needs.frozen + holding.pictures * needs.live
     phases = {"features": base + frozen + features + loading + (decoded if config.views > 1 else 0)}
     if needs.trained:
         step = int(KEPT * config.batch_size * needs.kept) + COPIES * needs.trained
-        if config.cache == "off":
-            step += frozen + decoded + loading + config.batch_size * needs.live // holding.pictures
+        if config.cache == "off":  # whole training batches pass through the frozen part
+            batch = config.batch_size
+            step += 2 * needs.frozen + batch * needs.live + decoded + loaded(batch)
         phases["stages"] = base + features + step
     phases["evaluation"] = base + features + 2 * needs.weights + holding.pictures * needs.live + loading
     if config.baselines:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from operator import attrgetter
 
 from nnlite.geometry import Conv2dGeometry
-from nnlite.kernels.numba_cuda.launch import absent, compiled, flat, floating, stream
+from nnlite.kernels.numba_cpu.launch import floating
+from nnlite.kernels.numba_cuda.launch import absent, compiled, flat, stream
 from nnlite.kernels.spec import REGISTRY, Variant
 from nnlite.layout import Array
 
@@ -47,5 +48,5 @@ def grad_weight(g: Conv2dGeometry, x: Array, gy: Array, gw: Array, workspace: Ar
 
 for _name, _run in (("forward", forward), ("grad_input", grad_input), ("grad_weight", grad_weight)):
     REGISTRY.add_variant(
-        Variant(f"conv2d_{_name}", "numba-cuda", "tiles", _run, lambda g, dtype: floating(dtype))
+        Variant(f"conv2d_{_name}", "numba-cuda", "tiles", _run, lambda geometry, dtype: floating(dtype))
     )

@@ -71,8 +71,3 @@ def absent(dtype: DType) -> Array:
 
     nothing: Array = cupy.empty(0, dtype)
     return nothing
-
-
-def floating(dtype: DType) -> str | None:
-    """None for the types that kernels are compiled for, else the reason."""
-    return None if dtype in (np.float32, np.float64) else "float32 and float64 only"

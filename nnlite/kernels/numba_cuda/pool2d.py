@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from nnlite.geometry import Pool2dGeometry
-from nnlite.kernels.numba_cuda.launch import absent, compiled, flat, floating, simulated, stream
+from nnlite.kernels.numba_cpu.launch import floating
+from nnlite.kernels.numba_cuda.launch import absent, compiled, flat, simulated, stream
 from nnlite.kernels.spec import REGISTRY, DType, Variant
 from nnlite.layout import Array
 
