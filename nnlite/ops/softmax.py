@@ -1,4 +1,4 @@
-"""Softmax and its logarithm along one axis: on kernels where the axis lies innermost in memory."""
+"""Softmax and its logarithm along one axis, which the kernels see as rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnlite import memory
 from nnlite.errors import DTypeError, ShapeError
 from nnlite.geometry import NormGeometry
 from nnlite.kernels import launch
-from nnlite.layout import Array
+from nnlite.layout import Array, channels_last, contiguous
 from nnlite.ops.one_axis import OneAxis
 from nnlite.ops.record import ArrayType, Context, ErrorSample, Needs, OnnxNode, Op, Reader, Sample, register
 from nnlite.ops.reduce import normalise_axes
@@ -36,48 +36,37 @@ def _softmax_rule(op: str) -> Callable[..., ArrayType]:
     return rule
 
 
-def _on_kernel(kernel: str, axis: int, *arrays: Array) -> Array | None:
-    """The kernel on the arrays' rows along ``axis``; None where it is not the innermost axis of them all."""
-    seen = [OneAxis(array, axis % array.ndim) for array in arrays]
-    if any(s.blocks.shape[2] != 1 or s.channels_last != seen[0].channels_last for s in seen):
-        return None
-    result = memory.empty(seen[0].blocks.shape, arrays[0].dtype, "C")
-    rows = [blocks[:, :, 0] for blocks in (*(s.blocks for s in seen), result)]
-    launch(kernel, lines(*rows[0].shape), *rows)
-    return seen[0].picture(result)
+def _by_rows(kernel: str, axis: int, *arrays: Array) -> Array:
+    """The kernel on the arrays' rows along ``axis``, which are made where it is not innermost in memory."""
+    order = channels_last if OneAxis(arrays[0], axis % arrays[0].ndim).channels_last else contiguous
+    seen = [OneAxis(order(array), axis % array.ndim) for array in arrays]
+    outer, size, inner = seen[0].blocks.shape
+    rows = [contiguous(one.blocks.transpose(0, 2, 1)).reshape(outer * inner, size) for one in seen]
+    result = memory.empty(rows[0].shape, arrays[0].dtype, "C")
+    launch(kernel, lines(outer * inner, size), *rows, result)
+    return seen[0].picture(result.reshape(outer, inner, size).transpose(0, 2, 1))
 
 
 def softmax_forward(ctx: Context, x: Array, axis: int) -> Array:
-    y = _on_kernel("softmax_forward", axis, x)
-    if y is None:
-        # Subtracting the maximum changes nothing mathematically and keeps exp from overflowing.
-        y = np.exp(x - x.max(axis, keepdims=True))
-        y /= y.sum(axis, keepdims=True)
+    y = _by_rows("softmax_forward", axis, x)
     ctx.save(y)
     return y
 
 
 def softmax_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     assert ctx.saved is not None and ctx.saved[0] is not None
-    y, axis = ctx.saved[0], ctx.params["axis"]
-    gx = _on_kernel("softmax_backward", axis, gy, y)
-    return (y * (gy - (gy * y).sum(axis, keepdims=True)) if gx is None else gx,)
+    return (_by_rows("softmax_backward", ctx.params["axis"], gy, ctx.saved[0]),)
 
 
 def log_softmax_forward(ctx: Context, x: Array, axis: int) -> Array:
-    y = _on_kernel("log_softmax_forward", axis, x)
-    if y is None:
-        shifted = x - x.max(axis, keepdims=True)
-        y = np.asarray(shifted - np.log(np.exp(shifted).sum(axis, keepdims=True)))
+    y = _by_rows("log_softmax_forward", axis, x)
     ctx.save(y)
     return y
 
 
 def log_softmax_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     assert ctx.saved is not None and ctx.saved[0] is not None
-    y, axis = ctx.saved[0], ctx.params["axis"]
-    gx = _on_kernel("log_softmax_backward", axis, gy, y)
-    return (gy - np.exp(y) * gy.sum(axis, keepdims=True) if gx is None else gx,)
+    return (_by_rows("log_softmax_backward", ctx.params["axis"], gy, ctx.saved[0]),)
 
 
 def _read_softmax(op: str) -> Reader:
