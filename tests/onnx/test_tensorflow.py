@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from small_step import take_small_step
 
 from nnlite import functional as F
 from nnlite import onnx as nx
-from nnlite import optim
 from nnlite.ops import ArrayType
 from nnlite.tensors import Tensor
 
@@ -54,13 +54,8 @@ def test_a_step_of_training_and_the_way_back(case, run_ort, tmp_path):
     def loss():
         return F.nll_loss(F.log(module(Tensor(x)) + 1e-9), labels)
 
-    first = loss()
-    first.backward()
+    take_small_step(weights, loss)
     assert all(p.grad is not None for p in weights)
-    squares = sum(float((p.grad.numpy().astype(np.float64) ** 2).sum()) for p in weights)
-    wanted = 1e-3 * first.item()
-    optim.SGD(weights, lr=wanted / squares).step()
-    assert first.item() - loss().item() == pytest.approx(wanted, rel=0.1)
     nx.save(module, tmp_path / "tuned.onnx")
     onnx.checker.check_model(str(tmp_path / "tuned.onnx"))
     (mine,), (theirs,) = module.run([x]), run_ort(tmp_path / "tuned.onnx", [x])
