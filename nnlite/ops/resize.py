@@ -1,13 +1,12 @@
 """Resizing pictures: nearest, linear and cubic, with every coordinate rule of ONNX.
 
 Resizing is linear and separable: along each axis a pixel of the result is a weighted sum of a few of the
-input's, which :func:`resize_taps` finds by the rule. The gradient has the same weights, transposed.
+input's, which ``resize_taps.py`` finds by the rule. The gradient has the same weights, transposed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from math import floor
 from typing import Any, NamedTuple
 
@@ -18,7 +17,6 @@ from nnlite.errors import DTypeError, OperandError, ShapeError
 from nnlite.geometry import ResizeGeometry
 from nnlite.kernels import launch
 from nnlite.layout import Array, channels_inside, channels_second, is_channels_last
-from nnlite.memory import check_budget, max_tensor_bytes
 from nnlite.node import Node
 from nnlite.ops.one_axis import OneAxis
 from nnlite.ops.record import (
@@ -32,161 +30,33 @@ from nnlite.ops.record import (
     Sample,
     register,
 )
+from nnlite.ops.resize_taps import (
+    COORDINATES,
+    MODES,
+    ROUNDINGS,
+    Along,
+    Rule,
+    Taps,
+    nearest_pixels,
+    outside_of,
+    resize_taps,
+    same_taps,
+    transposed_taps,
+)
 
-MODES = ("nearest", "linear", "cubic")
-
-
-class Rule(NamedTuple):
-    """Where a result's pixel comes from, and how its neighbours are weighed."""
-
-    mode: str = "linear"
-    coordinates: str = "half_pixel"
-    nearest: str = "floor"
-    antialias: bool = False
-    cubic_a: float = -0.75
-    exclude_outside: bool = False
-
-
-class Along(NamedTuple):
-    """What happens along one axis."""
-
-    axis: int
-    size: int
-    out: int
-    scale: float
-    crop: tuple[float, float] | None = None
-    """Which part of the axis is resized, as fractions of its length."""
-
-
-def _at(rule: Rule, i: Array, along: Along) -> Array:
-    """Coordinates in the input of the result's pixels ``i``, as ONNX Resize defines them."""
-    name, (_, size, out, scale, crop) = rule.coordinates, along
-    if crop is not None:
-        start, end = crop
-        if out == 1:
-            return i * 0 + 0.5 * (start + end) * (size - 1)
-        return start * (size - 1) + i * (end - start) * (size - 1) / (out - 1)
-    if name == "align_corners":
-        return i * ((size - 1) / (out - 1)) if out > 1 else i * 0
-    if name == "asymmetric":
-        return i / scale
-    if name == "tf_half_pixel_for_nn":
-        return (i + 0.5) / scale
-    if name == "pytorch_half_pixel" and out == 1:
-        return i * 0
-    centre = (i + 0.5) / scale - 0.5
-    if name == "half_pixel_symmetric":
-        centre += size / 2 * (1 - out / (scale * size))
-    return centre
-
-
-COORDINATES = (
-    "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric",
-    "tf_half_pixel_for_nn", "tf_crop_and_resize",
-)  # fmt: skip
 POLICIES = ("stretch", "not_larger", "not_smaller")
-ROUNDINGS: dict[str, Callable[[Array, bool], Array]] = {
-    "floor": lambda x, smaller: np.floor(x),
-    "ceil": lambda x, smaller: np.ceil(x),
-    "round_prefer_floor": lambda x, smaller: np.ceil(x - 0.5),
-    "round_prefer_ceil": lambda x, smaller: np.floor(x + 0.5),
-    "simple": lambda x, smaller: np.ceil(x) if smaller else np.floor(x),  # before operator set 11
-}
-
-
-def _triangle(distance: Array) -> Array:
-    return np.asarray(np.maximum(1 - np.abs(distance), 0))
-
-
-def _cubic(distance: Array, a: float) -> Array:
-    d = np.abs(distance)
-    near = ((a + 2) * d - (a + 3)) * d * d + 1
-    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return np.asarray(np.where(d <= 1, near, np.where(d < 2, far, 0)))
-
-
-def _outside(rule: Rule, along: Along) -> Array:
-    """[out]: which pixels of the result lie beyond the ends of the input; only a crop has such."""
-    x = _at(rule, np.arange(along.out, dtype=np.float64), along)
-    return np.asarray((x < 0) | (x > along.size - 1) if along.crop else np.zeros(along.out, bool))
-
-
-class Taps(NamedTuple):
-    """What each of the result's pixels along an axis is made of: those of the input and their weights.
-
-    Pixel p has the taps from ``start[p]`` to ``start[p + 1]``.
-    """
-
-    start: Array
-    source: Array
-    weight: Array
-
-    def of_type(self, dtype: Any) -> tuple[Array, Array, Array]:
-        """As kernels take them."""
-        return self.start, self.source, self.weight.astype(dtype)
-
-
-def _taps(counts: Array, source: Array, weight: Array) -> Taps:
-    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    return Taps(start, source.astype(np.int32), weight)
-
-
-def _nearest(rule: Rule, along: Along) -> Array:
-    """[out]: the pixel of the input that each of the result is."""
-    x = _at(rule, np.arange(along.out, dtype=np.float64), along)
-    return np.clip(ROUNDINGS[rule.nearest](x, along.scale < 1), 0, along.size - 1).astype(int)
-
-
-@lru_cache(maxsize=64)  # a table is as long as a few rows of the picture
-def resize_taps(rule: Rule, along: Along) -> Taps:
-    """How the result's pixels are weighed of the input's, along one axis."""
-    _, size, out, scale, _ = along
-    if rule.mode == "nearest":
-        taps = _nearest(rule, along)[:, None]
-        weights = np.ones(taps.shape)
-    else:
-        x = _at(rule, np.arange(out, dtype=np.float64), along)
-        shrink = min(scale, 1.0) if rule.antialias else 1.0  # antialiasing widens the filter by 1 / scale
-        reach = floor((1 if rule.mode == "linear" else 2) / shrink) + 1
-        check_budget("resize: its taps", [((out, 2 * reach), np.dtype(np.float64))], max_tensor_bytes())
-        taps = np.floor(x).astype(int)[:, None] + np.arange(-reach + 1, reach + 1)
-        distance = (taps - x[:, None]) * shrink
-        weights = _triangle(distance) if rule.mode == "linear" else _cubic(distance, rule.cubic_a)
-        if rule.exclude_outside:
-            weights = np.where((taps >= 0) & (taps < size), weights, 0)
-        taps = np.clip(taps, 0, size - 1)
-        if rule.exclude_outside or rule.antialias:
-            weights = weights / weights.sum(1, keepdims=True)
-    weights = np.where(_outside(rule, along)[:, None], 0, weights)
-    some = weights != 0
-    return _taps(some.sum(1), taps[some], weights[some])
-
-
-@lru_cache(maxsize=64)
-def _transposed(rule: Rule, along: Along) -> Taps:
-    """The taps of the gradient: the same weights, seen from the input's pixels."""
-    start, source, weight = resize_taps(rule, along)
-    order = np.argsort(source, kind="stable")
-    pixels = np.repeat(np.arange(along.out), np.diff(start))
-    return _taps(np.bincount(source, minlength=along.size), pixels[order], weight[order])
-
-
-@lru_cache(maxsize=64)
-def _same(size: int) -> Taps:
-    """Those of an axis that stays as it is."""
-    return _taps(np.ones(size, int), np.arange(size), np.ones(size))
 
 
 def _weighed(x: Array, taps: dict[int, Taps]) -> Array:
     """``x`` with each axis in ``taps`` replaced by the weighed sums; in the memory order that it has."""
     if x.ndim == 4 and set(taps) <= {2, 3} and is_channels_last(x):
-        return _resized(x, *(taps.get(axis) or _same(x.shape[axis]) for axis in (2, 3)))
+        return _resized(x, *(taps.get(axis) or same_taps(x.shape[axis]) for axis in (2, 3)))
     for axis, along in taps.items():
         seen = OneAxis(x, axis)
         # As pictures [outer, inner, size, 1]; where nothing lies further inside, as pictures of one row.
         narrow = seen.blocks.shape[2] == 1
         picture = seen.blocks[:, None] if narrow else seen.blocks[:, :, None]
-        pair = (_same(1), along) if narrow else (along, _same(1))
+        pair = (same_taps(1), along) if narrow else (along, same_taps(1))
         y = channels_inside(_resized(channels_second(picture), *pair))
         x = seen.picture(y.reshape(len(seen.blocks), -1, seen.blocks.shape[2]))
     return x
@@ -310,18 +180,18 @@ def resize_forward(
     else:  # integers have no weights, only nearest neighbours
         y = x
         for along in steps:
-            y = OneAxis(y, along.axis).take(_nearest(named, along))
+            y = OneAxis(y, along.axis).take(nearest_pixels(named, along))
     if roi is not None:
         y = np.array(y)
         for along in steps:
-            np.moveaxis(y, along.axis, 0)[_outside(named, along)] = outside
+            np.moveaxis(y, along.axis, 0)[outside_of(named, along)] = outside
     ctx.values["rule"], ctx.values["steps"] = named, steps
     return y
 
 
 def resize_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     steps = reversed(ctx.values["steps"])
-    return (_weighed(gy, {along.axis: _transposed(ctx.values["rule"], along) for along in steps}),)
+    return (_weighed(gy, {along.axis: transposed_taps(ctx.values["rule"], along) for along in steps}),)
 
 
 def resize_samples() -> Iterator[Sample]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nnlite import functional as F
-from nnlite.ops.resize import Along, Rule, resize_taps
+from nnlite.ops.resize_taps import Along, Rule, resize_taps
 from nnlite.tensors import Tensor
 
 
