@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from nnlite.data import save_picture
 from nnlite.transfer.attributor import Attributor
 
@@ -28,8 +26,7 @@ def run(
     }
 
 
-def show(report: dict[str, Any]) -> None:
+def attribution_lines(report: dict[str, Any]) -> str:
     """The same for people."""
-    click.echo(f"{report['picture']}: {report['class']!r} {report['score']:.3f}")
-    click.echo(f"  {report['note']}")
-    click.echo(f"  {report['out']}")
+    said = f"{report['picture']}: {report['class']!r} {report['score']:.3f}"
+    return "\n".join((said, f"  {report['note']}", f"  {report['out']}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of a table.")
 QUIET = click.option("--quiet", is_flag=True, help="No progress, no remarks: the result alone.")
+TTA = click.option("--tta", is_flag=True, help="Average over views: whole and closer, as is and mirrored.")
 # What several commands share with fine-tuning means the same in all of them.
 PREPROCESSING, SIZE, WORKERS, ON_BAD_IMAGE, SEED, BATCH = (
     option_of(FinetuneConfig, name)
@@ -26,8 +28,8 @@ VALIDATION, TASK, IMAGES, AUGMENT, FLIP = (
 )
 
 
-def _print_json(content: Any) -> None:
-    click.echo(json.dumps(content, indent=2))
+def _show(content: Any, as_json: bool, table: Callable[[Any], str]) -> None:
+    click.echo(json.dumps(content, indent=2) if as_json else table(content))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -112,25 +114,18 @@ def lr_find(
     )
     if plot is not None:
         write_atomically(Path(plot), to_svg(result).encode())
-    if as_json:
-        _print_json(result.to_dict())
-    else:
-        click.echo(range_table(result.to_dict()))
+    _show(result.to_dict(), as_json, range_table)
 
 
 def _show_run(result: Any, as_json: bool) -> None:
     from nnlite.cli.console import compare_table, finetune_table
 
-    if as_json:
-        files = {"out": str(result.out), "run_dir": str(result.run_dir)}
-        _print_json({**result.metrics, **files})
-    else:
-        click.echo(finetune_table(result))
-        if "compare" in result.metrics:
-            click.echo(compare_table(result.metrics))
+    def tables(content: dict[str, Any]) -> str:
+        several = [compare_table(content)] if "compare" in content else []
+        return "\n".join([finetune_table(result), *several])
 
-
-TTA = click.option("--tta", is_flag=True, help="Average over views: whole and closer, as is and mirrored.")
+    files = {"out": str(result.out), "run_dir": str(result.run_dir)}
+    _show({**result.metrics, **files}, as_json, tables)
 
 
 @nnlite.command()
@@ -161,10 +156,7 @@ def eval(as_json: bool, model: str, data: str, **options: Any) -> None:
     from nnlite.transfer import evaluate
 
     report = evaluate(model, data, progress=Bars(quiet=as_json).on_batches, **options)
-    if as_json:
-        _print_json(report)
-    else:
-        click.echo(metrics_table(report))
+    _show(report, as_json, metrics_table)
 
 
 @nnlite.command()
@@ -205,11 +197,7 @@ def predict(
         bars.on_message(f"{len(results)} pictures in {csv_file}")
         if not as_json:
             return
-    if as_json:
-        _print_json(results)
-        return
-    for result in results:
-        click.echo(prediction_lines(result))
+    _show(results, as_json, lambda rows: "\n".join(map(prediction_lines, rows)))
 
 
 @nnlite.command()
@@ -238,13 +226,9 @@ def predict(
 @JSON
 def attribute(as_json: bool, **options: Any) -> None:
     """Draw over PICTURE which part of it speaks for the class that MODEL sees."""
-    from nnlite.cli.attribute import run, show
+    from nnlite.cli.attribute import attribution_lines, run
 
-    report = run(**options)
-    if as_json:
-        _print_json(report)
-    else:
-        show(report)
+    _show(run(**options), as_json, attribution_lines)
 
 
 @nnlite.command()
@@ -257,10 +241,7 @@ def report(as_json: bool, run: str, out: str | None, pictures: bool) -> None:
     from nnlite.transfer.report import write_report
 
     path = write_report(run, pictures=pictures, out=out)
-    if as_json:
-        _print_json({"report": str(path)})
-    else:
-        click.echo(str(path))
+    _show({"report": str(path)}, as_json, lambda content: content["report"])
 
 
 @nnlite.command("check-data")
@@ -294,10 +275,7 @@ def check_data(
     report = run(folder, workers=workers, progress=Bars(quiet=as_json).show_pictures)
     if show is not None:
         report["sheet"] = _contact_sheet(folder, show, sheet, size or 160, augment, flip, seed)
-    if as_json:
-        _print_json(report)
-    else:
-        click.echo(data_table(report))
+    _show(report, as_json, data_table)
     if report["errors"]:
         raise SystemExit(1)
 
@@ -336,17 +314,9 @@ def inspect(
     from nnlite.onnx.inspect import inspect_plan
 
     if plan:
-        compiled = inspect_plan(model, size=size, batch=batch, precision=precision)
-        if as_json:
-            _print_json(compiled)
-        else:
-            click.echo(plan_table(compiled))
-        return
-    report = run(model, size=size)
-    if as_json:
-        _print_json(report)
+        _show(inspect_plan(model, size=size, batch=batch, precision=precision), as_json, plan_table)
     else:
-        click.echo(inspect_table(report))
+        _show(run(model, size=size), as_json, inspect_table)
 
 
 @nnlite.command()
@@ -362,10 +332,7 @@ def diff(as_json: bool, first: str, second: str) -> None:
     from nnlite.onnx.diff import diff as run
 
     report = run(first, second)
-    if as_json:
-        _print_json(report)
-    else:
-        click.echo(diff_table(report))
+    _show(report, as_json, diff_table)
     if not report["same"]:
         raise SystemExit(1)
 
@@ -378,10 +345,7 @@ def backends(as_json: bool) -> None:
     from nnlite.kernels import describe_backends
 
     report = describe_backends()
-    if as_json:
-        _print_json(report)
-    else:
-        click.echo(backends_table(report))
+    _show(report, as_json, backends_table)
 
 
 @nnlite.command()
