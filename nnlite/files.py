@@ -1,15 +1,19 @@
-"""Writing files whole or not at all."""
+"""Files written whole or not at all, and read with suspicion."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from nnlite.errors import FileError
+from nnlite.errors import FileError, NnliteError
+
+MOST_TEXT = 1 << 28
+"""Bytes of a text that are read: none that nnlite writes is larger."""
 
 
 @contextmanager
@@ -44,3 +48,26 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, all of it or nothing; FileError as of :func:`atomic_file`."""
     with atomic_file(path) as file:
         file.write(data)
+
+
+def read_text(path: Path, error: type[NnliteError]) -> str:
+    """The UTF-8 text in a file that nnlite wrote, or says so; ``error`` where there is none or too much."""
+    try:
+        if path.stat().st_size > MOST_TEXT:
+            raise error(f"{path}: is damaged: larger than any that nnlite writes")
+        return path.read_text(encoding="utf-8")
+    except OSError as failure:
+        raise error(f"{path}: cannot be read: {failure.strerror}") from None
+    except UnicodeDecodeError:
+        raise error(f"{path}: is damaged: not text") from None
+
+
+def parse_table(text: str, path: Path, error: type[NnliteError]) -> dict[str, Any]:
+    """The JSON object that ``text`` of ``path`` is; ``error`` where it is none."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as failure:
+        raise error(f"{path}: is damaged: {failure}") from None
+    if not isinstance(content, dict):
+        raise error(f"{path}: is damaged: not a table of names and values")
+    return content

@@ -115,8 +115,33 @@ class QuantiseGeometry(_Fields):
         return (self.size,)
 
 
+class _Pictures(_Fields):
+    """Work that turns pictures x [N,C,H,W] into y [N,C,P,Q]."""
+
+    N: int
+    C: int
+    H: int
+    W: int
+    P: int
+    Q: int
+
+    @property
+    def x_shape(self) -> Shape:
+        """[N,C,H,W]."""
+        return (self.N, self.C, self.H, self.W)
+
+    @property
+    def y_shape(self) -> Shape:
+        """The output's shape."""
+        return (self.N, self.C, self.P, self.Q)
+
+    def ints(self) -> tuple[int, ...]:
+        """The fields in order, as ``csrc/include/params.h`` has them."""
+        return self.values
+
+
 @dataclass(frozen=True)
-class Pool2dGeometry(_Fields):
+class Pool2dGeometry(_Pictures):
     """A two-dimensional pooling y [N,C,P,Q] of x [N,C,H,W] with an R x S window."""
 
     N: int
@@ -138,20 +163,6 @@ class Pool2dGeometry(_Fields):
     count_include_pad: int
 
     __hash__ = _Fields.__hash__
-
-    @property
-    def x_shape(self) -> Shape:
-        """[N,C,H,W]."""
-        return (self.N, self.C, self.H, self.W)
-
-    @property
-    def y_shape(self) -> Shape:
-        """The output's shape."""
-        return (self.N, self.C, self.P, self.Q)
-
-    def ints(self) -> tuple[int, ...]:
-        """The fields in order, as ``csrc/include/params.h`` has them."""
-        return self.values
 
 
 @dataclass(frozen=True)
@@ -216,7 +227,7 @@ class FunctionGeometry(_Fields):
 
 
 @dataclass(frozen=True)
-class ResizeGeometry(_Fields):
+class ResizeGeometry(_Pictures):
     """Pictures x [N,C,H,W] to y [N,C,P,Q], each of whose rows is a weighted sum of some rows of x.
 
     ``row_taps`` are those of all rows together; the same with columns.
@@ -232,20 +243,6 @@ class ResizeGeometry(_Fields):
     column_taps: int
 
     __hash__ = _Fields.__hash__
-
-    @property
-    def x_shape(self) -> Shape:
-        """[N,C,H,W]."""
-        return (self.N, self.C, self.H, self.W)
-
-    @property
-    def y_shape(self) -> Shape:
-        """The output's shape."""
-        return (self.N, self.C, self.P, self.Q)
-
-    def ints(self) -> tuple[int, ...]:
-        """The fields in order, as ``csrc/include/params.h`` has them."""
-        return self.values
 
 
 Geometry = (

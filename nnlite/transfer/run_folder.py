@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nnlite.errors import ConfigError, FileError
-from nnlite.files import atomic_file, write_atomically
+from nnlite.files import atomic_file, parse_table, read_text, write_atomically
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.config_file import to_toml
 from nnlite.transfer.memory_plan import MemoryPlan
@@ -80,15 +80,8 @@ class RunFolder:
 
     def read_json(self, name: str) -> dict[str, Any]:
         """What :meth:`write_json` wrote; ConfigError when it is damaged."""
-        try:
-            content = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{self.path / name}: cannot be read: {error.strerror}") from None
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{self.path / name}: is damaged: {error}") from None
-        if not isinstance(content, dict):
-            raise ConfigError(f"{self.path / name}: is damaged: not a table")
-        return content
+        path = self.path / name
+        return parse_table(read_text(path, ConfigError), path, ConfigError)
 
     def config(self) -> FinetuneConfig:
         """The options of the run, with its paths as they were meant where it was started."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnlite.errors import DataError
-
-MOST_BYTES = 1 << 28
-"""A larger file is no run's."""
+from nnlite.files import parse_table, read_text
 
 
 @dataclass(frozen=True)
@@ -32,14 +29,15 @@ class RunRecord:
             raise DataError(
                 f"{folder}: no metrics.json; give the folder of a finished run, such as runs/NAME-TIME"
             )
+        lines = folder / "history.jsonl"
         history = [
-            line for line in _text(folder / "history.jsonl").splitlines() if line.strip()
-        ] if (folder / "history.jsonl").exists() else []  # fmt: skip
+            line for line in read_text(lines, DataError).splitlines() if line.strip()
+        ] if lines.exists() else []  # fmt: skip
         return cls(
             folder,
             _table(folder / "metrics.json"),
             _table(folder / "config.json"),
-            [_parsed(line, folder / "history.jsonl") for line in history],
+            [parse_table(line, lines, DataError) for line in history],
             _table(folder / "environment.json", optional=True),
             _table(folder / "inputs.json", optional=True),
         )
@@ -65,28 +63,5 @@ class RunRecord:
         return self.path / "tuned.onnx"
 
 
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise DataError(f"{path}: larger than any run writes")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is damaged: not text") from None
-
-
 def _table(path: Path, optional: bool = False) -> dict[str, Any]:
-    if optional and not path.exists():
-        return {}
-    return _parsed(_text(path), path)
-
-
-def _parsed(text: str, path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is damaged: {error}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: is damaged: not a table of names and values")
-    return content
+    return {} if optional and not path.exists() else parse_table(read_text(path, DataError), path, DataError)
