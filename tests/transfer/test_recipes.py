@@ -16,8 +16,9 @@ from nnlite import onnx as nx
 from nnlite.data import ImageFolder
 from nnlite.errors import ConfigError
 from nnlite.optim import SGD
-from nnlite.transfer import Callback, FinetuneConfig, finetune, logistic, replace_head, types_for
+from nnlite.transfer import Callback, FinetuneConfig, compare, finetune, logistic, replace_head, types_for
 from nnlite.transfer.job import set_aside
+from nnlite.transfer.memory_plan import Holding, MemoryPlan
 from nnlite.transfer.recipes import Recipe, Situation, choose_recipe, depths, names
 from nnlite.transfer.training import Phase, Rules
 
@@ -285,3 +286,10 @@ def test_same_bits_for_any_number_of_threads_and_workers(config, tmp_path):
     finally:
         nl.set_num_threads(before)
     assert files[0] == files[1] == files[2]
+
+
+def test_a_comparison_without_the_network_that_memory_has_no_room_for(config, monkeypatch):
+    plan = MemoryPlan(10**9, 10**8, "stages", (), Holding(scratch=False))
+    monkeypatch.setattr("nnlite.transfer.job.memory_plan_for", lambda _, config: (config, plan))
+    told = replace(config, memory="1GB", baselines=True, epochs=1, head_epochs=1)
+    assert list(compare(told).metrics["compare"]) == ["majority", "probe", "partial", "full"]
