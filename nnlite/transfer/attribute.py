@@ -23,6 +23,7 @@ from nnlite.node import Value
 from nnlite.ops import ArrayType
 from nnlite.tensors import Tensor, grad
 from nnlite.transfer.classifier import RESHAPING
+from nnlite.transfer.stages import planes_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -62,7 +63,7 @@ def find_map(module: GraphModule, size: tuple[int, int], name: str | None = None
     """
     scores = score_value(module)
     graph = module.current_graph().between(module.graph.inputs, [scores])
-    given = {graph.inputs[0]: ArrayType((1, 3, *size), np.dtype(np.float32))}
+    given = {graph.inputs[0]: ArrayType((1, planes_of(module), *size), np.dtype(np.float32))}
     types = infer_types(graph, given)
     inside = graph.dependents(graph.inputs)
     maps = {
@@ -134,7 +135,7 @@ def integrated_gradients(
     steps: int = 32,
     batch_size: int = 16,
 ) -> Array:
-    """Every input number's share in the score, float32 [N,3,H,W].
+    """Every input number's share in the score, float32 [N,C,H,W].
 
         IG_i = (x_i - x'_i) · ∫₀¹ ∂y^c/∂x_i (x' + t·(x - x')) dt
 
@@ -182,7 +183,7 @@ def occlusion(
 
         M[p] = mean over the windows W that cover pixel p of  f_c(x) - f_c(x with W set to ``fill``)
 
-    with ``scores`` f: pictures [M,3,H,W] to numbers [M,classes], usually probabilities. Windows are
+    with ``scores`` f: pictures [M,C,H,W] to numbers [M,classes], usually probabilities. Windows are
     squares of ``patch`` pixels (a fifth of the shorter side), every ``stride`` pixels (half of it), cut
     at the border so that every pixel is covered; ``fill`` is a number per channel. Negative where the
     part spoke against the class.

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from nnlite.data import Compose, Preprocessing, decode
+from nnlite.data.decode import decode_array
 from nnlite.errors import ConfigError, DataError, ModelError
 from nnlite.graph import GraphModule
 from nnlite.layout import Array
 from nnlite.onnx import load
 from nnlite.transfer import attribute as maps
 from nnlite.transfer.metadata import choose_preprocessing, classes_of, task_of
-from nnlite.transfer.overlay import overlay, scaled
+from nnlite.transfer.overlay import colours_of, overlay, scaled
 from nnlite.transfer.targets import targets_named
 
 NOISE = 99.0
@@ -31,7 +32,7 @@ class Attribution:
     score: float
     """The class's probability; of a regression the number."""
     picture: Array
-    """uint8 [H,W,3]: resized and cropped, not yet normalised."""
+    """uint8 [H,W,3]: resized, cropped, not yet normalised; one channel three times, a fourth left out."""
     values: Array
     """float32 [H,W]: Grad-CAM at least 0; shares of the score; losses of probability."""
     note: str
@@ -73,7 +74,7 @@ class Attributor:
         return cls(module, chosen.preprocessing, classes_of(module), task_of(module))
 
     def scores(self, images: Array) -> Array:
-        """What the model says of prepared pictures [N,3,H,W]: probabilities, or numbers, [N,classes]."""
+        """What the model says of prepared pictures [N,C,H,W]: probabilities, or numbers, [N,classes]."""
         raw = self._scores(images)
         raw = raw.reshape(len(raw), -1)
         names = self.classes or [f"class {c}" for c in range(raw.shape[1])]
@@ -91,7 +92,9 @@ class Attributor:
         patch: int | None = None,
         stride: int | None = None,
     ) -> Attribution:
-        """Which part of ``picture`` (a path, or uint8 [H,W,3]) speaks for the class ``target``.
+        """Which part of ``picture`` (a path, or uint8 [H,W,C]) speaks for the class ``target``.
+
+        The picture becomes one of the channels that the model takes, as :func:`nnlite.data.decode` has it.
 
         ``target`` is a name or an index, by default the model's own answer. ``method``: ``gradcam``
         (``at`` a feature map's name), ``ig`` (from a picture of grey level ``baseline``, 0 black, in
@@ -100,10 +103,13 @@ class Attributor:
         """
         if method not in maps.METHODS:
             raise ConfigError(f"method={method!r} must be one of {', '.join(maps.METHODS)}")
-        if not isinstance(picture, np.ndarray):
-            if not Path(picture).is_file():
-                raise DataError(f"{picture}: no such picture")
-            picture = decode(picture)
+        planes = self.preprocessing.planes
+        if isinstance(picture, np.ndarray):
+            picture = decode_array(picture, planes)
+        elif Path(picture).is_file():
+            picture = decode(picture, channels=planes)
+        else:
+            raise DataError(f"{picture}: no such picture")
         seen = self._show(picture)
         x = self._normalise(seen)[np.newaxis]
         p = self.scores(x)[0]
@@ -121,7 +127,7 @@ class Attributor:
             fill = self._normalise(_mean_colour(seen))[:, 0, 0]
             values = maps.occlusion(self.scores, x, [c], patch=patch, stride=stride, fill=fill)[0]
             note = f"covering what is around a pixel costs up to {values.max():.3f} of the score"
-        return Attribution(method, c, self._name(c), float(p[c]), seen, values, note)
+        return Attribution(method, c, self._name(c), float(p[c]), colours_of(seen), values, note)
 
     def _integrated(
         self, x: Array, c: int, shape: tuple[int, ...], grey: int, steps: int
@@ -155,5 +161,5 @@ class Attributor:
 
 
 def _mean_colour(picture: Array) -> Array:
-    """One pixel [1,1,3] of the picture's mean colour: nothing that a covered part would add."""
+    """One pixel [1,1,C] of the picture's mean colour: nothing that a covered part would add."""
     return np.asarray(np.rint(picture.mean(axis=(0, 1), keepdims=True)), np.uint8)

@@ -14,6 +14,11 @@ AGAINST, IN_FAVOUR = (30, 90, 220), (225, 40, 30)
 OPACITY = 0.75
 
 
+def colours_of(picture: Array) -> Array:
+    """``picture`` uint8 [H,W,C] as it is shown, [H,W,3]: grey three times, a fourth channel left out."""
+    return np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture[..., :3]
+
+
 def heat(values: Array) -> Array:
     """Colours uint8 [...,3] of ``values`` 0 .. 1 (clipped), linear between the stops of ``HEAT``."""
     stops = np.asarray(HEAT, np.float32)

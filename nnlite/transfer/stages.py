@@ -16,11 +16,15 @@ from nnlite.node import Value
 from nnlite.ops import ArrayType
 
 
+def planes_of(module: GraphModule) -> int:
+    """Channels of the pictures [N,C,H,W] that the model takes; 3 where it does not say."""
+    return (module.input_sizes or ((None, None),))[0][1] or 3
+
+
 def types_for(module: GraphModule, size: tuple[int, int], batch: int = 1) -> Types:
     """Types of all values for pictures of ``size``; the model has one input [N,C,H,W]."""
-    planes = (module.input_sizes or ((None, None),))[0][1] or 3
     # With the parameters as they are: a new head has other shapes than the file's.
-    pictures = ArrayType((batch, planes, *size), np.dtype(np.float32))
+    pictures = ArrayType((batch, planes_of(module), *size), np.dtype(np.float32))
     return infer_types(module.current_graph(), {module.graph.inputs[0]: pictures})
 
 

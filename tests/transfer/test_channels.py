@@ -14,7 +14,7 @@ from nnlite.data import Preprocessing, Sample, decode
 from nnlite.data.decode import decode_array
 from nnlite.errors import ConfigError, ModelError
 from nnlite.graph.stem import adapt_stem
-from nnlite.transfer import Classifier, FinetuneConfig, evaluate, finetune, predict
+from nnlite.transfer import Attributor, Classifier, FinetuneConfig, evaluate, finetune, predict
 
 X = np.random.default_rng(0).integers(0, 256, (6, 5, 4), np.uint8)
 
@@ -85,9 +85,20 @@ def test_from_end_to_end(
     classifier = Classifier.open(out)
     assert classifier.preprocessing.planes == int(channels)
     picture = next(iter((few_pictures / "val" / "bird").iterdir()))
+    page = (result.run_dir / "report.html").read_text()
+    cards = page.count('<figure class="card"')
+    assert cards and page.count('alt="Occlusion') == page.count('alt="Grad-CAM') == cards
+    assert f"[N, {channels}, 64, 64]" in page
     assert predict(classifier, [picture])
     x = classifier.preprocessing.evaluation()(decode(picture, channels=int(channels)))[None]
     logits = run_ort(out, [x])[0]
     np.testing.assert_allclose(logits, nx.load(out).run([x])[0], atol=1e-3)
+    attributor = Attributor.open(out)
+    for method in ("gradcam", "ig", "occlusion"):
+        found = attributor.attribute(picture, method)
+        assert found.picture.shape == found.overlay().shape == (64, 64, 3)
+        assert found.values.any()
+        pixels = decode(picture, channels=int(channels))
+        np.testing.assert_array_equal(attributor.attribute(pixels, method).values, found.values)
     with pytest.raises(ConfigError, match=f"the model was tuned for {channels} channels"):
         finetune(FinetuneConfig(str(out), str(few_pictures), str(tmp_path / "b.onnx"), channels="3"))

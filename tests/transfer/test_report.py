@@ -16,6 +16,7 @@ from PIL import Image
 from nnlite import metrics
 from nnlite.data import Preprocessing
 from nnlite.errors import DataError
+from nnlite.transfer import FinetuneConfig, finetune
 from nnlite.transfer.report import RunRecord, report_page, write_report
 from nnlite.transfer.report.html import VOID, Html, element
 from nnlite.transfer.report.sections import MOST_CLASSES, wilson
@@ -233,6 +234,23 @@ def test_headline_baselines_and_origin(page, run):
     assert "7 to train, 40 held out, by the seed 5" in text
 
 
+def test_time_and_memory_against_the_plan(page, changed):
+    facts = page.one("section", id="machine").text
+    assert "planned" not in facts, "nothing was"
+    memory = {
+        "budget": 150 * 10**6, "predicted": 140 * 10**6, "phase": "stages", "measured": 133 * 10**6,
+        "choices": ["one picture at a time"],
+    }  # fmt: skip
+    reason = "recipe: partial, for 7 training pictures: about 2.5 of the 5 minutes allowed"
+    recipe = {"name": "partial", "unfreeze": "1", "reason": reason}
+    text = changed(metrics={"memory": memory, "recipe": recipe}, config={"budget": 5.0}).text
+    assert "Time plannedpartial, for 7 training pictures: about 2.5 of the 5 minutes allowed" in text
+    assert (
+        "Memory planned140 MB predicted of 150 MB allowed, at the stages; 133 MB measured, 95% of that; "
+        "one picture at a time"
+    ) in text
+
+
 def test_wilson():
     # Wilson 1927 for 8 of 10 (as statsmodels' proportion_confint has it), and where nothing or all is right.
     assert wilson(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
@@ -403,3 +421,15 @@ def test_ticks(low, high, expected):
 def test_whole_ticks():
     assert whole_ticks(1, 3) == [1, 2, 3]
     assert whole_ticks(1, 28) == [5, 10, 15, 20, 25]
+
+
+def test_pictures_in_an_array_are_found_again_in_the_split_of_the_run(network, tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "set.npz", x=x, y=np.arange(24) % 2)
+    config = FinetuneConfig(
+        str(network), str(tmp_path / "set.npz"), str(tmp_path / "tuned.onnx"), run_dir=str(tmp_path / "run"),
+        recipe="probe", views=1, size=32, baselines=False, split_seed=3,
+    )  # fmt: skip
+    page = parsed((finetune(config).run_dir / "report.html").read_text())
+    assert len([*page.all("figure", class_="card")]) >= 4
+    assert "no longer there" not in page.text

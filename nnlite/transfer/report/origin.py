@@ -31,7 +31,9 @@ def machine(run: RunRecord) -> Html:
         facts([
             ("Tuning", duration(m["seconds"]["tuning"])),
             ("All, with baselines and evaluation", duration(m["seconds"]["total"])),
+            ("Time planned", _planned_time(run)),
             ("Peak memory", None if not peak else size(peak)),
+            ("Memory planned", _planned_memory(m.get("memory"))),
             ("Processor", _words(known.get("processor"))),
             ("Threads", _words(known.get("threads"))),
             ("Kernels", _words(known.get("kernels"))),
@@ -48,6 +50,22 @@ def machine(run: RunRecord) -> Html:
         ),
         name="machine",
     )  # fmt: skip
+
+
+def _planned_time(run: RunRecord) -> str | None:
+    """What the recipe was chosen by, where minutes were allowed."""
+    reason = str((run.metrics.get("recipe") or {}).get("reason", ""))
+    return None if run.config.get("budget") is None else reason.removeprefix("recipe: ")
+
+
+def _planned_memory(plan: dict[str, Any] | None) -> str | None:
+    """Prediction beside budget and measurement, where memory was limited."""
+    if plan is None:
+        return None
+    text = f"{size(plan['predicted'])} predicted of {size(plan['budget'])} allowed, at the {plan['phase']}"
+    if plan.get("measured"):
+        text += f"; {size(plan['measured'])} measured, {plan['measured'] / plan['predicted']:.0%} of that"
+    return "; ".join([text, *plan["choices"]])
 
 
 def _words(value: Any) -> str | None:
@@ -109,7 +127,7 @@ def model_card(run: RunRecord) -> Html:
             ("Task", f"{TASKS.get(run.task, run.task)}: {len(names)} {run.kind}"),
             ("File", f"tuned.onnx{'' if written is None else f', {written / 1e6:.1f} MB'}; ONNX"),
             ("Derived from", Path(str(m["model"])).name),
-            ("Input", f"[N, 3, {h}, {w}] {prepared.get('channels', 'RGB')}; "
+            ("Input", f"[N, {len(prepared['mean'])}, {h}, {w}] {prepared.get('channels', 'RGB')}; "
                       f"(pixel · {prepared['scale']:.6g} - mean) / std, mean {_listed(prepared['mean'])}, "
                       f"std {_listed(prepared['std'])}; stored in the file"),
             ("Quality", f"{measure} {quality_of(m):.3f} on {m['pictures']} held-out pictures"),

@@ -12,6 +12,7 @@ from nnlite.data import Sample, decode, open_dataset
 from nnlite.errors import DataError, NnliteError
 from nnlite.layout import Array
 from nnlite.transfer.attributor import Attributor
+from nnlite.transfer.overlay import colours_of
 from nnlite.transfer.report.html import Html, element
 from nnlite.transfer.report.record import RunRecord
 
@@ -48,6 +49,7 @@ class Gallery:
         self._samples: dict[str, Sample] | None = None
         self.base = Path(str(record.config.get("working_directory", ".")))
         self.names = record.names
+        self.planes = len(record.metrics["preprocessing"]["mean"])
         self.attributor: Attributor | None = None
         self.without_maps = "the model is no longer in the run folder"
         if not maps:
@@ -82,10 +84,12 @@ class Gallery:
         """A file, or a part of the data set that goes by this name."""
         path = self.base / name
         if path.is_file():
-            return decode(path, at_least=(ENOUGH, ENOUGH))
+            return decode(path, at_least=(ENOUGH, ENOUGH), channels=self.planes)
         if self._samples is None:
             config = self.record.config
             options = {key: config[key] for key in ("validation", "seed", "task", "images") if key in config}
+            if config.get("split_seed") is not None:
+                options["seed"] = config["split_seed"]
             try:
                 data = open_dataset(self.base / str(config["data"]), **options)
                 self._samples = {sample.name: sample for sample in data.validation}
@@ -93,14 +97,14 @@ class Gallery:
                 self._samples = {}
         if name not in self._samples:
             raise DataError(f"{name}: the picture is no longer there")
-        return self._samples[name].read(at_least=(ENOUGH, ENOUGH))
+        return self._samples[name].read(at_least=(ENOUGH, ENOUGH), channels=self.planes)
 
     def _with_maps(
         self, picture: Array, row: dict[str, Any], said: str, true: str
     ) -> Iterator[tuple[Array, str]]:
         what = f"A picture of {true} that was taken for {said}" if said != true else f"A picture of {true}"
         if self.attributor is None:
-            yield picture, what
+            yield colours_of(picture), what
             return
         side = min(self.attributor.preprocessing.size)
         patch = max(1, side // WINDOWS)
@@ -110,7 +114,7 @@ class Gallery:
             yield cam.picture, what
             yield cam.overlay(), f"Grad-CAM: where it found {said}"
         except NnliteError:  # a network without feature maps
-            yield picture, what
+            yield colours_of(picture), what
         covered = self.attributor.attribute(
             picture, "occlusion", patch=patch, stride=max(1, patch // 2), **options
         )
