@@ -12,12 +12,12 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from nnlite.errors import ModelError, OperandError
-from nnlite.files import write_atomically
+from nnlite.files import atomic_file
 from nnlite.layout import Array
 from nnlite.tensors import Tensor
 
@@ -34,12 +34,36 @@ def save(path: str | Path, state: Any) -> None:
     state is ``{"model": model, "optimizer": optimizer, "epoch": 3}``. Arrays keep their element type. Raises
     OperandError for anything else, naming where it stands, and FileError when the file cannot be written.
     """
-    from safetensors.numpy import save as serialise
-
     arrays: dict[str, Array] = {}
     tree = _encoded(state, (), arrays)
-    header = json.dumps({"version": VERSION, "tree": tree}, allow_nan=False)
-    write_atomically(Path(path), serialise(arrays, metadata={KEY: header}))
+    description = json.dumps({"version": VERSION, "tree": tree}, allow_nan=False)
+    with atomic_file(Path(path)) as file:
+        write_safetensors(file, arrays, {KEY: description})
+
+
+def write_safetensors(file: BinaryIO, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    """Write ``arrays`` and ``metadata`` as one safetensors file, an array at a time.
+
+    ``8 bytes: length of the header | header, JSON, padded with spaces to 8 | the arrays' bytes, row-major``
+
+    The library's own writer holds everything twice over before the first byte is written, which a run on a
+    budget of memory has no room for. Source: the format's description, safetensors 0.4.
+    """
+    header: dict[str, Any] = {RESERVED: dict(metadata)}
+    offset = 0
+    # Widest elements first, so that each array begins at a multiple of its element's size.
+    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    for name in names:
+        array, end = arrays[name], offset + arrays[name].nbytes
+        kind = "BOOL" if array.dtype.kind == "b" else f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": (offset, end)}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        little = arrays[name].dtype.newbyteorder("<")
+        file.write(np.asarray(arrays[name], little, order="C").data)
 
 
 def load(path: str | Path) -> Any:
@@ -122,8 +146,7 @@ def _called(place: tuple[Any, ...]) -> str:
 def _storable(array: Array, place: tuple[Any, ...]) -> Array:
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise OperandError(f"save: {_called(place)} has elements of type {array.dtype}; save numbers")
-    # Row-major, in this machine's byte order: what the file format wants.
-    return np.asarray(array, array.dtype.newbyteorder("="), order="C")
+    return array
 
 
 def _add(array: Array, place: tuple[Any, ...], arrays: dict[str, Array]) -> str:

@@ -28,9 +28,9 @@ MARGIN = 0.03
 """Part of the budget that a prediction leaves free."""
 SLACK = 1 << 20
 """Code that is imported and objects that are made only later."""
-COPIES = 16
-"""Of what is trained: gradient, two moments, the best so far; weights, moments and best twice while a
-checkpoint is written; folded and packed where validation runs; two for blocks that wait for reuse."""
+COPIES = 10
+"""Of what is trained: gradient, two moments, the best so far, that of the epoch; folded and packed where
+validation runs; one row-major while it is written; two for blocks that wait for reuse."""
 KEPT = 1.3
 """Bytes of a backward pass over those of the results: scratch memory, and blocks that wait for reuse."""
 SCRATCH = 4 << 20

@@ -335,3 +335,41 @@ def test_wrong_names_and_shapes_are_listed(tmp_path):
         ModelError, match=r"0\.weight has shape \[4, 3, 3, 3\].*unexpected: 4\.weight, 4\.bias"
     ):
         other.load_state_dict(nl.load(tmp_path / "s"))
+
+
+def test_the_format_is_that_of_the_library(tmp_path):
+    """Files are written an array at a time here; the library must read them."""
+    from safetensors.numpy import load_file
+
+    kinds = [
+        np.float16,
+        np.float32,
+        np.float64,
+        np.int8,
+        np.int16,
+        np.int32,
+        np.int64,
+        np.uint8,
+        np.uint64,
+        bool,
+    ]
+    arrays = {f"é {np.dtype(k)}": np.arange(6).reshape(2, 3).astype(k) for k in kinds}
+    arrays |= {"empty": np.zeros((0, 3), np.float32), "scalar": np.array(7, np.float32)}
+    arrays["big-endian"] = np.arange(3, dtype=">i4")
+    arrays["channels last"] = nl.tensor(np.arange(120.0, dtype=np.float32).reshape(2, 3, 4, 5)).numpy()
+    nl.save(tmp_path / "ours.safetensors", arrays)
+    read = load_file(tmp_path / "ours.safetensors")
+    assert read.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert read[name].dtype == array.dtype.newbyteorder("=") and np.array_equal(read[name], array), name
+
+
+def test_saving_holds_no_second_copy(tmp_path):
+    import tracemalloc
+
+    state = {f"layer{i}": np.zeros((512, 512), np.float32) for i in range(8)}
+    tracemalloc.start()
+    nl.save(tmp_path / "state.safetensors", state)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < state["layer0"].nbytes / 2
