@@ -1,18 +1,23 @@
-"""Builds ``nnlite._native``. Everything else about the package is in pyproject.toml.
+"""Builds ``nnlite._native`` and ``nnlite._cuda``. Everything else about the package is in pyproject.toml.
 
 A build_ext of our own for three reasons: setuptools has no flags per file, and each instruction set's
 file needs its own; it compiles one file at a time; and a machine without a compiler must still be able
 to install the package (nnlite then runs on its other backends).
 
-``NNLITE_NATIVE=off`` builds no extension. ``NNLITE_WERROR=1`` turns warnings into errors.
+``NNLITE_NATIVE=off`` builds no ``_native``. ``NNLITE_WERROR=1`` turns warnings into errors. Whether ``_cuda``
+is built, and for which GPUs, says ``csrc/cuda/build.py``.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import runpy
+import shlex
 import shutil
+import subprocess
 import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +25,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+CUDA = runpy.run_path(str(ROOT / "csrc/cuda/build.py"))
 CPU = "csrc/cpu"
 BINDINGS = ["csrc/bind/native.cpp", "csrc/bind/reduced.cpp", "csrc/bind/rows.cpp"]
 SOURCES = BINDINGS + [
@@ -81,23 +87,23 @@ class BuildNative(build_ext):
     """Compiles the sources two at a time, each with its flags, and skips what is up to date."""
 
     def run(self) -> None:
-        """Build, or say in one line why not."""
-        if os.environ.get("NNLITE_NATIVE", "").lower() in ("off", "0"):
-            self._skip("NNLITE_NATIVE=off")
-        elif sys.platform == "win32":
-            self._skip("the native backend does not build on Windows")
-        elif not self._has_compiler():
-            self._skip("no C++ compiler was found")
-        else:
-            if self.editable_mode:
-                # pip compiles in a new folder every time; while working, what has not changed is kept.
-                self.build_temp = str(ROOT / "build" / f"editable-{sys.implementation.cache_tag}")
-            super().run()
+        """Build what can be built, and say in one line each why the rest is not."""
+        for name, reason in (("nnlite._native", self._no_native()), ("nnlite._cuda", CUDA["missing"]())):
+            if reason:
+                print(f"nnlite: {reason}; installing without {name}", file=sys.stderr)
+                self.extensions = [ext for ext in self.extensions if ext.name != name]
+                self.distribution.ext_modules = self.extensions
+        if self.editable_mode:
+            # pip compiles in a new folder every time; while working, what has not changed is kept.
+            self.build_temp = str(ROOT / "build" / f"editable-{sys.implementation.cache_tag}")
+        super().run()
 
-    def _skip(self, reason: str) -> None:
-        print(f"nnlite: {reason}; installing without nnlite._native", file=sys.stderr)
-        self.extensions = []
-        self.distribution.ext_modules = []
+    def _no_native(self) -> str | None:
+        if os.environ.get("NNLITE_NATIVE", "").lower() in ("off", "0"):
+            return "NNLITE_NATIVE=off"
+        if sys.platform == "win32":
+            return "the native backend does not build on Windows"
+        return None if self._has_compiler() else "no C++ compiler was found"
 
     @staticmethod
     def _has_compiler() -> bool:
@@ -107,6 +113,40 @@ class BuildNative(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Compile what is out of date and link."""
+        if ext.name == "nnlite._cuda":
+            self._build_cuda(ext)
+        else:
+            self._build_native(ext)
+
+    def _build_cuda(self, ext: Extension) -> None:
+        """Everything by nvcc, which knows where its own headers and libraries lie."""
+        import pybind11
+
+        compiler = CUDA["nvcc"]()
+        flags = CUDA["flags"](compiler, werror=os.environ.get("NNLITE_WERROR") == "1")
+        for path in (pybind11.get_include(), sysconfig.get_path("include")):
+            flags += ["-isystem", path]
+        folder = Path(self.build_temp, "cuda")
+        folder.mkdir(parents=True, exist_ok=True)
+        headers = max(path.stat().st_mtime for path in ROOT.glob("csrc/**/*.h"))
+
+        def compile_one(source: str) -> str:
+            target, stamp = folder / f"{Path(source).name}.o", folder / f"{Path(source).name}.flags"
+            wanted = shlex.join([compiler, *flags])
+            new = target.exists() and target.stat().st_mtime > max(headers, Path(source).stat().st_mtime)
+            if self.force or not new or not stamp.exists() or stamp.read_text() != wanted:
+                print(shlex.join([compiler, "-c", source]))
+                subprocess.run([compiler, *flags, "-c", source, "-o", str(target)], check=True)
+                stamp.write_text(wanted)
+            return str(target)
+
+        with ThreadPoolExecutor(int(os.environ.get("NNLITE_BUILD_JOBS", "2"))) as pool:
+            objects = list(pool.map(compile_one, ext.sources))
+        module = Path(self.get_ext_fullpath(ext.name))
+        module.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([compiler, "-shared", "-cudart", "static", *objects, "-o", str(module)], check=True)
+
+    def _build_native(self, ext: Extension) -> None:
         import pybind11
 
         self.include_dirs.append(pybind11.get_include())
@@ -124,7 +164,8 @@ class BuildNative(build_ext):
         tasks[ours] = [(source, [*flags, "-Wconversion"]) for source, flags in tasks[ours]]
         for isa, isa_flags in ISA_FLAGS[machine()].items():
             tasks.append((f"{CPU}/isa/{isa}.cpp", [*flags, "-Wconversion", *isa_flags]))
-        newest = max(p.stat().st_mtime for p in [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.inl")])
+        read = [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.inl")]
+        newest = max(p.stat().st_mtime for p in read if p.parent.name != "cuda" and p.name != "cuda_args.h")
         newest = max(newest, Path(__file__).stat().st_mtime)
         with ThreadPoolExecutor(int(os.environ.get("NNLITE_BUILD_JOBS", "2"))) as pool:
             objects = list(pool.map(lambda task: self._compile(*task, newest=newest), tasks))
@@ -164,6 +205,9 @@ class BuildNative(build_ext):
 
 ISA_SOURCES = [f"{CPU}/isa/{isa}.cpp" for isa in ISA_FLAGS[machine()]]
 setup(
-    ext_modules=[Extension("nnlite._native", sources=[*SOURCES, *ISA_SOURCES])],
+    ext_modules=[
+        Extension("nnlite._native", sources=[*SOURCES, *ISA_SOURCES]),
+        Extension("nnlite._cuda", sources=CUDA["SOURCES"]),
+    ],
     cmdclass={"build_ext": BuildNative},
 )

@@ -6,27 +6,12 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <initializer_list>
 #include <string>
-#include <vector>
 
 #include "../cpu/dispatch.h"
+#include "checks.h"
 
 namespace nnlite {
-
-namespace py = pybind11;
-
-using Shape = std::vector<int64_t>;
-
-inline std::string text(const Shape& shape) {
-    std::string result = "[";
-    for (size_t i = 0; i < shape.size(); ++i) result += (i ? ", " : "") + std::to_string(shape[i]);
-    return result + "]";
-}
-
-[[noreturn]] inline void refuse(const char* name, const std::string& expected, const std::string& actual) {
-    throw py::value_error(std::string(name) + ": expected " + expected + ", got " + actual);
-}
 
 // Dense with channels innermost: [N,C,...] whose memory is [N,...,C]. Strides of axes of size 1 mean nothing.
 inline bool is_channels_last(const py::array& array) {
@@ -107,16 +92,6 @@ inline void* bytes(const py::object& object, const char* name, size_t size) {
 // Scratch memory.
 inline void* scratch(const py::object& object, size_t size) { return bytes(object, "workspace", size); }
 
-inline void require(bool good, const char* rule) {
-    if (!good) throw py::value_error(std::string("geometry: ") + rule);
-}
-
-inline Activation activation(int64_t kind, double low, double high) {
-    require(kind >= no_activation && kind <= clamp_activation, "activation must be 0 (none), 1 (relu) or 2 (clamp)");
-    if (kind == relu_activation) low = 0;
-    return {kind, static_cast<float>(low), static_cast<float>(high)};
-}
-
 // Other Python threads run meanwhile, and denormals are zeros in this one.
 template <class Function>
 void without_gil(const Function& function) {
@@ -124,7 +99,5 @@ void without_gil(const Function& function) {
     const FlushDenormals flush;
     function();
 }
-
-using Object = const py::object&;
 
 }  // namespace nnlite

@@ -7,14 +7,10 @@
 
 #include "../cpu/cpu.h"
 #include "args.h"
+#include "geometry.h"
 
 namespace nnlite {
 namespace {
-
-Norm norm(int64_t M, int64_t C, int64_t kind, double low, double high) {
-    require(M >= 0 && C > 0, "sizes must be positive");
-    return {M, C, activation(kind, low, high)};
-}
 
 Eltwise eltwise(int64_t size, double alpha, double beta, int64_t kind, double low, double high) {
     require(size >= 0, "the size must not be negative");

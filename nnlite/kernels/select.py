@@ -1,8 +1,9 @@
 """Choosing a kernel variant: before execution, by geometry and element type alone, explainably.
 
-The order of preference is ``native``, ``numba``, ``reference``, and for arrays of CuPy ``numba-cuda``. Within
-a backend the first registered variant that supports the geometry serves. A backend that was asked for by
-name (``nl.use_backend``, ``NNLITE_BACKEND``) and cannot serve raises: it is never replaced silently.
+The order of preference is ``native``, ``numba``, ``reference``, and for arrays of CuPy ``cuda``,
+``numba-cuda``. Within a backend the first registered variant that supports the geometry serves. A backend
+that was asked for by name (``nl.use_backend``, ``NNLITE_BACKEND``) and cannot serve raises: it is never
+replaced silently.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from nnlite.geometry import Geometry, describe
 from nnlite.kernels.spec import VARIANTS, DType, Preparation, Variant
 from nnlite.layout import Array
 
-DEVICES = {"cpu": ("native", "numba", "reference"), "cuda": ("numba-cuda",)}
+DEVICES = {"cpu": ("native", "numba", "reference"), "cuda": ("cuda", "numba-cuda")}
 """The backends for arrays of NumPy (cpu) and of CuPy (cuda), best first."""
 
 BACKENDS = tuple(backend for backends in DEVICES.values() for backend in backends)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from kernel_harness import FLOAT32, FLOAT64, cases, failures, random_inputs
 
-from nnlite.kernels import BACKENDS, SPECS, VARIANTS, unavailable
+from nnlite.kernels import SPECS, VARIANTS, unavailable
+from nnlite.kernels.select import DEVICES
 
 
 def rows():
@@ -16,11 +17,13 @@ def rows():
 
 
 def _rows():
-    for backend in BACKENDS:
+    """What computes on NumPy's arrays; for a GPU's see test_cuda.py and test_numba_cuda.py."""
+    for backend in DEVICES["cpu"]:
         unavailable(backend)  # importing a backend registers its variants
     for name, variants in VARIANTS.items():
         for variant in variants:
-            yield pytest.param(name, variant, id=f"{name}-{variant}")
+            if variant.backend in DEVICES["cpu"]:
+                yield pytest.param(name, variant, id=f"{name}-{variant}")
 
 
 def check(kernel, variant, prepared, dtype=FLOAT32, every=1):
