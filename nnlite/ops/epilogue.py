@@ -44,11 +44,20 @@ def activation_fields(activation: Act) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def _gate(activation: Any, dtype: np.dtype[Any]) -> tuple[Kernel, float, float]:
-    low, high = (0.0, np.inf) if activation == "relu" else activation
-    # The kernel lets its bounds through; seen from y they must not pass: a clamped y sits there.
-    low = float(np.nextafter(dtype.type(low), dtype.type(np.inf)))
-    high = float(np.nextafter(dtype.type(high), dtype.type(-np.inf)))
+    """The kernel that lets the gradient pass, and the least and the largest y where it does."""
+    if activation == "relu":
+        return Kernel("activation_backward", **activation_fields("relu")), _above(0.0, dtype), np.inf
+    # A clamp's kernel lets its bounds through; seen from y they must not pass: a clamped y sits there.
+    low, high = _above(activation[0], dtype), -_above(-activation[1], dtype)
     return Kernel("activation_backward", **activation_fields((low, high))), low, high
+
+
+def _above(bound: float, dtype: np.dtype[Any]) -> float:
+    """The next number above ``bound`` that kernels tell from it: they take denormal ones for 0."""
+    above, least = float(np.nextafter(dtype.type(bound), dtype.type(np.inf))), float(np.finfo(dtype).tiny)
+    if abs(above) >= least:
+        return above
+    return least if bound > -least else 0.0
 
 
 def epilogue_gradient(gy: Array, y: Array | None, activation: Act) -> Array:

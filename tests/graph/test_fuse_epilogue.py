@@ -8,6 +8,7 @@ import pytest
 import nnlite as nl
 from nnlite import functional as F
 from nnlite.graph import GraphModule, fold_batch_norm, fuse_epilogue, split_epilogue, trace
+from nnlite.kernels import unavailable
 from nnlite.nn import BatchNorm2d, Conv2d, Module
 from nnlite.tensors import Tensor
 
@@ -79,6 +80,39 @@ def test_the_same_numbers_forward_and_backward(training, frozen):
         results.append([y.numpy(), given.grad.numpy(), *gradients, *moved])
     for expected, actual in zip(*results, strict=True):
         np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("bounds", [None, (0.0, 6.0), (-0.5, 0.0), (-0.5, 0.5)], ids=str)
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_a_convolution_passes_the_gradient_where_its_activation_does(backend, bounds, groups, shortcut):
+    """As exporters leave it that fold batch normalisation: with float32 bounds, of which 0 is one."""
+    if reason := unavailable(backend):
+        pytest.skip(f"{backend}: {reason}")
+
+    class Layer(Module):
+        def __init__(self):
+            self.conv = Conv2d(4, 4, 3, padding=1, groups=groups)
+
+        def forward(self, x):
+            z = self.conv(x) + x if shortcut else self.conv(x)
+            return F.relu(z) if bounds is None else F.clamp(z, *bounds)
+
+    x, gy = 4 * picture(2, 4, 6, 6), picture(2, 4, 6, 6)
+    with nl.use_backend(backend):
+        graph, leaves = trace(Layer(), [Tensor(x)])
+        plain = GraphModule(graph, leaves=leaves)
+        fused, results = plain.fused(), []
+        assert len(fused.graph.nodes) == 1
+        for module in (plain, fused):
+            module.zero_grad()
+            given = Tensor(x, requires_grad=True)
+            y = module(given)
+            y.backward(gy)
+            results.append([y.numpy(), given.grad.numpy(), *(p.grad.numpy() for p in module.parameters())])
+    for expected, actual in zip(*results, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_folding_sees_through_it():
