@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import layout, memory
-from nnlite.errors import DTypeError, GradientError
-from nnlite.layout import Array
+from nnlite import device, layout, memory
+from nnlite.errors import DeviceError, DTypeError, GradientError, NnliteError
+from nnlite.layout import Array, as_array
 from nnlite.node import Node, Value
 from nnlite.ops.record import ArrayType, Context, Op, Params
 from nnlite.ops.runs import add
@@ -98,10 +98,19 @@ def _in_order(op: Op, array: Array | None) -> Array | None:
     return array if array is None or op.layout == "any" else _ORDERS[op.layout](array)
 
 
-def _array(result: Any) -> Array:
-    """NumPy's functions return a scalar where an array without axes is meant."""
-    array: Array = np.asarray(result) if isinstance(result, np.generic) else result
-    return array
+def _check_devices(op: Op, arrays: Sequence[Any]) -> None:
+    """DeviceError where arrays of NumPy meet those of CuPy; sequences of a model file have no device."""
+    if all(device.is_array(array) for array in arrays if array is not None):
+        device.check_one_device(op.name, arrays)
+
+
+def _on_gpu(arrays: Sequence[Any]) -> bool:
+    return any(device.is_array(array) and not device.on_host(array) for array in arrays)
+
+
+def _described(op: Op, arrays: Sequence[Any]) -> str:
+    """An op and what it was asked to take."""
+    return f"{op.name}({', '.join('None' if a is None else f'{a.dtype}{list(a.shape)}' for a in arrays)})"
 
 
 def apply(
@@ -109,16 +118,30 @@ def apply(
 ) -> tuple[tuple[Array, ...], tuple[Value | None, ...]]:
     """Run ``op``; returns its output arrays and, where a gradient can flow, their values on the tape.
 
-    Raises ShapeError or DTypeError of the op's shape rule.
+    Raises ShapeError or DTypeError of the op's shape rule, DeviceError for operands on several devices,
+    OutOfMemoryError where there is no room for the result.
     """
+    for array in arrays:
+        if type(array) is not np.ndarray and array is not None:
+            _check_devices(op, arrays)
+            break
     types = [None if a is None else ArrayType(a.shape, a.dtype) for a in arrays]
     output_types = op.output_types(types, params)
     memory.check_budget(op.name, output_types, getattr(_mode, "budget", None))
     recording = grad_enabled() and op.backward is not None
     needs = tuple([recording and value is not None and value.requires_grad for value in values])
     context = Context(params, needs)
-    result = op.forward(context, *(_in_order(op, array) for array in arrays), **params)
-    outputs = tuple(map(_array, result)) if isinstance(result, tuple) else (_array(result),)
+    try:
+        result = op.forward(context, *(_in_order(op, array) for array in arrays), **params)
+    except MemoryError as error:
+        raise device.out_of_memory(_described(op, arrays), error) from error
+    except (TypeError, NotImplementedError) as error:
+        if isinstance(error, NnliteError) or not _on_gpu(arrays):
+            raise
+        raise DeviceError(
+            f"{_described(op, arrays)}: cannot run on a GPU ({error}); move its operands with .to('cpu')"
+        ) from error
+    outputs = tuple(map(as_array, result)) if isinstance(result, tuple) else (as_array(result),)
     if (watched := getattr(_mode, "watched", None)) is not None:
         watched.update(dict.fromkeys(value for value in values if value is not None))
     if not context.recording:
@@ -189,7 +212,10 @@ def _node_gradients(
     _check_alive(node)
     ordered = tuple(_in_order(node.op, gradient) for gradient in gradients)
     assert node.op.backward is not None
-    result = node.op.backward(node.context, ordered if len(ordered) > 1 else ordered[0], needs)
+    try:
+        result = node.op.backward(node.context, ordered if len(ordered) > 1 else ordered[0], needs)
+    except MemoryError as error:
+        raise device.out_of_memory(f"the gradient of {node.op.name}", error) from error
     if len(result) != len(node.inputs):
         raise AssertionError(f"{node.op.name}.backward returned {len(result)} gradients")
     return list(result)
@@ -197,8 +223,10 @@ def _node_gradients(
 
 def _own(gradient: Array, *others: Array | None) -> Array:
     """``gradient``, copied when it may share memory with ``others``: a leaf owns its gradient."""
-    if any(other is not None and np.may_share_memory(gradient, other) for other in others):
-        return np.array(gradient, order="K")
+    for other in others:
+        if type(other) is type(gradient) and np.may_share_memory(gradient, other):
+            copy: Array = gradient.copy("K")
+            return copy
     return gradient
 
 
@@ -262,7 +290,7 @@ def gradients(
             node.context.saved = None
         for value, need, gradient in zip(node.inputs, needs, leaving, strict=True):
             if value is not None and need and gradient is not None:
-                deliver(value, _array(gradient), *arriving)
+                deliver(value, as_array(gradient), *arriving)
         del arriving, leaving, gradient
         hand_out(completes.get(id(node), ()))
     hand_out(list(result) if ready is not None else ())  # a root may be a leaf itself

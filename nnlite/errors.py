@@ -49,3 +49,11 @@ class OperandError(NnliteError, ValueError):
 
 class FileError(NnliteError):
     """A file cannot be written."""
+
+
+class DeviceError(NnliteError, RuntimeError):
+    """A device is missing, or operands of one operation are on several."""
+
+
+class OutOfMemoryError(NnliteError, MemoryError):
+    """An array does not fit into memory; the message says how much was asked for and what to change."""

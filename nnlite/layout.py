@@ -17,6 +17,14 @@ Array = np.ndarray[Any, Any]
 _counter = threading.local()
 
 
+def as_array(result: Any, dtype: Any = None) -> Array:
+    """What a function returned, of ``dtype``: NumPy has a scalar for an array without axes."""
+    if isinstance(result, np.generic):
+        return np.asarray(result, dtype)
+    array: Array = result if dtype is None else result.astype(dtype, copy=False)
+    return array
+
+
 def is_channels_last(array: Array) -> bool:
     """True when ``array`` [N,C,...] lies in memory as contiguous [N,...,C]."""
     # NumPy's flag knows that the strides of axes of size 1 mean nothing.
@@ -29,7 +37,7 @@ def channels_last(array: Array) -> Array:
         return array
     _counter.copies = copies() + 1
     _counter.bytes = copied_bytes() + array.nbytes
-    return channels_second(np.ascontiguousarray(channels_inside(array)))
+    return channels_second(channels_inside(array).copy("C"))
 
 
 def contiguous(array: Array) -> Array:
@@ -38,7 +46,8 @@ def contiguous(array: Array) -> Array:
         return array
     _counter.copies = copies() + 1
     _counter.bytes = copied_bytes() + array.nbytes
-    return np.ascontiguousarray(array)
+    copy: Array = array.copy("C")
+    return copy
 
 
 def channels_inside(array: Array) -> Array:

@@ -282,11 +282,15 @@ def empty(
     shape: Sequence[int],
     dtype: Any = np.float32,
     order: Literal["channels_last", "C"] = "channels_last",
+    like: Array | None = None,
 ) -> Array:
     """An uninitialised, 64-byte aligned array; [N,C,...] is channels-last in memory by default.
 
-    Raises NnliteError when the shape cannot be held in memory at all.
+    It lives where ``like`` does: an array of CuPy comes from CuPy's own pool. Raises NnliteError when the
+    shape cannot be held in memory at all.
     """
+    if like is not None and not isinstance(like, (np.ndarray, np.generic)):
+        return _empty_elsewhere(like, shape, dtype, order)
     if not isinstance(dtype, np.dtype):
         dtype = np.dtype(dtype)
     size, strides, block_type, small = _plan(tuple(shape), dtype, order)
@@ -304,23 +308,34 @@ def empty(
 
 
 def empty_like(array: Array) -> Array:
-    """An uninitialised array of the same shape, type and memory order (that of a dense array)."""
+    """An uninitialised array of the same shape, type and memory order (that of a dense array), beside it."""
     if array.nbytes < SMALLEST:
         return np.empty_like(array, subok=False)
     if array.flags.c_contiguous:
-        return empty(array.shape, array.dtype, "C")
-    like = empty(array.shape, array.dtype)
+        return empty(array.shape, array.dtype, "C", array)
+    like = empty(array.shape, array.dtype, like=array)
     if like.strides == array.strides:
         return like
     order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
     back = sorted(range(array.ndim), key=order.__getitem__)
-    ordered: Array = empty([array.shape[axis] for axis in order], array.dtype, "C").transpose(back)
+    ordered: Array = empty([array.shape[axis] for axis in order], array.dtype, "C", array).transpose(back)
     return ordered
 
 
-def workspace(size: int) -> Array:
-    """``size`` bytes of aligned scratch memory for a kernel."""
-    return empty((size,), _BYTE, "C")
+def _empty_elsewhere(like: Any, shape: Sequence[int], dtype: Any, order: str) -> Array:
+    """As :func:`empty` on the device of ``like``, whose library has a pool of its own."""
+    sizes = tuple(map(int, shape))
+    if order == "C" or len(sizes) <= 2:
+        array: Array = np.empty(sizes, dtype, like=like)
+        return array
+    last: Array = np.empty((sizes[0], *sizes[2:], sizes[1]), dtype, like=like)
+    second: Array = last.transpose(0, len(sizes) - 1, *range(1, len(sizes) - 1))
+    return second
+
+
+def workspace(size: int, like: Array | None = None) -> Array:
+    """``size`` bytes of aligned scratch memory for a kernel, where ``like`` lives."""
+    return empty((size,), _BYTE, "C", like)
 
 
 def stats() -> Stats:

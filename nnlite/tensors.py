@@ -9,7 +9,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from nnlite import autograd
-from nnlite.errors import DTypeError, GradientError, OperandError, ShapeError
+from nnlite.device import (
+    device_of,
+    from_cuda_interface,
+    from_dlpack,
+    is_array,
+    moved,
+    on_host,
+    resolve,
+    to_host,
+)
+from nnlite.errors import DeviceError, DTypeError, GradientError, OperandError, ShapeError
 from nnlite.layout import Array
 from nnlite.node import Value
 from nnlite.ops import OPS, Op
@@ -36,8 +46,8 @@ tracer: contextvars.ContextVar[Tracer | None] = contextvars.ContextVar("nnlite_t
 class Tensor:
     """An n-dimensional array that remembers how it was computed.
 
-    ``array`` is a NumPy array. Raises DTypeError when ``requires_grad`` is set on anything but
-    floating-point numbers.
+    ``array`` is one of NumPy, or of CuPy on a GPU. Raises DTypeError when ``requires_grad`` is set on
+    anything but floating-point numbers.
     """
 
     __slots__ = ("__weakref__", "_array", "_value")
@@ -72,6 +82,11 @@ class Tensor:
     def size(self) -> int:
         """Number of elements."""
         return self._array.size
+
+    @property
+    def device(self) -> str:
+        """Where its elements are: "cpu", "cuda:0", ..."""
+        return device_of(self._array)
 
     @property
     def is_leaf(self) -> bool:
@@ -111,8 +126,22 @@ class Tensor:
 
     # ------------------------------------------------------------------------- to and from
 
+    def to(self, device: str) -> Tensor:
+        """The tensor on "cpu", "cuda", "cuda:<number>", or "auto"; itself where it is there already.
+
+        Gradients flow back to where it came from. Raises ConfigError for an unknown name, DeviceError that
+        says what is missing where there is no such device, OutOfMemoryError when it has no room.
+        """
+        name = resolve(device)
+        return self if name == self.device else apply(OPS["to_device"], self, device=name)
+
     def numpy(self) -> Array:
-        """The array itself, without a copy; a read-only view where a change would falsify gradients."""
+        """The array itself, without a copy; a read-only view where a change would falsify gradients.
+
+        Raises DeviceError for a tensor on a GPU: ``.to("cpu")`` copies it.
+        """
+        if not on_host(self._array):
+            raise DeviceError(f"numpy(): the tensor is on {self.device}; copy it with .to('cpu') first")
         if not self.requires_grad:
             return self._array
         view: Array = self._array.view()
@@ -128,7 +157,7 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False and dtype is not None and np.dtype(dtype) != self.dtype:
             raise ValueError(f"{self.dtype} cannot become {dtype} without a copy")
-        return np.array(self._array, dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
+        return np.array(self.numpy(), dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
 
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:
@@ -137,6 +166,14 @@ class Tensor:
 
     def __dlpack_device__(self) -> Any:
         return self._array.__dlpack_device__()
+
+    def __getattr__(self, name: str) -> Any:
+        # Only what lies on a GPU has the interface; who asks for it with hasattr must get the truth.
+        if name == "__cuda_array_interface__" and not on_host(self._array):
+            if self.requires_grad:
+                raise GradientError("a tensor that requires gradients cannot be exported; use detach()")
+            return getattr(self._array, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def item(self) -> float | int | bool:
         """The only element as a Python number; ShapeError when there are several."""
@@ -261,8 +298,9 @@ class Tensor:
         return len(self._array)
 
     def __repr__(self) -> str:
-        text = np.array2string(self._array, separator=", ", prefix="tensor(")
-        flags = ", requires_grad=True" if self.requires_grad else ""
+        text = np.array2string(to_host(self._array), separator=", ", prefix="tensor(")
+        flags = "" if on_host(self._array) else f", device={self.device}"
+        flags += ", requires_grad=True" if self.requires_grad else ""
         return f"tensor({text}, dtype={self.dtype}{flags})"
 
 
@@ -279,27 +317,43 @@ def _axes(dim: int | Sequence[int] | None) -> tuple[int, ...] | None:
 # ------------------------------------------------------------------------------------ creation
 
 
-def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, device: str | None = None) -> Tensor:
     """A new tensor with a copy of ``data`` (array, nested lists, number).
 
-    Python floats become float32; arrays keep their type unless ``dtype`` says otherwise.
+    Python floats become float32; arrays keep their type unless ``dtype`` says otherwise. It lies on
+    ``device`` (see :meth:`Tensor.to`); by default where ``data`` does.
     """
-    if isinstance(data, Tensor):
-        data = data.numpy()
-    array = np.array(data, dtype=dtype)
-    if dtype is None and array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
+    source = data._array if isinstance(data, Tensor) else data
+    if is_array(source):
+        array = source.astype(source.dtype if dtype is None else dtype)
+    else:
+        array = np.array(source, dtype=dtype)
+    if (
+        dtype is None
+        and array.dtype == np.float64
+        and not is_array(source)
+        and not isinstance(source, np.generic)
+    ):
         array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
         raise DTypeError(f"tensor: elements of type {array.dtype} are not numbers")
-    return Tensor(array, requires_grad)
+    return Tensor(array if device is None else moved(array, resolve(device)), requires_grad)
 
 
 def asarray(data: Any) -> Tensor:
-    """A tensor over the memory of ``data`` where that is possible (NumPy array, DLPack exporter)."""
+    """A tensor over the memory of ``data`` where that is possible.
+
+    Arrays of NumPy and CuPy, whatever exports DLPack (PyTorch, JAX), and what has a
+    ``__cuda_array_interface__`` (Numba), are taken without a copy, on the CPU and on a GPU.
+    """
     if isinstance(data, Tensor):
         return data
-    if not isinstance(data, np.ndarray) and hasattr(data, "__dlpack__"):
-        return Tensor(np.from_dlpack(data))
+    if is_array(data):
+        return Tensor(data)
+    if hasattr(data, "__dlpack__"):
+        return Tensor(from_dlpack(data))
+    if hasattr(data, "__cuda_array_interface__"):
+        return Tensor(from_cuda_interface(data))
     return Tensor(np.asarray(data))
 
 
@@ -308,8 +362,11 @@ def operand(data: Any, like: Tensor) -> Tensor:
     if isinstance(data, Tensor):
         return data
     if isinstance(data, (bool, int)) or (isinstance(data, float) and like.dtype.kind == "f"):
-        return Tensor(np.asarray(data, like.dtype))
-    return Tensor(np.asarray(data))
+        # np.asarray(..., like=) costs NumPy half a microsecond that only a GPU needs.
+        if on_host(like._array):
+            return Tensor(np.asarray(data, like.dtype))
+        return Tensor(np.full_like(like._array, data, like.dtype, "C", shape=()))
+    return Tensor(data if is_array(data) else np.asarray(data))
 
 
 # ----------------------------------------------------------------------------------- operation
@@ -350,7 +407,8 @@ def _recorded(tensor: Tensor, what: str) -> Value:
 
 def _seed(tensor: Tensor, gradient: Tensor | Array | None) -> Array:
     if gradient is not None:
-        array = gradient._array if isinstance(gradient, Tensor) else np.asarray(gradient)
+        array = gradient._array if isinstance(gradient, Tensor) else gradient
+        array = array if is_array(array) else np.asarray(array)
         if array.shape != tensor.shape:
             raise GradientError(
                 f"backward: the gradient has shape {list(array.shape)} "
@@ -362,7 +420,7 @@ def _seed(tensor: Tensor, gradient: Tensor | Array | None) -> Array:
             f"backward: an output of shape {list(tensor.shape)} needs an explicit gradient; "
             "only a scalar has an obvious one"
         )
-    return np.ones(tensor.shape, tensor.dtype)
+    return np.ones_like(tensor._array, tensor.dtype, "C", shape=tensor.shape)
 
 
 def _listed(tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -386,8 +444,8 @@ def grad(
     if create_graph:
         raise GradientError("grad: create_graph=True asks for second-order gradients; nnlite has none")
     roots, targets = _listed(outputs), _listed(inputs)
-    if grad_outputs is None or isinstance(grad_outputs, (Tensor, np.ndarray)):
-        grad_outputs = [grad_outputs] * len(roots) if grad_outputs is None else [grad_outputs]
+    if grad_outputs is None or isinstance(grad_outputs, Tensor) or is_array(grad_outputs):
+        grad_outputs = [grad_outputs] * len(roots) if grad_outputs is None else [grad_outputs]  # type: ignore[list-item]
     if len(grad_outputs) != len(roots):
         raise GradientError(f"grad: {len(roots)} outputs but {len(grad_outputs)} grad_outputs")
     seeds = [_seed(t, g) for t, g in zip(roots, grad_outputs, strict=True)]

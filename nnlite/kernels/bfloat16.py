@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 
 
 def to_bfloat16(x: Array) -> Array:
     """``x`` rounded to the nearest, halves to the one whose last bit is 0; a NaN stays one."""
-    bits = np.asarray(x, np.float32).view(np.uint32)
+    bits = as_array(x, np.float32).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> np.uint32(16)
     result: Array = np.where(np.isnan(x), (bits >> 16) | np.uint32(0x40), rounded).astype(np.uint16)
     return result

@@ -105,6 +105,7 @@ REGISTRY.add_spec(
         flops=lambda g: 24 * g.M * g.C,
         tolerance=lambda g: 8 * FLOAT32_EPSILON + 4 * sum_tolerance(g.C),
         samples=line_samples,
+        host=frozenset({"options"}),
         make_inputs=_cross_entropy_inputs,
         scale=lambda name, inputs, expected: _of_operands(inputs, expected, "weight", "options"),
     )

@@ -287,6 +287,7 @@ REGISTRY.add_spec(
         flops=lambda g: 7 * g.size,
         tolerance=lambda g: 8 * FLOAT32_EPSILON,
         samples=run_samples,
+        host=frozenset({"options"}),
         make_inputs=_sgd_inputs,
     )
 )
@@ -303,6 +304,7 @@ REGISTRY.add_spec(
         flops=lambda g: 15 * g.size,
         tolerance=lambda g: 16 * FLOAT32_EPSILON,
         samples=run_samples,
+        host=frozenset({"options"}),
         make_inputs=_adam_inputs,
     )
 )

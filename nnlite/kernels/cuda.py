@@ -11,13 +11,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, lru_cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
+from nnlite.device import why_unavailable
 from nnlite.geometry import Conv2dGeometry
-from nnlite.kernels.numba_cuda.launch import _no_device
 from nnlite.kernels.spec import REGISTRY, DType, Variant
 
 Supports = Callable[[Any, DType], str | None]
@@ -28,13 +27,8 @@ def _load() -> tuple[Any, str | None]:
     """The extension module, or None and the reason why it cannot be used."""
     if os.environ.get("NNLITE_CUDA", "").strip().lower() in ("off", "0"):
         return None, "switched off by NNLITE_CUDA=off"
-    if reason := _no_device():
+    if reason := why_unavailable():
         return None, reason
-    if find_spec("cupy") is None:
-        return (
-            None,
-            "CuPy holds the arrays and is not installed; pip install nnlite[cuda12] or nnlite[cuda13]",
-        )
     try:
         return import_module("nnlite._cuda"), None
     except ModuleNotFoundError:

@@ -1,9 +1,9 @@
 """Choosing a kernel variant: before execution, by geometry and element type alone, explainably.
 
 The order of preference is ``native``, ``numba``, ``reference``, and for arrays of CuPy ``cuda``,
-``numba-cuda``. Within a backend the first registered variant that supports the geometry serves. A backend
-that was asked for by name (``nl.use_backend``, ``NNLITE_BACKEND``) and cannot serve raises: it is never
-replaced silently.
+``numba-cuda``, ``cupy``. Within a backend the first registered variant that supports the geometry serves. A
+backend that was asked for by name (``nl.use_backend``, ``NNLITE_BACKEND``) and cannot serve raises: it is
+never replaced silently.
 """
 
 from __future__ import annotations
@@ -26,13 +26,17 @@ from nnlite.geometry import Geometry, describe
 from nnlite.kernels.spec import VARIANTS, DType, Preparation, Variant
 from nnlite.layout import Array
 
-DEVICES = {"cpu": ("native", "numba", "reference"), "cuda": ("cuda", "numba-cuda")}
+DEVICES = {"cpu": ("native", "numba", "reference"), "cuda": ("cuda", "numba-cuda", "cupy")}
 """The backends for arrays of NumPy (cpu) and of CuPy (cuda), best first."""
 
 BACKENDS = tuple(backend for backends in DEVICES.values() for backend in backends)
 """Every backend. Its module in ``nnlite.kernels`` registers its variants when imported."""
 
-_MODULES = {"numba": "numba_cpu", "numba-cuda": "numba_cuda"}  # where it is not called as the backend is
+_MODULES = {
+    "numba": "numba_cpu",
+    "numba-cuda": "numba_cuda",
+    "cupy": "on_cupy",
+}  # where it is not called as the backend is
 
 # Read once: every kernel call asks. Changed by use_backend.
 _requested: contextvars.ContextVar[str] = contextvars.ContextVar(
@@ -151,6 +155,12 @@ def select(
     return _decide(kernel, geometry, np.dtype(dtype), requested_backend(), prepared, device)
 
 
+def forget() -> None:
+    """Ask anew what can be used: after a GPU came or went, which happens in tests."""
+    unavailable.cache_clear()
+    _decide.cache_clear()
+
+
 def record(*decisions: Decision) -> None:
     """Tell ``explain``, where it listens, what serves the calls that follow."""
     if (listener := _recorder.get()) is not None:
@@ -168,7 +178,7 @@ def launch(kernel: str, geometry: Geometry, *operands: Array | None) -> None:
     decision = _decide(kernel, geometry, dtype, _requested.get(), device=device)
     if (decisions := _recorder.get()) is not None:
         decisions.append(decision)
-    scratch = memory.workspace(decision.workspace) if decision.workspace else None
+    scratch = memory.workspace(decision.workspace, operand) if decision.workspace else None
     decision.variant.run(geometry, *operands, scratch)
 
 

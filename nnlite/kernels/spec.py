@@ -47,6 +47,8 @@ class KernelSpec:
     """Geometries that every variant of this kernel is tested on."""
     optional: frozenset[str] = frozenset()
     """Operands that may be None: an absent input, or an output that nobody wants."""
+    host: frozenset[str] = frozenset()
+    """Operands that lie in the machine's memory on every device: a few numbers, handed to a GPU by value."""
     make_inputs: Callable[[Any, Types, np.random.Generator], dict[str, Array]] | None = None
     """Valid random inputs where plain normal numbers are not (indices, inverse deviations)."""
 

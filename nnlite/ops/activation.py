@@ -15,7 +15,7 @@ import numpy as np
 
 from nnlite.errors import OperandError
 from nnlite.kernels.reference.erf import erf
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
 from nnlite.ops.elementwise import Derivative, Row, register_row, stable_sigmoid
 from nnlite.ops.record import ErrorSample, OnnxNode, OnnxWriter, Sample
@@ -55,7 +55,7 @@ def _leaky_kernels(slope: float) -> tuple[Kernel, Kernel]:
 
 
 def _leaky(x: Array, negative_slope: float) -> Array:
-    return np.asarray(np.where(x > 0, x, x * negative_slope))
+    return as_array(np.where(x > 0, x, x * negative_slope))
 
 
 register_row(
@@ -86,7 +86,7 @@ register_row(
 )  # fmt: skip
 register_row(
     Row("threshold", "x where x > threshold, else value",
-        lambda x, threshold, value: np.where(x > threshold, x, np.asarray(value, x.dtype)),
+        lambda x, threshold, value: np.where(x > threshold, x, x.dtype.type(value)),
         (D("gy where x > threshold", ("x",), lambda gy, x, threshold, value: gy * (x > threshold)),),
         "ThresholdedRelu", kinks=(0.5,)),
     settings=[{"threshold": 0.5, "value": 0.0}, {"threshold": 0.5, "value": -1.5}],
@@ -107,7 +107,7 @@ def _write_threshold(w: OnnxWriter, node: Node) -> str:
 
 def _shrink(x: Array, lambd: float, bias: float) -> Array:
     outside = np.where(x > lambd, x - bias, np.where(x < -lambd, x + bias, np.zeros_like(x)))
-    return np.asarray(np.where(np.isnan(x), x, outside))
+    return as_array(np.where(np.isnan(x), x, outside))
 
 
 register_row(
@@ -121,12 +121,12 @@ register_row(
 
 
 def _hardsigmoid(x: Array, alpha: float, beta: float) -> Array:
-    return np.asarray(np.clip(x * alpha + beta, 0, 1), x.dtype)
+    return as_array(np.clip(x * alpha + beta, 0, 1), x.dtype)
 
 
 def _hardsigmoid_gradient(gy: Array, x: Array, alpha: float, beta: float) -> Array:
     y = x * alpha + beta
-    return np.asarray(gy * ((y > 0) & (y < 1)) * alpha)
+    return as_array(gy * ((y > 0) & (y < 1)) * alpha)
 
 
 @lru_cache(maxsize=256)
@@ -147,7 +147,7 @@ register_row(
 
 
 def _hardswish_gradient(gy: Array, x: Array) -> Array:
-    return np.asarray(np.where(x >= 3, gy, np.where(x <= -3, 0, gy * (x / 3 + 0.5))))
+    return as_array(np.where(x >= 3, gy, np.where(x <= -3, 0, gy * (x / 3 + 0.5))))
 
 
 def _write_hardswish(w: OnnxWriter, node: Node) -> str:
@@ -159,7 +159,7 @@ def _write_hardswish(w: OnnxWriter, node: Node) -> str:
 
 register_row(
     Row("hardswish", "x · min(max(x + 3, 0), 6) / 6",
-        lambda x: np.asarray(x * (np.clip(x + 3, 0, 6) / 6), x.dtype),
+        lambda x: as_array(x * (np.clip(x + 3, 0, 6) / 6), x.dtype),
         (D("0 below -3, gy above 3, gy · (2x + 3) / 6 between", ("x",), _hardswish_gradient,
            _HARDSWISH[1]),),
         "HardSwish", low=-4, high=4, kinks=(-3.0, 3.0), kernel=_HARDSWISH[0]),
@@ -171,11 +171,11 @@ register_row(
 
 
 def _elu(x: Array, alpha: float) -> Array:
-    return np.asarray(np.where(x > 0, x, np.expm1(np.minimum(x, 0)) * alpha))
+    return as_array(np.where(x > 0, x, np.expm1(np.minimum(x, 0)) * alpha))
 
 
 def _elu_gradient(gy: Array, x: Array, alpha: float) -> Array:
-    return np.asarray(np.where(x > 0, gy, gy * (np.exp(np.minimum(x, 0)) * alpha)))
+    return as_array(np.where(x > 0, gy, gy * (np.exp(np.minimum(x, 0)) * alpha)))
 
 
 register_row(
@@ -222,7 +222,7 @@ register_row(
 def _softplus(x: Array, beta: float = 1.0, threshold: float = np.inf) -> Array:
     z = x * beta
     soft = (np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))) / beta
-    return np.asarray(np.where(z > threshold, x, soft), x.dtype)
+    return as_array(np.where(z > threshold, x, soft), x.dtype)
 
 
 def _check_softplus(beta: float, threshold: float) -> None:
@@ -272,7 +272,7 @@ register_row(
 
 def _silu_gradient(gy: Array, x: Array) -> Array:
     s = stable_sigmoid(x)
-    return np.asarray(gy * (s * (1 + x * (1 - s))))
+    return as_array(gy * (s * (1 + x * (1 - s))))
 
 
 def _read_swish(n: OnnxNode) -> Any:
@@ -300,7 +300,7 @@ register_row(
 
 def _mish_gradient(gy: Array, x: Array) -> Array:
     t = np.tanh(_softplus(x))
-    return np.asarray(gy * (t + x * (1 - t * t) * stable_sigmoid(x)))
+    return as_array(gy * (t + x * (1 - t * t) * stable_sigmoid(x)))
 
 
 def _write_mish(w: OnnxWriter, node: Node) -> str:
@@ -322,17 +322,17 @@ _TANH_SCALE, _CUBIC = sqrt(2 / pi), 0.044715
 
 def _gelu(x: Array, approximate: str) -> Array:
     if approximate == "tanh":
-        return np.asarray(0.5 * x * (1 + np.tanh(_TANH_SCALE * (x + _CUBIC * x * x * x))))
-    return np.asarray(0.5 * x * (1 + erf(x * sqrt(0.5))))
+        return as_array(0.5 * x * (1 + np.tanh(_TANH_SCALE * (x + _CUBIC * x * x * x))))
+    return as_array(0.5 * x * (1 + erf(x * sqrt(0.5))))
 
 
 def _gelu_gradient(gy: Array, x: Array, approximate: str) -> Array:
     if approximate == "tanh":
         t = np.tanh(_TANH_SCALE * (x + _CUBIC * x * x * x))
         inner = _TANH_SCALE * (1 + 3 * _CUBIC * x * x)
-        return np.asarray(gy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner))
+        return as_array(gy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner))
     density = np.exp(-0.5 * x * x) * (1 / sqrt(2 * pi))
-    return np.asarray(gy * (0.5 * (1 + erf(x * sqrt(0.5))) + x * density))
+    return as_array(gy * (0.5 * (1 + erf(x * sqrt(0.5))) + x * density))
 
 
 def _check_gelu(approximate: str) -> None:

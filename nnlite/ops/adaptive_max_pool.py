@@ -12,6 +12,7 @@ from nnlite.errors import DTypeError, ShapeError
 from nnlite.geometry import Pair, pair
 from nnlite.layout import Array
 from nnlite.node import Node
+from nnlite.ops.one_axis import add_at
 from nnlite.ops.pool_windows import INT64, four_axes
 from nnlite.ops.record import (
     ArrayType,
@@ -44,7 +45,7 @@ def _spans(size: int, out: int) -> list[slice]:
 
 def _places(x: Array, output_size: Pair) -> Array:
     """[N,C,P,Q]: h · W + w of the first maximum of each window."""
-    places = np.empty((*x.shape[:2], *output_size), INT64)
+    places = np.empty((*x.shape[:2], *output_size), INT64, like=x)
     width = x.shape[3]
     for p, rows in enumerate(_spans(x.shape[2], output_size[0])):
         for q, columns in enumerate(_spans(width, output_size[1])):
@@ -57,7 +58,7 @@ def _places(x: Array, output_size: Pair) -> Array:
 
 def adaptive_max_pool2d_forward(ctx: Context, x: Array, output_size: Pair) -> Array:
     places = _places(x, output_size)
-    y = memory.empty(places.shape, x.dtype)
+    y = memory.empty(places.shape, x.dtype, like=x)
     flat, chosen = (a.reshape(*x.shape[:2], -1) for a in (x, places))
     y[...] = np.take_along_axis(flat, chosen, 2).reshape(y.shape)
     ctx.save(places)
@@ -68,10 +69,10 @@ def adaptive_max_pool2d_forward(ctx: Context, x: Array, output_size: Pair) -> Ar
 def adaptive_max_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     assert ctx.saved is not None and ctx.saved[0] is not None
     n, c, height, width = ctx.values["x_shape"]
-    gx = np.zeros((n, c, height * width), gy.dtype)
+    gx = np.zeros((n, c, height * width), gy.dtype, like=gy)
     flat = ctx.saved[0].reshape(n, c, -1)
-    grid = np.ogrid[:n, :c, : flat.shape[2]]
-    np.add.at(gx, (grid[0], grid[1], flat), gy.reshape(flat.shape))  # windows may overlap
+    picture, channel = np.arange(n, like=gy)[:, None, None], np.arange(c, like=gy)[:, None]
+    add_at(gx, (picture, channel, flat), gy.reshape(flat.shape))  # windows may overlap
     return (gx.reshape(n, c, height, width),)
 
 

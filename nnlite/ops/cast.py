@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import DTypeError, OperandError
-from nnlite.layout import Array
+from nnlite.layout import Array, contiguous
 from nnlite.node import Node, Value
 from nnlite.ops.record import (
     ArrayType,
@@ -121,7 +121,7 @@ def bit_cast_shape(x: ArrayType, dtype: str) -> ArrayType:
 
 
 def bit_cast_forward(ctx: Context, x: Array, dtype: str) -> Array:
-    y: Array = np.ascontiguousarray(x).view(dtype).reshape(x.shape)
+    y: Array = contiguous(x).view(dtype).reshape(x.shape)
     return y
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from nnlite import memory
 from nnlite.geometry import conv2d_geometry
 from nnlite.kernels import launch
-from nnlite.layout import Array
+from nnlite.layout import Array, contiguous
 
 States = tuple[Array, ...]
 Activation = Any
@@ -56,8 +56,8 @@ def _rows(a: Array, columns: int) -> tuple[int, int, int, int]:
 def _linear(h: Array, r: Array, bias: Array) -> Array:
     """H rᵀ + bias."""
     geometry = conv2d_geometry(_rows(h, h.shape[1]), (*r.shape, 1, 1))
-    y = memory.empty(geometry.y_shape, h.dtype)
-    h = np.ascontiguousarray(h).reshape(geometry.x_shape)
+    y = memory.empty(geometry.y_shape, h.dtype, like=h)
+    h = contiguous(h).reshape(geometry.x_shape)
     launch("conv2d_forward", geometry, h, r.reshape(geometry.w_shape), bias, None, y)
     return y.reshape(-1, r.shape[0])
 
@@ -65,8 +65,8 @@ def _linear(h: Array, r: Array, bias: Array) -> Array:
 def _towards(g: Array, r: Array) -> Array:
     """G r: the gradient of h."""
     geometry = conv2d_geometry(_rows(g, r.shape[1]), (*r.shape, 1, 1))
-    gh = memory.empty(geometry.x_shape, g.dtype)
-    g = np.ascontiguousarray(g).reshape(geometry.y_shape)
+    gh = memory.empty(geometry.x_shape, g.dtype, like=g)
+    g = contiguous(g).reshape(geometry.y_shape)
     launch("conv2d_grad_input", geometry, g, r.reshape(geometry.w_shape), gh)
     return gh.reshape(-1, r.shape[1])
 
@@ -74,8 +74,8 @@ def _towards(g: Array, r: Array) -> Array:
 def _outer(g: Array, h: Array) -> Array:
     """Gᵀ h: the gradient of r."""
     geometry = conv2d_geometry(_rows(h, h.shape[1]), (g.shape[1], h.shape[1], 1, 1))
-    gr = memory.empty(geometry.w_shape, g.dtype)
-    h, g = np.ascontiguousarray(h), np.ascontiguousarray(g)
+    gr = memory.empty(geometry.w_shape, g.dtype, like=g)
+    h, g = contiguous(h), contiguous(g)
     launch("conv2d_grad_weight", geometry, h.reshape(geometry.x_shape), g.reshape(geometry.y_shape), gr)
     return gr.reshape(g.shape[1], h.shape[1])
 

@@ -49,9 +49,9 @@ def clamp_forward(ctx: Context, x: Array, minimum: float | None, maximum: float 
         return y
     y = x
     if minimum is not None:
-        y = evaluate(np.maximum, y, np.asarray(minimum, x.dtype))
+        y = evaluate(np.maximum, y, x.dtype.type(minimum))
     if maximum is not None:
-        y = evaluate(np.minimum, y, np.asarray(maximum, x.dtype))
+        y = evaluate(np.minimum, y, x.dtype.type(maximum))
     return y
 
 

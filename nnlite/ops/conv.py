@@ -53,7 +53,7 @@ def check_bias(op: str, bias: ArrayType | None, channels: int) -> None:
 def channel_sums(gy: Array) -> Array:
     """Gradient of a bias: gy [N,K,P,Q] summed over all but K."""
     by_row = rows(gy)
-    total = memory.empty((by_row.shape[1],), gy.dtype)
+    total = memory.empty((by_row.shape[1],), gy.dtype, like=gy)
     launch("channel_sum", NormGeometry(by_row.shape[0], by_row.shape[1], 0.0), by_row, total)
     return total
 
@@ -112,7 +112,7 @@ def conv2d_forward(
     **params: Any,
 ) -> Array:
     geometry = conv2d_geometry_of(x.shape, w.shape, **params)
-    y = memory.empty(geometry.y_shape, x.dtype)
+    y = memory.empty(geometry.y_shape, x.dtype, like=x)
     launch("conv2d_forward", activated(geometry, activation), x, w, bias, residual, y)
     # Each gradient needs only the other operand: a frozen weight does not keep x alive.
     ctx.save(x if ctx.needs[1] else None, w if ctx.needs[0] else None, None if activation is None else y)
@@ -127,10 +127,10 @@ def conv2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | N
     gy = epilogue_gradient(gy, y, ctx.params.get("activation"))
     gx = gw = gbias = None
     if needs[0]:
-        gx = memory.empty(geometry.x_shape, gy.dtype)
+        gx = memory.empty(geometry.x_shape, gy.dtype, like=gy)
         launch("conv2d_grad_input", geometry, gy, w, gx)
     if needs[1]:
-        gw = memory.empty(geometry.w_shape, gy.dtype)
+        gw = memory.empty(geometry.w_shape, gy.dtype, like=gy)
         launch("conv2d_grad_weight", geometry, x, gy, gw)
     if needs[2]:
         gbias = channel_sums(gy)

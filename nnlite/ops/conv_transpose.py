@@ -101,7 +101,7 @@ def conv_transpose2d_shape(x: ArrayType, w: ArrayType, bias: ArrayType | None, *
 
 def conv_transpose2d_forward(ctx: Context, x: Array, w: Array, bias: Array | None, **params: Any) -> Array:
     geometry = conv_transpose2d_geometry_of(x.shape, w.shape, **params)
-    y = memory.empty(geometry.x_shape, x.dtype)
+    y = memory.empty(geometry.x_shape, x.dtype, like=x)
     launch("conv2d_grad_input", geometry, x, w, y)
     if bias is not None:
         y += bias[:, None, None]
@@ -116,10 +116,10 @@ def conv_transpose2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence
     geometry: Conv2dGeometry = ctx.values["geometry"]
     gx = gw = gbias = None
     if needs[0]:
-        gx = memory.empty(geometry.y_shape, gy.dtype)
+        gx = memory.empty(geometry.y_shape, gy.dtype, like=gy)
         launch("conv2d_forward", geometry, gy, w, None, None, gx)
     if needs[1]:
-        gw = memory.empty(geometry.w_shape, gy.dtype)
+        gw = memory.empty(geometry.w_shape, gy.dtype, like=gy)
         launch("conv2d_grad_weight", geometry, gy, x, gw)
     if needs[2]:
         gbias = channel_sums(gy)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import DTypeError, OperandError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
 from nnlite.ops.record import ArrayType, Context, ErrorSample, OnnxNode, OnnxWriter, Op, Sample, register
 
@@ -30,7 +30,7 @@ def arange_forward(ctx: Context, start: float, limit: float, step: float, dtype:
     (count,) = arange_shape(start, limit, step, dtype).shape
     kind = np.dtype(dtype)
     places = np.arange(count).astype(kind)
-    return np.asarray(places * kind.type(step) + kind.type(start))
+    return as_array(places * kind.type(step) + kind.type(start))
 
 
 def read_range(n: OnnxNode) -> Any:

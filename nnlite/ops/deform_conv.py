@@ -13,6 +13,7 @@ from nnlite.layout import Array
 from nnlite.memory import check_budget, max_tensor_bytes
 from nnlite.node import Node
 from nnlite.ops.grid_sample import taps_along
+from nnlite.ops.one_axis import add_at
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -98,7 +99,7 @@ def _places(window: Window, size: Ints, offset: Array, at: Ints, groups: int) ->
     found = []
     for axis, (count, element) in enumerate(zip((p, q), at, strict=True)):
         start = element * window.dilation[axis] - window.before[axis]
-        regular = np.arange(count) * window.stride[axis] + start
+        regular = np.arange(count, like=offset) * window.stride[axis] + start
         place = moved[:, :, axis] + regular.reshape((-1, 1) if axis == 0 else (1, -1)).astype(offset.dtype)
         found.append(list(taps_along(place, size[axis], "linear", "zeros", False)))
     return _Places(*found)
@@ -111,13 +112,14 @@ def _spread(a: Array, channels: int) -> Array:
 
 def _index(rows: Array, columns: Array, channels: int) -> tuple[Array, ...]:
     """Index of one corner into x [N,C,H,W]."""
-    batch = np.arange(rows.shape[0]).reshape(-1, 1, 1, 1)
-    return batch, np.arange(channels).reshape(-1, 1, 1), _spread(rows, channels), _spread(columns, channels)
+    batch = np.arange(rows.shape[0], like=rows).reshape(-1, 1, 1, 1)
+    channel = np.arange(channels, like=rows).reshape(-1, 1, 1)
+    return batch, channel, _spread(rows, channels), _spread(columns, channels)
 
 
 def _sampled(x: Array, places: _Places) -> Array:
     """x [N,C,P,Q] at the places, linear between its elements, 0 outside."""
-    y = np.zeros((*x.shape[:2], *places.rows[0][0].shape[2:]), x.dtype)
+    y = np.zeros((*x.shape[:2], *places.rows[0][0].shape[2:]), x.dtype, like=x)
     for (rows, high, _), (columns, wide, _) in places.corners():
         y += x[_index(rows, columns, x.shape[1])] * _spread(high * wide, x.shape[1])
     return y
@@ -137,7 +139,7 @@ def deform_conv2d_forward(
 ) -> Array:
     window = _window(x.shape, w.shape, offset.shape, **params)
     groups, parts = params["groups"], params["offset_groups"]
-    y = np.zeros((x.shape[0], groups, w.shape[0] // groups, int(np.prod(window.out))), x.dtype)
+    y = np.zeros((x.shape[0], groups, w.shape[0] // groups, int(np.prod(window.out))), x.dtype, like=x)
     for at in np.ndindex(*window.kernel):
         column = _sampled(x, _places(window, x.shape[2:], offset, at, parts))
         if mask is not None:
@@ -159,8 +161,8 @@ def deform_conv2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Ar
     n, channels, p, q = x.shape[0], x.shape[1], *window.out
     gradient = _grouped(gy, groups)
     gx, gw = (np.zeros_like(a) if need else None for a, need in zip((x, w), needs, strict=False))
-    goffset = np.zeros((n, parts, *window.kernel, 2, p, q), x.dtype) if needs[2] else None
-    gmask = np.zeros((n, parts, *window.kernel, p, q), x.dtype) if needs[4] else None
+    goffset = np.zeros((n, parts, *window.kernel, 2, p, q), x.dtype, like=x) if needs[2] else None
+    gmask = np.zeros((n, parts, *window.kernel, p, q), x.dtype, like=x) if needs[4] else None
     for at in np.ndindex(*window.kernel):
         r, s = at
         places = _places(window, x.shape[2:], offset, at, parts)
@@ -179,7 +181,7 @@ def deform_conv2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Ar
         for (rows, high, dhigh), (columns, wide, dwide) in places.corners():
             index = _index(rows, columns, channels)
             if gx is not None:
-                np.add.at(gx, index, gcolumn * _spread(high * wide, channels))
+                add_at(gx, index, gcolumn * _spread(high * wide, channels))
             if goffset is not None:
                 along = (x[index] * gcolumn).reshape(n, parts, -1, p, q).sum(2)
                 goffset[:, :, r, s, 0] += along * dhigh * wide

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from nnlite.device import to_host
 from nnlite.errors import DTypeError, OperandError, ShapeError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
+from nnlite.ops.one_axis import add_at
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -68,7 +70,7 @@ def _suppressed(corners: Sequence[Array], best: int, rest: Array, threshold: flo
     areas = (b0 - a0) * (b1 - a1)
     union = areas[best] + areas[rest] - shared
     overlap = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return np.asarray(overlap > threshold)
+    return as_array(overlap > threshold)
 
 
 def nms_forward(
@@ -80,6 +82,8 @@ def nms_forward(
     score_threshold: float | None,
     center: bool,
 ) -> Array:
+    # One box after the other decides about those that follow: that is no work for a GPU.
+    given, boxes, scores = boxes, to_host(boxes), to_host(scores)
     chosen: list[tuple[int, int, int]] = []
     for image in range(boxes.shape[0]):
         corners = _corners(boxes[image], center)
@@ -94,7 +98,7 @@ def nms_forward(
                 best, order = int(order[0]), order[1:]
                 chosen.append((image, label, best))
                 order = order[~_suppressed(corners, best, order, iou_threshold)]
-    return np.asarray(chosen, np.int64).reshape(-1, 3)
+    return np.asarray(chosen, np.int64, like=given).reshape(-1, 3)
 
 
 _BOXES = np.array([[[0, 0, 1, 1], [0, 0.1, 1, 1.1], [0, -0.1, 1, 0.9], [0, 10, 1, 11], [0, 10.1, 1, 11.1]]])
@@ -206,8 +210,8 @@ def _taps(start: Any, length: Any, size: int, out: int, sampling: int) -> tuple[
 def _regions(x: Array, rois: Array, batch: Array, params: Any) -> Iterator[tuple[int, Any, Any]]:
     """For each region its picture and the taps along both axes."""
     offset = x.dtype.type(0.5 if params["half_pixel"] else 0)
-    bounds = rois * x.dtype.type(params["scale"]) - offset
-    for (x0, y0, x1, y1), image in zip(bounds, batch.tolist(), strict=True):
+    bounds = to_host(rois) * x.dtype.type(params["scale"]) - offset
+    for (x0, y0, x1, y1), image in zip(bounds, to_host(batch).tolist(), strict=True):
         if not 0 <= image < x.shape[0]:
             raise OperandError(f"roi_align: picture {image} is out of range for a batch of {x.shape[0]}")
         least = -np.inf if params["half_pixel"] else 1
@@ -218,33 +222,34 @@ def _regions(x: Array, rois: Array, batch: Array, params: Any) -> Iterator[tuple
                 (y0, x0), sides, x.shape[2:], params["output_size"], strict=True
             )
         ]
-        yield image, taps[0], taps[1]
+        rows, columns = (tuple(np.asarray(part, like=x) for part in along) for along in taps)
+        yield image, rows, columns
 
 
 def _matrix(taps: tuple[Array, Array], size: int, dtype: Any) -> Array:
     """[out, size]: row p averages the places of output p. Both axes together average the region."""
     where, weights = taps
     out, count = weights.shape[:2]
-    matrix = np.zeros((out, size))
-    np.add.at(matrix, (np.arange(out)[:, None, None], where), weights)
-    return np.asarray(matrix / max(count, 1), dtype)
+    matrix = np.zeros((out, size), like=weights)
+    add_at(matrix, (np.arange(out, like=where)[:, None, None], where), weights)
+    return as_array(matrix / max(count, 1), dtype)
 
 
 def _weighted(x: Array, rows: Any, columns: Any) -> Array:
     """[C, P, samples, Q, samples]: every element around every place times its weight, for the maximum."""
     where = rows[0].reshape(rows[0].shape[0], -1), columns[0].reshape(columns[0].shape[0], -1)
     weights = rows[1].reshape(where[0].shape)[:, :, None, None] * columns[1].reshape(where[1].shape)
-    return np.asarray(x[:, where[0][:, :, None, None], where[1]] * weights.astype(x.dtype))
+    return as_array(x[:, where[0][:, :, None, None], where[1]] * weights.astype(x.dtype))
 
 
 def _highest(values: Array) -> Array:
     """[C, P, Q]: which of all samples is the highest."""
     moved = values.transpose(0, 1, 3, 2, 4)
-    return np.asarray(moved.reshape(*moved.shape[:3], -1).argmax(-1))
+    return as_array(moved.reshape(*moved.shape[:3], -1).argmax(-1))
 
 
 def roi_align_forward(ctx: Context, x: Array, rois: Array, batch: Array, **params: Any) -> Array:
-    y = np.zeros((rois.shape[0], x.shape[1], *params["output_size"]), x.dtype)
+    y = np.zeros((rois.shape[0], x.shape[1], *params["output_size"]), x.dtype, like=x)
     for i, (image, rows, columns) in enumerate(_regions(x, rois, batch, params)):
         if params["mode"] == "avg":
             left, right = _matrix(rows, x.shape[2], x.dtype), _matrix(columns, x.shape[3], x.dtype)
@@ -259,7 +264,7 @@ def roi_align_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array 
     assert ctx.saved is not None
     x, rois, batch = ctx.saved
     assert x is not None and rois is not None and batch is not None
-    gx = np.zeros(x.shape, gy.dtype)
+    gx = np.zeros(x.shape, gy.dtype, like=gy)
     for i, (image, rows, columns) in enumerate(_regions(x, rois, batch, ctx.params)):
         if ctx.params["mode"] == "avg":
             left, right = _matrix(rows, x.shape[2], gy.dtype), _matrix(columns, x.shape[3], gy.dtype)
@@ -271,11 +276,11 @@ def roi_align_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array 
                 (where.reshape(where.shape[0], -1), weights.reshape(where.shape[0], -1))
                 for where, weights in (rows, columns)
             )
-            p, q = np.arange(best.shape[1])[:, None], np.arange(best.shape[2])
+            p, q = np.arange(best.shape[1], like=best)[:, None], np.arange(best.shape[2], like=best)
             tap = best // across, best % across
             weight = row_weight[p, tap[0]] * column_weight[q, tap[1]]
-            channel = np.arange(x.shape[1])[:, None, None]
-            np.add.at(gx[image], (channel, row_at[p, tap[0]], column_at[q, tap[1]]), gy[i] * weight)
+            channel = np.arange(x.shape[1], like=x)[:, None, None]
+            add_at(gx[image], (channel, row_at[p, tap[0]], column_at[q, tap[1]]), gy[i] * weight)
     return gx, None, None
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from nnlite.errors import DTypeError, ShapeError
 from nnlite.geometry import RELU
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -275,15 +275,15 @@ def stable_sigmoid(x: Array) -> Array:
 
 def _divide(a: Array, b: Array) -> Array:
     if np.result_type(a, b).kind == "f":
-        return np.asarray(a / b)
+        return as_array(a / b)
     # Integers divide towards zero, as in C and ONNX; // would round down.
     quotient = np.abs(a) // np.abs(b)
-    return np.asarray(np.where((a < 0) != (b < 0), -quotient, quotient))
+    return as_array(np.where((a < 0) != (b < 0), -quotient, quotient))
 
 
 def _share_max(gy: Array, own: Array, other: Array) -> Array:
     # Where both operands are the extreme each gets half, as in PyTorch.
-    return np.asarray(gy * (own == other) * 0.5)
+    return as_array(gy * (own == other) * 0.5)
 
 
 _NEGATE = Kernel("combine", alpha=-1.0)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import DTypeError, ShapeError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
 from nnlite.ops.quantise import attributes, check_quantised, limits, read_dequantize, spread
 from nnlite.ops.record import (
@@ -44,15 +44,15 @@ def fake_quantize_forward(
     ctx: Context, x: Array, scale: Array, zero_point: Array | None, axis: int, dtype: str
 ) -> Array:
     step = spread(scale, x.shape, axis, 0)
-    zero = np.zeros((), np.float64) if zero_point is None else zero_point.astype(np.float64)
+    zero = np.zeros((), np.float64, like=x) if zero_point is None else zero_point.astype(np.float64)
     zero = spread(zero, x.shape, axis, 0)
     low, high = limits(np.dtype(dtype))
     with np.errstate(all="ignore"):
-        quotient = np.asarray(x / step, np.result_type(scale.dtype, np.float32))
+        quotient = as_array(x / step, np.result_type(scale.dtype, np.float32))
         whole = np.rint(quotient).astype(np.float64) + zero
     ctx.save((whole >= low) & (whole <= high))
     kept = np.clip(whole, low, high) - zero
-    return np.asarray(kept.astype(scale.dtype) * step, scale.dtype)
+    return as_array(kept.astype(scale.dtype) * step, scale.dtype)
 
 
 def fake_quantize_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:

@@ -68,7 +68,7 @@ def fold_forward(ctx: Context, x: Array, size: Sequence[int], **params: Any) -> 
     window, channels = _window(x.shape, size, **params)
     ctx.values.update(window=window, shape=x.shape)
     columns = x.reshape(x.shape[0], channels, *window.kernel, *window.out)
-    y = np.zeros((x.shape[0], channels, *_padded(window, size)), x.dtype)
+    y = np.zeros((x.shape[0], channels, *_padded(window, size)), x.dtype, like=x)
     for at, where in window.pieces():
         y[where] += columns[kernel_at(at)]
     return window.inside(y, tuple(map(int, size)))
@@ -77,7 +77,7 @@ def fold_forward(ctx: Context, x: Array, size: Sequence[int], **params: Any) -> 
 def fold_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     window, shape = ctx.values["window"], ctx.values["shape"]
     padded = window.padded(gy, 0)
-    gx = np.empty((*gy.shape[:2], *window.kernel, *window.out), gy.dtype)
+    gx = np.empty((*gy.shape[:2], *window.kernel, *window.out), gy.dtype, like=gy)
     for at, where in window.pieces():
         gx[kernel_at(at)] = padded[where]
     return (gx.reshape(shape),)

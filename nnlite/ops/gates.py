@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnlite.errors import OperandError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 
 
 class Gate(NamedTuple):
@@ -21,7 +21,7 @@ class Gate(NamedTuple):
 
 
 def _sigmoid(x: Array, a: float, b: float) -> Array:
-    return np.asarray(0.5 * (np.tanh(0.5 * x) + 1))  # no exponential that overflows
+    return as_array(0.5 * (np.tanh(0.5 * x) + 1))  # no exponential that overflows
 
 
 GATES: dict[str, Gate] = {
@@ -76,7 +76,7 @@ class Clipped:
 
     def slope(self, x: Array, y: Array) -> Any:
         """dy/dx, 0 where x was clipped."""
-        slope = np.asarray(self._gate.slope(self._inside(x), y, self._alpha, self._beta), x.dtype)
+        slope = as_array(self._gate.slope(self._inside(x), y, self._alpha, self._beta), x.dtype)
         return slope if self._clip is None else slope * (np.abs(x) <= self._clip)
 
 

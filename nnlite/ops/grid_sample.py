@@ -11,6 +11,7 @@ import numpy as np
 from nnlite.errors import DTypeError, OperandError, ShapeError
 from nnlite.layout import Array
 from nnlite.node import Node
+from nnlite.ops.one_axis import add_at
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -124,7 +125,7 @@ def _axes(x_shape: tuple[int, ...], grid: Array, params: Any) -> tuple[list[list
 
 def _corner(x: Array, combination: Sequence[Any]) -> tuple[Any, Array]:
     """Index into x [N, places…, C] of one tap per axis, and the weight [N, places…]."""
-    batch = np.arange(x.shape[0]).reshape(-1, *[1] * (combination[0][0].ndim - 1))
+    batch = np.arange(x.shape[0], like=x).reshape(-1, *[1] * (combination[0][0].ndim - 1))
     weight = combination[0][1]
     for _, w, _ in combination[1:]:
         weight = weight * w
@@ -134,7 +135,7 @@ def _corner(x: Array, combination: Sequence[Any]) -> tuple[Any, Array]:
 def grid_sample_forward(ctx: Context, x: Array, grid: Array, **params: Any) -> Array:
     pixels = np.moveaxis(x, 1, -1)
     taps, _ = _axes(x.shape, grid, params)
-    y = np.zeros((*grid.shape[:-1], x.shape[1]), x.dtype)
+    y = np.zeros((*grid.shape[:-1], x.shape[1]), x.dtype, like=x)
     for combination in product(*taps):
         where, weight = _corner(pixels, combination)
         y += pixels[where] * weight[..., None]
@@ -148,12 +149,12 @@ def grid_sample_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Arra
     assert x is not None and grid is not None
     pixels, gradient = np.moveaxis(x, 1, -1), np.moveaxis(gy, 1, -1)
     taps, scales = _axes(x.shape, grid, ctx.params)
-    gx = np.zeros(pixels.shape, x.dtype) if needs[0] else None
-    ggrid = np.zeros(grid.shape, x.dtype) if needs[1] else None
+    gx = np.zeros(pixels.shape, x.dtype, like=x) if needs[0] else None
+    ggrid = np.zeros(grid.shape, x.dtype, like=x) if needs[1] else None
     for combination in product(*taps):
         where, weight = _corner(pixels, combination)
         if gx is not None:
-            np.add.at(gx, where, gradient * weight[..., None])
+            add_at(gx, where, gradient * weight[..., None])
         if ggrid is None:
             continue
         along = (pixels[where] * gradient).sum(-1)

@@ -12,6 +12,7 @@ from nnlite.errors import DTypeError, OperandError, ShapeError
 from nnlite.layout import Array
 from nnlite.node import Node
 from nnlite.ops.elementwise import broadcast_shape, unbroadcast
+from nnlite.ops.one_axis import add_at
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -49,9 +50,9 @@ def gather_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | N
     assert ctx.saved is not None and ctx.saved[0] is not None
     indices, x_shape = ctx.saved[0], ctx.values["x_shape"]
     axis = ctx.params["axis"] % len(x_shape)
-    gx = np.zeros((x_shape[axis], *x_shape[:axis], *x_shape[axis + 1 :]), gy.dtype)
+    gx = np.zeros((x_shape[axis], *x_shape[:axis], *x_shape[axis + 1 :]), gy.dtype, like=gy)
     at = range(axis, axis + indices.ndim)
-    np.add.at(gx, indices, np.moveaxis(gy, at, range(indices.ndim)))  # repeated indices add up
+    add_at(gx, indices, np.moveaxis(gy, at, range(indices.ndim)))  # repeated indices add up
     return np.moveaxis(gx, 0, axis), None
 
 
@@ -94,7 +95,8 @@ def expand_shape(x: ArrayType, shape: Sequence[int]) -> ArrayType:
 def expand_forward(ctx: Context, x: Array, shape: Sequence[int]) -> Array:
     ctx.values["x_shape"] = x.shape
     target = expand_shape(ArrayType(x.shape, x.dtype), shape).shape
-    return np.array(np.broadcast_to(x, target))
+    y: Array = np.broadcast_to(x, target).copy("K")
+    return y
 
 
 def expand_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:

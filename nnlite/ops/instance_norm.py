@@ -11,7 +11,7 @@ import numpy as np
 from nnlite import memory
 from nnlite.errors import DTypeError, OperandError, ShapeError
 from nnlite.kernels import launch
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
 from nnlite.ops.record import (
     ArrayType,
@@ -50,7 +50,7 @@ def _normalise(
     x_hat *= inv_std
     ctx.save(x_hat, inv_std, weight)
     y = x_hat if weight is None else x_hat * weight
-    return y if bias is None else np.asarray(y + bias)
+    return y if bias is None else as_array(y + bias)
 
 
 def _gradients(
@@ -65,8 +65,8 @@ def _gradients(
         g = gy if weight is None else gy * weight
         gx = g - g.mean(axes, keepdims=True) - x_hat * (g * x_hat).mean(axes, keepdims=True)
         gx *= inv_std
-    gweight = np.asarray((gy * x_hat).sum(affine_axes)) if needs[1] else None
-    gbias = np.asarray(gy.sum(affine_axes)) if needs[2] else None
+    gweight = as_array((gy * x_hat).sum(affine_axes)) if needs[1] else None
+    gbias = as_array(gy.sum(affine_axes)) if needs[2] else None
     return gx, gweight, gbias
 
 
@@ -111,8 +111,8 @@ def layer_norm_forward(
 ) -> Array:
     size = prod(x.shape[axis:])
     geometry = lines(x.size // size, size, eps)
-    y = memory.empty(x.shape, x.dtype, "C")
-    mean, inv_std = (np.empty(geometry.M, x.dtype) for _ in range(2))
+    y = memory.empty(x.shape, x.dtype, "C", x)
+    mean, inv_std = (np.empty(geometry.M, x.dtype, like=x) for _ in range(2))
     wide = (geometry.M, size)
     affine = [None if a is None else a.reshape(-1) for a in (weight, bias)]
     launch("layer_norm_forward", geometry, x.reshape(wide), *affine, y.reshape(wide), mean, inv_std)
@@ -127,8 +127,8 @@ def layer_norm_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array
     assert x is not None
     geometry = ctx.values["geometry"]
     wide, shape = (geometry.M, geometry.C), x.shape[ctx.params["axis"] :]
-    gx = memory.empty(wide, x.dtype, "C") if needs[0] else None
-    gweight, gbias = (memory.empty(wide[1:], x.dtype, "C") if need else None for need in needs[1:3])
+    gx = memory.empty(wide, x.dtype, "C", x) if needs[0] else None
+    gweight, gbias = (memory.empty(wide[1:], x.dtype, "C", x) if need else None for need in needs[1:3])
     factors = None if weight is None else weight.reshape(-1)
     operands = (x.reshape(wide), gy.reshape(wide), factors, mean, inv_std)
     launch("layer_norm_backward", geometry, *operands, gx, gweight, gbias)
@@ -347,7 +347,7 @@ def _window_sums(values: Array, before: int, size: int) -> Array:
 
 def lrn_forward(ctx: Context, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
     base = k + (alpha / size) * _window_sums(np.square(x), size // 2, size)
-    y = np.asarray(x * base**-beta)
+    y = as_array(x * base**-beta)
     ctx.save(x, base, y)
     return y
 

@@ -11,7 +11,7 @@ from nnlite import memory
 from nnlite.errors import DTypeError, ShapeError
 from nnlite.geometry import Conv2dGeometry, NormGeometry, conv2d_geometry
 from nnlite.kernels import launch
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
 from nnlite.ops.elementwise import broadcast_shape, unbroadcast
 from nnlite.ops.record import (
@@ -60,7 +60,7 @@ def linear_shape(x: ArrayType, w: ArrayType, bias: ArrayType | None) -> ArrayTyp
 
 def linear_forward(ctx: Context, x: Array, w: Array, bias: Array | None) -> Array:
     geometry = _as_convolution(x, w)
-    y = memory.empty(geometry.y_shape, x.dtype)
+    y = memory.empty(geometry.y_shape, x.dtype, like=x)
     pictures, kernel = x.reshape(geometry.x_shape), w.reshape(geometry.w_shape)
     launch("conv2d_forward", geometry, pictures, kernel, bias, None, y)
     ctx.save(x if ctx.needs[1] else None, w if ctx.needs[0] else None)
@@ -76,16 +76,16 @@ def linear_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | N
     gx = gw = gbias = None
     if needs[0]:
         assert w is not None
-        gx = memory.empty(geometry.x_shape, gy.dtype)
+        gx = memory.empty(geometry.x_shape, gy.dtype, like=gy)
         launch("conv2d_grad_input", geometry, gradient, w.reshape(geometry.w_shape), gx)
         gx = gx.reshape(ctx.values["x_shape"])
     if needs[1]:
         assert x is not None
-        gw = memory.empty(geometry.w_shape, gy.dtype)
+        gw = memory.empty(geometry.w_shape, gy.dtype, like=gy)
         launch("conv2d_grad_weight", geometry, x.reshape(geometry.x_shape), gradient, gw)
         gw = gw.reshape(geometry.w_shape[:2])
     if needs[2]:
-        gbias = memory.empty((geometry.K,), gy.dtype)
+        gbias = memory.empty((geometry.K,), gy.dtype, like=gy)
         by_row = gradient.reshape(geometry.N, geometry.K)
         launch("channel_sum", NormGeometry(geometry.N, geometry.K, 0.0), by_row, gbias)
     return gx, gw, gbias
@@ -178,7 +178,7 @@ def matmul_shape(a: ArrayType, b: ArrayType) -> ArrayType:
 
 def matmul_forward(ctx: Context, a: Array, b: Array) -> Array:
     ctx.save(a, b)
-    return np.asarray(a @ b)
+    return as_array(a @ b)
 
 
 def matmul_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import DTypeError, ShapeError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
 from nnlite.ops.elementwise import broadcast_shape, unbroadcast
 from nnlite.ops.record import (
@@ -126,12 +126,12 @@ def where_shape(condition: ArrayType, a: ArrayType, b: ArrayType) -> ArrayType:
 def where_forward(ctx: Context, condition: Array, a: Array, b: Array) -> Array:
     ctx.save(condition)
     ctx.values["shapes"] = a.shape, b.shape
-    return np.asarray(np.where(condition, a, b))
+    return as_array(np.where(condition, a, b))
 
 
 def where_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     assert ctx.saved is not None and ctx.saved[0] is not None
-    condition, zero = ctx.saved[0], np.zeros((), gy.dtype)
+    condition, zero = ctx.saved[0], np.zeros((), gy.dtype, like=gy)
     a_shape, b_shape = ctx.values["shapes"]
     ga = unbroadcast(np.where(condition, gy, zero), a_shape) if needs[1] else None
     gb = unbroadcast(np.where(condition, zero, gy), b_shape) if needs[2] else None

@@ -10,7 +10,7 @@ import numpy as np
 from nnlite import memory
 from nnlite.errors import DTypeError, OperandError, ShapeError
 from nnlite.kernels import launch
-from nnlite.layout import Array, channels_last, contiguous, rows
+from nnlite.layout import Array, as_array, channels_last, contiguous, rows
 from nnlite.node import Node
 from nnlite.ops.record import (
     ArrayType,
@@ -71,7 +71,7 @@ def _counted(labels: Array, classes: int, ignore_index: int) -> Array:
         bad = int(flat.min()) if flat.min() < 0 else int(flat.max())
         raise OperandError(f"cross_entropy: label {bad} is not one of the {classes} classes 0..{classes - 1}")
     flat[ignored] = -1
-    return np.asarray(flat)
+    return as_array(flat)
 
 
 def cross_entropy_forward(
@@ -91,8 +91,8 @@ def cross_entropy_forward(
     if reduction == "mean":
         total = float(counted.sum() if weight is None else np.where(counted, weight[flat], 0).sum())
         scale = 1 / total if total else np.nan  # nothing but ignored labels: 0 / 0, as in PyTorch
-    losses: Array = np.empty(flat.shape, logits.dtype)
-    gradient = memory.empty(logits.shape, logits.dtype) if ctx.recording else None
+    losses: Array = np.empty(flat.shape, logits.dtype, like=logits)
+    gradient = memory.empty(logits.shape, logits.dtype, like=logits) if ctx.recording else None
     options = np.array([label_smoothing, scale], logits.dtype)
     given = None if weight is None else contiguous(weight)
     launch(
@@ -101,8 +101,8 @@ def cross_entropy_forward(
     )  # fmt: skip
     ctx.save(gradient)
     if reduction == "none":
-        return np.asarray(losses.reshape(labels.shape))
-    return np.asarray(losses.sum(dtype=np.float64) * scale, logits.dtype)
+        return as_array(losses.reshape(labels.shape))
+    return as_array(losses.sum(dtype=np.float64) * scale, logits.dtype)
 
 
 def cross_entropy_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
@@ -112,7 +112,7 @@ def cross_entropy_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Ar
         gradient = gradient * np.expand_dims(gy, 1)
     elif gy != 1:  # the forward pass scaled it for the most usual case, a loss that backward starts from
         gradient = gradient * gy
-    return (np.asarray(gradient), None, None)[: len(needs)]  # class weights are given, not learned
+    return (gradient, None, None)[: len(needs)]  # class weights are given, not learned
 
 
 def cross_entropy_samples() -> Iterator[Sample]:
@@ -200,9 +200,9 @@ def dropout_forward(ctx: Context, x: Array, p: float, seed: int | None) -> Array
     if seed is None or p == 0:  # inference: the expectation is x itself
         return x
     keep = np.random.Generator(np.random.Philox(seed)).random(x.shape, np.float32) >= p
-    mask = np.asarray(keep, x.dtype) / np.asarray(1 - p, x.dtype)
+    mask = np.asarray(keep, x.dtype, like=x) / x.dtype.type(1 - p)
     ctx.save(mask)
-    return np.asarray(x * mask)
+    return as_array(x * mask)
 
 
 def dropout_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import DTypeError, OperandError, ShapeError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
 from nnlite.ops.loss import REDUCTIONS
+from nnlite.ops.one_axis import places_along
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -51,7 +52,7 @@ def _weights(x: Array, labels: Array, weight: Array | None, ignore_index: int) -
         bad = int(safe.min()) if safe.min() < 0 else int(safe.max())
         raise OperandError(f"nll_loss: label {bad} is not one of the {classes} classes 0..{classes - 1}")
     places = counted.astype(x.dtype) if weight is None else np.where(counted, weight[safe], 0)
-    return safe, np.asarray(places, x.dtype)
+    return safe, as_array(places, x.dtype)
 
 
 def nll_loss_forward(
@@ -59,21 +60,21 @@ def nll_loss_forward(
 ) -> Array:
     safe, places = _weights(x, labels, weight, ignore_index)
     losses = -places * np.take_along_axis(x, safe[:, None], 1)[:, 0]
-    total = places.sum() if reduction == "mean" else np.ones((), x.dtype)
-    ctx.save(safe, np.asarray(places / total if total else places * np.nan))
+    total = places.sum() if reduction == "mean" else np.ones_like(x, x.dtype, "C", shape=())
+    ctx.save(safe, as_array(places / total if total else places * np.nan))
     ctx.values["x_shape"] = x.shape
     if reduction == "none":
-        return np.asarray(losses, x.dtype)
+        return as_array(losses, x.dtype)
     with np.errstate(invalid="ignore"):  # nothing but ignored labels: 0 / 0, as in PyTorch
-        return np.asarray(losses.sum() / total, x.dtype)
+        return as_array(losses.sum() / total, x.dtype)
 
 
 def nll_loss_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     assert ctx.saved is not None
     safe, places = ctx.saved
     assert safe is not None and places is not None
-    gx = np.zeros(ctx.values["x_shape"], gy.dtype)
-    np.put_along_axis(gx, safe[:, None], (-gy * places)[:, None].astype(gy.dtype), 1)
+    gx = np.zeros(ctx.values["x_shape"], gy.dtype, like=gy)
+    gx[places_along(safe[:, None], 1)] = (-gy * places)[:, None].astype(gy.dtype)
     return gx, None, None  # class weights are given, not learned
 
 

@@ -56,8 +56,8 @@ def _geometry(x_shape: tuple[int, ...], epsilon: float, activation: Act) -> Norm
     return NormGeometry(prod((N, *size)), C, epsilon, **activation_fields(activation))
 
 
-def _new(geometry: NormGeometry, dtype: Any) -> Array:
-    return memory.empty((geometry.C,), dtype)
+def _new(geometry: NormGeometry, like: Array) -> Array:
+    return memory.empty((geometry.C,), like.dtype, like=like)
 
 
 def _rows(array: Array | None) -> Array | None:
@@ -72,7 +72,7 @@ def _residual_gradient(
         return None, None
     if geometry.activation == NO_ACTIVATION:
         return None, gy
-    gradient = memory.empty(gy.shape, gy.dtype)
+    gradient = memory.empty(gy.shape, gy.dtype, like=gy)
     return gradient, gradient
 
 
@@ -113,7 +113,7 @@ def batch_norm_forward(
     inv_std = (1 / np.sqrt(variance.astype(np.float64) + epsilon)).astype(x.dtype)
     scale = weight * inv_std
     shift = bias - mean * scale
-    y = memory.empty(x.shape, x.dtype)
+    y = memory.empty(x.shape, x.dtype, like=x)
     launch("batch_norm_inference_forward", geometry, rows(x), scale, shift, _rows(residual), rows(y))
     # Whoever reads y keeps it; x only where backward needs it: for gweight, and to see a clamp from.
     keep_x = ctx.needs[1] or geometry.activation == CLAMP
@@ -128,9 +128,9 @@ def batch_norm_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array
     assert ctx.saved is not None
     x, y, scale, shift, mean, inv_std = ctx.saved
     geometry: NormGeometry = ctx.values["geometry"]
-    gx = memory.empty(gy.shape, gy.dtype) if needs[0] else None
-    gweight = _new(geometry, gy.dtype) if needs[1] else None
-    gbias = _new(geometry, gy.dtype) if needs[2] else None
+    gx = memory.empty(gy.shape, gy.dtype, like=gy) if needs[0] else None
+    gweight = _new(geometry, gy) if needs[1] else None
+    gbias = _new(geometry, gy) if needs[2] else None
     out, gresidual = _residual_gradient(gy, ctx.values["residual"], len(needs) > 5 and needs[5], geometry)
     launch(
         "batch_norm_inference_backward", geometry,
@@ -257,8 +257,8 @@ def batch_norm_training_forward(
     activation: Act = None,
 ) -> tuple[Array, ...]:
     geometry = _geometry(x.shape, epsilon, activation)
-    y = memory.empty(x.shape, x.dtype)
-    mean, inv_std = _new(geometry, x.dtype), _new(geometry, x.dtype)
+    y = memory.empty(x.shape, x.dtype, like=x)
+    mean, inv_std = _new(geometry, x), _new(geometry, x)
     launch(
         "batch_norm_training_forward", geometry,
         rows(x), weight, bias, _rows(residual), rows(y), mean, inv_std,
@@ -282,8 +282,8 @@ def batch_norm_training_backward(
     x, y, weight, bias, mean, inv_std = ctx.saved
     assert x is not None
     geometry: NormGeometry = ctx.values["geometry"]
-    gx = memory.empty(x.shape, x.dtype) if needs[0] else None
-    gweight, gbias = _new(geometry, x.dtype), _new(geometry, x.dtype)
+    gx = memory.empty(x.shape, x.dtype, like=x) if needs[0] else None
+    gweight, gbias = _new(geometry, x), _new(geometry, x)
     wanted = len(needs) > 3 and needs[3]
     out, gresidual = _residual_gradient(gradient, ctx.values["residual"], wanted, geometry)
     launch(

@@ -1,13 +1,31 @@
-"""A picture along one of its axes, in the memory order that it has."""
+"""One axis of an array: index arrays along it, and the array seen along it."""
 
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from nnlite import layout, memory
+from nnlite.device import array_module, on_host
 from nnlite.layout import Array
+
+
+def places_along(indices: Array, axis: int) -> tuple[Array, ...]:
+    """An index array for each axis: the element's own place, but along ``axis`` what ``indices`` say."""
+    own = [
+        np.arange(size, like=indices).reshape(-1, *[1] * (indices.ndim - i - 1))
+        for i, size in enumerate(indices.shape)
+    ]
+    own[axis] = indices
+    return tuple(own)
+
+
+def add_at(x: Array, places: Any, values: Array) -> None:
+    """x[places] += values, where ``places`` may name one several times: then all are added."""
+    # NumPy's add.at would not hand CuPy a tuple of index arrays.
+    array_module(x).add.at(x, places, values)
 
 
 class OneAxis:
@@ -15,7 +33,7 @@ class OneAxis:
 
     def __init__(self, x: Array, axis: int) -> None:
         self.channels_last = not x.flags.c_contiguous and layout.is_channels_last(x)
-        inside = layout.channels_inside(x) if self.channels_last else np.ascontiguousarray(x)
+        inside = layout.channels_inside(x) if self.channels_last else x
         if self.channels_last and axis > 0:
             axis = x.ndim - 1 if axis == 1 else axis - 1
         self.before, self.after = inside.shape[:axis], inside.shape[axis + 1 :]
@@ -29,6 +47,8 @@ class OneAxis:
     def take(self, indices: Array) -> Array:
         """The elements at ``indices`` of the axis."""
         outer, _, inner = self.blocks.shape
-        y = memory.empty((outer, len(indices), inner), self.blocks.dtype, "C")
+        if not on_host(self.blocks):  # CuPy's take has no mode: it never raises
+            return self.picture(self.blocks.take(np.asarray(indices, like=self.blocks), 1))
+        y = memory.empty((outer, len(indices), inner), self.blocks.dtype, "C", self.blocks)
         # "clip" writes straight into y; all indices are inside.
         return self.picture(self.blocks.take(indices, 1, out=y, mode="clip"))

@@ -9,8 +9,9 @@ import numpy as np
 
 from nnlite import memory
 from nnlite.errors import OperandError, ShapeError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
+from nnlite.ops.one_axis import add_at
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -78,15 +79,15 @@ def _windows(shape: tuple[int, ...], ends: Ends) -> tuple[Any, Any]:
     return tuple(inside), tuple(part)
 
 
-def _sources(size: int, before: int, after: int, mode: str) -> Array:
+def _sources(size: int, before: int, after: int, mode: str, like: Array) -> Array:
     """For each place along a padded axis, the place in x that it repeats."""
-    at = np.arange(-before, size + after)
+    at = np.arange(-before, size + after, like=like)
     if mode == "edge":
         return np.clip(at, 0, size - 1)
     if mode == "wrap":
         return np.mod(at, size)
     period = max(2 * (size - 1), 1)
-    return np.asarray(size - 1 - np.abs(size - 1 - np.mod(at, period)))
+    return as_array(size - 1 - np.abs(size - 1 - np.mod(at, period)))
 
 
 def pad_forward(
@@ -98,7 +99,7 @@ def pad_forward(
     axes: Sequence[int] | None = None,
 ) -> Array:
     ends = _ends(x.shape, pads, axes)
-    y = memory.empty(pad_shape(ArrayType(x.shape, x.dtype), pads, value, mode, axes).shape, x.dtype)
+    y = memory.empty(pad_shape(ArrayType(x.shape, x.dtype), pads, value, mode, axes).shape, x.dtype, like=x)
     ctx.values.update(x_shape=x.shape, ends=ends)
     if mode == "constant":
         y[...] = value
@@ -107,7 +108,7 @@ def pad_forward(
         return y
     for axis, (before, after) in enumerate(ends):
         if before or after:
-            x = x.take(_sources(x.shape[axis], before, after, mode), axis)
+            x = x.take(_sources(x.shape[axis], before, after, mode, x), axis)
     y[...] = x
     return y
 
@@ -117,16 +118,16 @@ def pad_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None
     mode = ctx.params.get("mode", "constant")
     shape: tuple[int, ...] = ctx.values["x_shape"]
     if mode == "constant":
-        gx = memory.empty(shape, gy.dtype)
+        gx = memory.empty(shape, gy.dtype, like=gy)
         gx[...] = 0
         inside, part = _windows(shape, ends)
         gx[part] = gy[inside]
         return (gx,)
     for axis, (before, after) in enumerate(ends):
         if before or after:
-            total = np.zeros((*gy.shape[:axis], shape[axis], *gy.shape[axis + 1 :]), gy.dtype)
-            sources = _sources(shape[axis], before, after, mode)
-            np.add.at(np.moveaxis(total, axis, 0), sources, np.moveaxis(gy, axis, 0))
+            total = np.zeros((*gy.shape[:axis], shape[axis], *gy.shape[axis + 1 :]), gy.dtype, like=gy)
+            sources = _sources(shape[axis], before, after, mode, gy)
+            add_at(np.moveaxis(total, axis, 0), sources, np.moveaxis(gy, axis, 0))
             gy = total
     return (gy,)
 

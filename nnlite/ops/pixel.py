@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import DTypeError, OperandError, ShapeError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
 from nnlite.ops.record import (
     ArrayType,
@@ -44,7 +44,7 @@ def _spread(x: Array, block: int, mode: str) -> Array:
         parts = x.reshape(n, block, block, c, h, w).transpose(0, 3, 4, 1, 5, 2)
     else:
         parts = x.reshape(n, c, block, block, h, w).transpose(0, 1, 4, 2, 5, 3)
-    return np.asarray(parts.reshape(n, c, h * block, w * block))
+    return as_array(parts.reshape(n, c, h * block, w * block))
 
 
 def _gather(x: Array, block: int, mode: str) -> Array:
@@ -52,7 +52,7 @@ def _gather(x: Array, block: int, mode: str) -> Array:
     parts = x.reshape(n, c, height // block, block, width // block, block)
     order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
     merged = parts.transpose(order)
-    return np.asarray(merged.reshape(n, c * block * block, height // block, width // block))
+    return as_array(merged.reshape(n, c * block * block, height // block, width // block))
 
 
 def depth_to_space_shape(x: ArrayType, block: int, mode: str) -> ArrayType:

@@ -95,8 +95,8 @@ def max_pool2d_shape(x: ArrayType, **params: Any) -> ArrayType:
 
 def max_pool2d_forward(ctx: Context, x: Array, **params: Any) -> Array:
     geometry = pool2d_geometry_of("max_pool2d", x.shape, **params)
-    y = memory.empty(geometry.y_shape, x.dtype)
-    indices = memory.empty(geometry.y_shape, np.int32) if ctx.recording else None
+    y = memory.empty(geometry.y_shape, x.dtype, like=x)
+    indices = memory.empty(geometry.y_shape, np.int32, like=x) if ctx.recording else None
     launch("max_pool2d_forward", geometry, x, y, indices)
     ctx.save(indices)
     ctx.values["geometry"] = geometry
@@ -106,7 +106,7 @@ def max_pool2d_forward(ctx: Context, x: Array, **params: Any) -> Array:
 def max_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     assert ctx.saved is not None
     geometry: Pool2dGeometry = ctx.values["geometry"]
-    gx = memory.empty(geometry.x_shape, gy.dtype)
+    gx = memory.empty(geometry.x_shape, gy.dtype, like=gy)
     launch("max_pool2d_backward", geometry, gy, ctx.saved[0], gx)
     return (gx,)
 
@@ -190,7 +190,7 @@ def avg_pool2d_shape(x: ArrayType, **params: Any) -> ArrayType:
 
 def avg_pool2d_forward(ctx: Context, x: Array, **params: Any) -> Array:
     geometry = pool2d_geometry_of("avg_pool2d", x.shape, **params)
-    y = memory.empty(geometry.y_shape, x.dtype)
+    y = memory.empty(geometry.y_shape, x.dtype, like=x)
     launch("avg_pool2d_forward", geometry, x, y)
     ctx.values["geometry"] = geometry
     return y
@@ -198,7 +198,7 @@ def avg_pool2d_forward(ctx: Context, x: Array, **params: Any) -> Array:
 
 def avg_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     geometry: Pool2dGeometry = ctx.values["geometry"]
-    gx = memory.empty(geometry.x_shape, gy.dtype)
+    gx = memory.empty(geometry.x_shape, gy.dtype, like=gy)
     launch("avg_pool2d_backward", geometry, gy, gx)
     return (gx,)
 
@@ -277,24 +277,24 @@ def adaptive_avg_pool2d_shape(x: ArrayType, output_size: Pair) -> ArrayType:
 
 def adaptive_avg_pool2d_forward(ctx: Context, x: Array, output_size: Pair) -> Array:
     ctx.values["x_shape"] = x.shape
-    y = memory.empty((*x.shape[:2], *output_size), x.dtype)
+    y = memory.empty((*x.shape[:2], *output_size), x.dtype, like=x)
     if (geometry := _adaptive_geometry(x.shape, output_size)) is not None:
         launch("avg_pool2d_forward", geometry, x, y)
     else:
-        rows_matrix = _averaging_matrix(x.shape[2], output_size[0]).astype(x.dtype)
-        columns_matrix = _averaging_matrix(x.shape[3], output_size[1]).astype(x.dtype)
+        rows_matrix = np.asarray(_averaging_matrix(x.shape[2], output_size[0]), x.dtype, like=x)
+        columns_matrix = np.asarray(_averaging_matrix(x.shape[3], output_size[1]), x.dtype, like=x)
         y[...] = np.einsum("ph,nchw,qw->ncpq", rows_matrix, x, columns_matrix, optimize=True)
     return y
 
 
 def adaptive_avg_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     x_shape: tuple[int, ...] = ctx.values["x_shape"]
-    gx = memory.empty(x_shape, gy.dtype)
+    gx = memory.empty(x_shape, gy.dtype, like=gy)
     if (geometry := _adaptive_geometry(x_shape, gy.shape[2:])) is not None:
         launch("avg_pool2d_backward", geometry, gy, gx)
     else:
-        rows_matrix = _averaging_matrix(x_shape[2], gy.shape[2]).astype(gy.dtype)
-        columns_matrix = _averaging_matrix(x_shape[3], gy.shape[3]).astype(gy.dtype)
+        rows_matrix = np.asarray(_averaging_matrix(x_shape[2], gy.shape[2]), gy.dtype, like=gy)
+        columns_matrix = np.asarray(_averaging_matrix(x_shape[3], gy.shape[3]), gy.dtype, like=gy)
         gx[...] = np.einsum("ph,ncpq,qw->nchw", rows_matrix, gy, columns_matrix, optimize=True)
     return (gx,)
 

@@ -11,8 +11,9 @@ from nnlite import memory
 from nnlite.errors import DTypeError, OperandError, ShapeError
 from nnlite.geometry import Pair, Pool2dGeometry, pair
 from nnlite.kernels import launch
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
+from nnlite.ops.one_axis import places_along
 from nnlite.ops.onnx_window import emit_pool
 from nnlite.ops.pool import onnx_window, pool2d_geometry_of, pool_attributes
 from nnlite.ops.record import (
@@ -66,12 +67,12 @@ def max_pool2d_indices_shape(x: ArrayType, whole: bool, **params: Any) -> ArrayT
 
 def max_pool2d_indices_forward(ctx: Context, x: Array, whole: bool, **params: Any) -> Array:
     geometry = pool2d_geometry_of("max_pool2d_indices", x.shape, **params)
-    y, indices = memory.empty(geometry.y_shape, x.dtype), memory.empty(geometry.y_shape, np.int32)
+    y, indices = (memory.empty(geometry.y_shape, kind, like=x) for kind in (x.dtype, np.int32))
     launch("max_pool2d_forward", geometry, x, y, indices)
     places = indices.astype(INT64)
     if whole:
         n, c, height, width = x.shape
-        places += np.arange(n * c).reshape(n, c, 1, 1) * (height * width)
+        places += np.arange(n * c, like=places).reshape(n, c, 1, 1) * (height * width)
     return places
 
 
@@ -131,8 +132,8 @@ def max_unpool2d_forward(
         flat = flat % (height * width)
     if flat.size and not 0 <= flat.min() <= flat.max() < height * width:
         raise OperandError(f"max_unpool2d: index {int(flat.max())} lies outside {height} x {width} pixels")
-    y = np.zeros((*x.shape[:2], height * width), x.dtype)
-    np.put_along_axis(y, flat, x.reshape(flat.shape), 2)
+    y = np.zeros((*x.shape[:2], height * width), x.dtype, like=x)
+    y[places_along(flat, 2)] = x.reshape(flat.shape)
     ctx.save(flat)
     ctx.values["x_shape"] = x.shape
     return y.reshape(*x.shape[:2], height, width)
@@ -215,7 +216,7 @@ def _counts(g: Pool2dGeometry) -> Array:
         start = np.arange(out) * stride - before
         first = np.maximum(-(start // dilation), 0)  # the first element of the window that lies in x
         last = np.minimum((size - 1 - start) // dilation, kernel - 1)
-        return np.asarray(np.maximum(last - first + 1, 0))
+        return as_array(np.maximum(last - first + 1, 0))
 
     rows = along(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h)
     return np.outer(rows, along(g.W, g.Q, g.S, g.stride_w, g.pad_left, g.dilation_w))
@@ -223,10 +224,10 @@ def _counts(g: Pool2dGeometry) -> Array:
 
 def lp_pool2d_forward(ctx: Context, x: Array, p: float, **params: Any) -> Array:
     geometry = pool2d_geometry_of("lp_pool2d", x.shape, **params, count_include_pad=False)
-    powers, y = memory.empty(x.shape, x.dtype), memory.empty(geometry.y_shape, x.dtype)
+    powers, y = memory.empty(x.shape, x.dtype, like=x), memory.empty(geometry.y_shape, x.dtype, like=x)
     np.power(np.abs(x), p, out=powers)
     launch("avg_pool2d_forward", geometry, powers, y)
-    counts = _counts(geometry).astype(x.dtype)
+    counts = np.asarray(_counts(geometry), x.dtype, like=x)
     y *= counts
     np.power(y, 1 / p, out=y)
     ctx.save(x, y)
@@ -239,7 +240,7 @@ def lp_pool2d_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array 
     x, y = ctx.saved
     assert x is not None and y is not None
     p = ctx.params["p"]
-    spread, gx = memory.empty(y.shape, y.dtype), memory.empty(x.shape, x.dtype)
+    spread, gx = memory.empty(y.shape, y.dtype, like=y), memory.empty(x.shape, x.dtype, like=x)
     # A window of nothing but zeros has no gradient; PyTorch gives NaN there.
     spread[...] = gy * ctx.values["counts"] * np.where(y > 0, np.where(y > 0, y, 1) ** (1 - p), 0)
     launch("avg_pool2d_backward", ctx.values["geometry"], spread, gx)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import DTypeError, ShapeError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
 from nnlite.ops.quantised_layers import QUANTISED_LAYERS, kind_name
 from nnlite.ops.record import (
@@ -109,7 +109,7 @@ def quantize_forward(
     kind, divisor = np.dtype(dtype), spread(scale, x.shape, axis, block_size)
     with np.errstate(all="ignore"):
         if precision is None:
-            quotient = np.asarray(x / divisor, np.result_type(scale.dtype, np.float32))
+            quotient = as_array(x / divisor, np.result_type(scale.dtype, np.float32))
         else:
             quotient = (x.astype(precision) / divisor.astype(precision)).astype(np.float32)
         if kind.name not in RANGES and is_storage(kind):
@@ -229,7 +229,7 @@ def dequantize_forward(
         steps -= spread(zero_point, x.shape, axis, block_size).astype(wide)
     ctx.save(steps.astype(scale.dtype, copy=False))
     ctx.values["scale_shape"] = scale.shape
-    return np.asarray(steps * spread(scale, x.shape, axis, block_size), scale.dtype)
+    return as_array(steps * spread(scale, x.shape, axis, block_size), scale.dtype)
 
 
 def dequantize_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
@@ -239,8 +239,8 @@ def dequantize_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array
     if np.prod(shape) == 1:
         return None, gradient.sum().reshape(shape), None
     if block:
-        starts = range(0, gradient.shape[axis], block)
-        return None, np.add.reduceat(gradient, list(starts), axis), None
+        starts = np.arange(0, gradient.shape[axis], block, like=gradient)
+        return None, np.add.reduceat(gradient, starts, axis), None
     others = tuple(i for i in range(gradient.ndim) if i != axis % gradient.ndim)
     return None, gradient.sum(others), None
 

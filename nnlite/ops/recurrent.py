@@ -85,7 +85,7 @@ def _activations(cell: Cell, params: Any, direction: int) -> list[Clipped]:
 
 def _weights(r: Array, b: Array | None, extra: Sequence[Array | None], d: int) -> Weights:
     rows = r.shape[1]
-    bias = np.zeros(rows, r.dtype) if b is None else b[d, rows:]
+    bias = np.zeros(rows, r.dtype, like=r) if b is None else b[d, rows:]
     p = extra[0] if extra else None
     return Weights(r[d], bias, None if p is None else p[d])
 
@@ -99,8 +99,8 @@ def _forward(op: str, cell: Cell) -> Any:
         if lengths is not None and lengths.size and not 0 <= lengths.min() <= lengths.max() <= steps:
             raise OperandError(f"{op}: sequence_lens {lengths.tolist()} must be between 0 and {steps}")
         ways, hidden, rows = DIRECTIONS[params["direction"]], r.shape[2], r.shape[1]
-        y = np.zeros((steps, len(ways), batch, hidden), x.dtype)
-        last = tuple(np.empty((len(ways), batch, hidden), x.dtype) for _ in range(cell.states))
+        y = np.zeros((steps, len(ways), batch, hidden), x.dtype, like=x)
+        last = tuple(np.empty((len(ways), batch, hidden), x.dtype, like=x) for _ in range(cell.states))
         running = _running(lengths, steps)
         tapes: list[list[tuple[Array, States, States]]] = []
         for d, backwards in enumerate(ways):
@@ -110,7 +110,7 @@ def _forward(op: str, cell: Cell) -> Any:
             weights = _weights(r, b, rest[cell.states :], d)
             functions = _activations(cell, params, d)
             states: States = tuple(
-                np.zeros((batch, hidden), x.dtype) if s is None else s[d] for s in rest[: cell.states]
+                np.zeros((batch, hidden), x.dtype, like=x) if s is None else s[d] for s in rest[: cell.states]
             )
             tape: list[tuple[Array, States, States]] = []
             for t in range(steps)[:: -1 if backwards else 1]:
@@ -131,7 +131,7 @@ def _forward(op: str, cell: Cell) -> Any:
 
 def _running(lengths: Array | None, steps: int) -> Array | None:
     """[L,N,1]: whether a sequence has such a step. What goes backwards waits for its last one."""
-    return None if lengths is None else (np.arange(steps)[:, None] < lengths)[..., None]
+    return None if lengths is None else (np.arange(steps, like=lengths)[:, None] < lengths)[..., None]
 
 
 def _chosen(running: Array, after: States, before: States) -> States:
@@ -158,9 +158,9 @@ def _backward(op: str, cell: Cell) -> Any:
             )
             functions = _activations(cell, params, d)
             gstates = tuple(
-                np.zeros(x.shape[1:2] + r.shape[2:], x.dtype) if g is None else g[d] for g in gys[1:]
+                np.zeros(x.shape[1:2] + r.shape[2:], x.dtype, like=x) if g is None else g[d] for g in gys[1:]
             )
-            ggiven = np.empty((*x.shape[:2], rows), x.dtype)
+            ggiven = np.empty((*x.shape[:2], rows), x.dtype, like=x)
             order = range(x.shape[0])[:: -1 if backwards else 1]
             for t, (pre, before, after) in zip(
                 reversed(order), reversed(ctx.values["tapes"][d]), strict=True

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import DTypeError, ShapeError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node, Value
 from nnlite.ops.record import (
     ArrayType,
@@ -52,6 +52,14 @@ def extreme(dtype: np.dtype[Any], lowest: bool) -> Any:
     return np.iinfo(dtype).min if lowest else np.iinfo(dtype).max
 
 
+def outermost(x: Array, axes: tuple[int, ...], initial: Any, function: Any) -> Array:
+    """np.max or np.min of x over axes that stay, of size 1; ``initial`` where there is nothing."""
+    if x.size:
+        return as_array(function(x, axes, keepdims=True))
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+    return np.full_like(x, initial, x.dtype, "C", shape=shape)
+
+
 def _meant(axes: Axes, empty_is_all: bool) -> Axes:
     """Axes that a model file computes may turn out to be none, which means all of them."""
     return None if empty_is_all and axes is not None and not len(axes) else axes
@@ -89,7 +97,7 @@ def _broadcast(gy: Array, ctx: Context) -> Array:
 
 def sum_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
     reduced = remember_axes(ctx, "sum", x, axes)
-    return np.asarray(x.sum(reduced, keepdims=keepdims, dtype=x.dtype))
+    return as_array(x.sum(reduced, keepdims=keepdims, dtype=x.dtype))
 
 
 def sum_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
@@ -98,7 +106,7 @@ def sum_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None
 
 def mean_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
     reduced = remember_axes(ctx, "mean", x, axes)
-    return np.asarray(x.mean(reduced, keepdims=keepdims))
+    return as_array(x.mean(reduced, keepdims=keepdims))
 
 
 def mean_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
@@ -109,11 +117,11 @@ def mean_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | Non
 
 def max_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
     reduced = remember_axes(ctx, "max", x, axes)
-    largest = x.max(reduced, keepdims=True, initial=extreme(x.dtype, lowest=True))
+    largest = outermost(x, reduced, extreme(x.dtype, lowest=True), np.max)
     if ctx.recording:
         hits = x == largest
         ctx.save(hits / hits.sum(reduced, keepdims=True))
-    return np.asarray(largest if keepdims else np.squeeze(largest, reduced))
+    return as_array(largest if keepdims else np.squeeze(largest, reduced))
 
 
 def max_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:

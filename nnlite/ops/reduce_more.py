@@ -7,18 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.ops.record import Context, Needs, OnnxNode, Sample
-from nnlite.ops.reduce import Axes, extreme, extreme_samples, register_reduction, remember_axes, spread
+from nnlite.ops.reduce import (
+    Axes,
+    extreme,
+    extreme_samples,
+    outermost,
+    register_reduction,
+    remember_axes,
+    spread,
+)
 
 
 def min_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
     reduced = remember_axes(ctx, "min", x, axes)
-    smallest = x.min(reduced, keepdims=True, initial=extreme(x.dtype, lowest=False))
+    smallest = outermost(x, reduced, extreme(x.dtype, lowest=False), np.min)
     if ctx.recording:
         hits = x == smallest
         ctx.save(hits / hits.sum(reduced, keepdims=True))
-    return np.asarray(smallest if keepdims else np.squeeze(smallest, reduced))
+    return as_array(smallest if keepdims else np.squeeze(smallest, reduced))
 
 
 def min_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
@@ -28,7 +36,7 @@ def min_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None
 
 def prod_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
     ctx.save(x)
-    return np.asarray(x.prod(remember_axes(ctx, "prod", x, axes), keepdims=keepdims, dtype=x.dtype))
+    return as_array(x.prod(remember_axes(ctx, "prod", x, axes), keepdims=keepdims, dtype=x.dtype))
 
 
 def prod_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
@@ -38,7 +46,7 @@ def prod_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | Non
     kept = [axis for axis in range(x.ndim) if axis not in axes]
     moved = np.transpose(x, (*kept, *axes))
     rows = moved.reshape(*moved.shape[: len(kept)], -1)
-    ones = np.ones((*rows.shape[:-1], 1), x.dtype)
+    ones = np.ones_like(x, x.dtype, "C", shape=(*rows.shape[:-1], 1))
     before = np.cumprod(np.concatenate([ones, rows[..., :-1]], -1), -1)
     behind = np.cumprod(np.concatenate([ones, rows[..., :0:-1]], -1), -1)[..., ::-1]
     others = (before * behind).reshape(moved.shape).transpose(np.argsort((*kept, *axes)))
@@ -48,11 +56,11 @@ def prod_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | Non
 def norm_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
     reduced = remember_axes(ctx, "norm", x, axes)
     # Scaled by the largest magnitude, so that the squares neither overflow nor vanish.
-    scale = np.abs(x).max(reduced, keepdims=True, initial=0)
+    scale = outermost(np.abs(x), reduced, 0, np.max)
     scale = np.where((scale == 0) | ~np.isfinite(scale), 1, scale).astype(x.dtype)
     y = np.sqrt(np.square(x / scale).sum(reduced, keepdims=True)) * scale
     ctx.save(x, y)
-    return np.asarray(y if keepdims else np.squeeze(y, reduced))
+    return as_array(y if keepdims else np.squeeze(y, reduced))
 
 
 def norm_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
@@ -64,12 +72,12 @@ def norm_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | Non
 
 def logsumexp_forward(ctx: Context, x: Array, axes: Axes, keepdims: bool) -> Array:
     reduced = remember_axes(ctx, "logsumexp", x, axes)
-    largest = x.max(reduced, keepdims=True, initial=-np.inf)
+    largest = outermost(x, reduced, -np.inf, np.max)
     largest = np.where(np.isfinite(largest), largest, 0).astype(x.dtype)
     with np.errstate(divide="ignore"):  # the log of an empty or vanishing sum is -inf
         y = np.log(np.exp(x - largest).sum(reduced, keepdims=True)) + largest
     ctx.save(x, y)
-    return np.asarray(y if keepdims else np.squeeze(y, reduced))
+    return as_array(y if keepdims else np.squeeze(y, reduced))
 
 
 def logsumexp_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:

@@ -33,10 +33,10 @@ def to_uint8_shape(x: ArrayType, scale: float, zero: int) -> ArrayType:
 
 
 def _rounded(kernel: str, geometry: QuantiseGeometry, x: Array, dtype: Any) -> Array:
-    y = memory.empty(x.shape, dtype)
+    y = memory.empty(x.shape, dtype, like=x)
     flat = runs(x, y)
     if flat is None:  # another memory order than y's
-        np.copyto(other := memory.empty(x.shape, x.dtype), x)
+        np.copyto(other := memory.empty(x.shape, x.dtype, like=x), x)
         flat = runs(other, y)
     assert flat is not None
     launch(kernel, geometry, flat[0], flat[1])
@@ -109,7 +109,7 @@ def conv2d_int8_shape(
 def _convolved(kernel: str, w: Array, operands: tuple[Array, ...], to_float: bool, params: Any) -> Array:
     x = operands[0]
     geometry = reduced_geometry(x.shape, w.shape, **params)
-    y = memory.empty(geometry.y_shape, np.float32 if to_float else x.dtype)
+    y = memory.empty(geometry.y_shape, np.float32 if to_float else x.dtype, like=x)
     first, *per_channel, residual = operands
     pictures, weights, addend = _pictures(first), _pictures(w), _pictures(residual)
     launch(kernel + "_float" * to_float, geometry, pictures, weights, *per_channel, addend, y)

@@ -65,10 +65,10 @@ def _weighed(x: Array, taps: dict[int, Taps]) -> Array:
 def _resized(x: Array, rows: Taps, columns: Taps) -> Array:
     N, C, H, W = x.shape
     P, Q = len(rows.start) - 1, len(columns.start) - 1
-    y = memory.empty((N, C, P, Q), x.dtype)
+    y = memory.empty((N, C, P, Q), x.dtype, like=x)
     if y.size:
         geometry = ResizeGeometry(N, C, H, W, P, Q, len(rows.source), len(columns.source))
-        launch("resize", geometry, x, *rows.of_type(x.dtype), *columns.of_type(x.dtype), y)
+        launch("resize", geometry, x, *rows.beside(x), *columns.beside(x), y)
     return y
 
 
@@ -182,9 +182,9 @@ def resize_forward(
         for along in steps:
             y = OneAxis(y, along.axis).take(nearest_pixels(named, along))
     if roi is not None:
-        y = np.array(y)
+        y = y.copy("K")
         for along in steps:
-            np.moveaxis(y, along.axis, 0)[outside_of(named, along)] = outside
+            np.moveaxis(y, along.axis, 0)[np.asarray(outside_of(named, along), like=y)] = outside
     ctx.values["rule"], ctx.values["steps"] = named, steps
     return y
 

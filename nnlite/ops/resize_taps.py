@@ -6,13 +6,15 @@ Along one axis a pixel of the result is a weighted sum of a few of the input's, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import floor
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnlite.layout import Array
+from nnlite.device import device_of
+from nnlite.layout import Array, as_array
 from nnlite.memory import check_budget, max_tensor_bytes
 
 MODES = ("nearest", "linear", "cubic")
@@ -76,23 +78,24 @@ ROUNDINGS: dict[str, Callable[[Array, bool], Array]] = {
 
 
 def _triangle(distance: Array) -> Array:
-    return np.asarray(np.maximum(1 - np.abs(distance), 0))
+    return as_array(np.maximum(1 - np.abs(distance), 0))
 
 
 def _cubic(distance: Array, a: float) -> Array:
     d = np.abs(distance)
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return np.asarray(np.where(d <= 1, near, np.where(d < 2, far, 0)))
+    return as_array(np.where(d <= 1, near, np.where(d < 2, far, 0)))
 
 
 def outside_of(rule: Rule, along: Along) -> Array:
     """[out]: which pixels of the result lie beyond the ends of the input; only a crop has such."""
     x = _at(rule, np.arange(along.out, dtype=np.float64), along)
-    return np.asarray((x < 0) | (x > along.size - 1) if along.crop else np.zeros(along.out, bool))
+    return as_array((x < 0) | (x > along.size - 1) if along.crop else np.zeros(along.out, bool))
 
 
-class Taps(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Taps:
     """What each of the result's pixels along an axis is made of: those of the input and their weights.
 
     Pixel p has the taps from ``start[p]`` to ``start[p + 1]``.
@@ -101,10 +104,15 @@ class Taps(NamedTuple):
     start: Array
     source: Array
     weight: Array
+    forms: dict[Any, tuple[Array, Array, Array]] = field(default_factory=dict)
 
-    def of_type(self, dtype: Any) -> tuple[Array, Array, Array]:
-        """As kernels take them."""
-        return self.start, self.source, self.weight.astype(dtype)
+    def beside(self, x: Array) -> tuple[Array, Array, Array]:
+        """As kernels take them: weights of ``x``'s type, all in the memory that x is in."""
+        key = (x.dtype, device_of(x))
+        if key not in self.forms:
+            start, source = (np.asarray(numbers, like=x) for numbers in (self.start, self.source))
+            self.forms[key] = start, source, np.asarray(self.weight, x.dtype, like=x)
+        return self.forms[key]
 
 
 def _taps(counts: Array, source: Array, weight: Array) -> Taps:
@@ -146,7 +154,8 @@ def resize_taps(rule: Rule, along: Along) -> Taps:
 @lru_cache(maxsize=64)
 def transposed_taps(rule: Rule, along: Along) -> Taps:
     """The taps of the gradient: the same weights, seen from the input's pixels."""
-    start, source, weight = resize_taps(rule, along)
+    known = resize_taps(rule, along)
+    start, source, weight = known.start, known.source, known.weight
     order = np.argsort(source, kind="stable")
     pixels = np.repeat(np.arange(along.out), np.diff(start))
     return _taps(np.bincount(source, minlength=along.size), pixels[order], weight[order])

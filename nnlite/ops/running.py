@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import DTypeError, OperandError, ShapeError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
 from nnlite.ops.record import (
     ArrayType,
@@ -45,7 +45,7 @@ def _front(x: Array, axis: int, reverse: bool) -> Array:
 
 
 def _back(x: Array, axis: int, reverse: bool) -> Array:
-    return np.asarray(np.moveaxis(x[::-1] if reverse else x, 0, int(axis)))
+    return as_array(np.moveaxis(x[::-1] if reverse else x, 0, int(axis)))
 
 
 def cumprod_forward(
@@ -64,7 +64,7 @@ def cumprod_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | 
     if ctx.params.get("exclusive", False):  # y[i] is the product up to x[i - 1]
         g = np.concatenate([g[1:], np.zeros_like(g[:1])])
     # Without division, which fails where x is 0: total[i] = Σ_j≥i g[j] · Π x[i+1 … j].
-    total = np.array(g)
+    total = g.copy()
     for i in range(len(x) - 2, -1, -1):
         total[i] += x[i + 1] * total[i + 1]
     before = np.cumprod(_shifted(x, 1), 0)
@@ -123,7 +123,7 @@ def _turned(x: Array, lengths: Array, time_axis: int) -> Array:
     size = x.shape[time_axis]
     if lengths.size and not 0 <= lengths.min() <= lengths.max() <= size:
         raise OperandError(f"reverse_sequence: lengths {lengths.tolist()} must be 0 to {size}")
-    steps = np.arange(size)
+    steps = np.arange(size, like=lengths)
     places = np.where(steps < lengths[:, None], lengths[:, None] - 1 - steps, steps)  # [batch, time]
     places = places if time_axis == 1 else places.T
     return np.take_along_axis(x, places.reshape(*places.shape, *[1] * (x.ndim - 2)), time_axis)

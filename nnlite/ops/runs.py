@@ -6,15 +6,18 @@ Everything else is NumPy's, which knows all types and broadcasts; its results go
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from nnlite import layout, memory
+from nnlite.device import is_array
 from nnlite.geometry import FUNCTIONS, EltwiseGeometry, FunctionGeometry
 from nnlite.kernels import launch
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 
+_size = attrgetter("size")
 _FLOAT32 = np.dtype(np.float32)
 _OPERANDS = {"combine": 2, "multiply": 2, "activation_backward": 2}
 _OPERANDS |= {"function_forward": 1, "function_backward": 2}
@@ -70,8 +73,8 @@ _ADD = Kernel("combine")
 
 def add(a: Array, b: Array) -> Array:
     """a + b in new memory; gradients that arrive at one value from several sides."""
-    y = _ADD(a, b) if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else None
-    return np.asarray(evaluate(np.add, a, b)) if y is None else y
+    y = _ADD(a, b) if is_array(a) and is_array(b) else None
+    return as_array(evaluate(np.add, a, b)) if y is None else y
 
 
 def _computes_floats(function: Any) -> bool:
@@ -80,7 +83,7 @@ def _computes_floats(function: Any) -> bool:
 
 def evaluate(function: Callable[..., Array], *operands: Array, **params: Any) -> Array:
     """``function(*operands)``; the result of a large ufunc goes into pool memory of the operands' order."""
-    largest = max(operands, key=np.size, default=None)
+    largest = max(operands, key=_size, default=None)
     if params or largest is None or largest.nbytes < memory.SMALLEST or not _computes_floats(function):
         return function(*operands, **params)
     dtype = np.result_type(*operands)

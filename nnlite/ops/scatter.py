@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import DTypeError, GradientError, OperandError, ShapeError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
+from nnlite.ops.one_axis import add_at
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -33,7 +34,7 @@ def _wrapped(op: str, indices: Array, size: int, axis: int) -> Array:
     if indices.size and (indices.min() < -size or indices.max() >= size):
         bad = int(indices.min()) if indices.min() < -size else int(indices.max())
         raise OperandError(f"{op}: index {bad} is out of range for axis {axis} of size {size}")
-    return np.asarray(np.where(indices < 0, indices + size, indices))
+    return as_array(np.where(indices < 0, indices + size, indices))
 
 
 def _check_indices(op: str, indices: ArrayType) -> None:
@@ -65,9 +66,9 @@ def gather_nd_shape(x: ArrayType, indices: ArrayType, batch_dims: int = 0) -> Ar
 def _places(op: str, shape: tuple[int, ...], indices: Array, batch_dims: int = 0) -> Array:
     """Where in x [places, inner] each index tuple points to."""
     depth = indices.shape[-1]
-    place = np.zeros(indices.shape[:-1], np.int64)
+    place = np.zeros(indices.shape[:-1], np.int64, like=indices)
     for i in range(batch_dims):
-        steps = np.arange(shape[i]).reshape(-1, *[1] * (place.ndim - i - 1))
+        steps = np.arange(shape[i], like=indices).reshape(-1, *[1] * (place.ndim - i - 1))
         place = place * shape[i] + steps
     for i in range(depth):
         axis = batch_dims + i
@@ -93,9 +94,9 @@ def gather_nd_forward(ctx: Context, x: Array, indices: Array, batch_dims: int = 
 
 def gather_nd_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     assert ctx.saved is not None and ctx.saved[0] is not None
-    gx = np.zeros(ctx.values["shape"], gy.dtype)
+    gx = np.zeros(ctx.values["shape"], gy.dtype, like=gy)
     rows = _rows(gx, ctx.values["axes"])
-    np.add.at(rows, ctx.saved[0], gy.reshape(ctx.saved[0].size, rows.shape[1]))  # repeated ones add up
+    add_at(rows, ctx.saved[0], gy.reshape(ctx.saved[0].size, rows.shape[1]))  # repeated ones add up
     return rows.reshape(gx.shape), None
 
 
@@ -137,7 +138,7 @@ def _scatter(
     ctx: Context, op: str, x: Array, places: Array, updates: Array, axes: int, reduction: str
 ) -> Array:
     """x with ``updates`` [count, inner] written or reduced into its rows ``places``."""
-    y = np.array(x, order="C")
+    y: Array = x.copy("C")
     rows = y.reshape(_rows(x, axes).shape)
     new = updates.reshape(places.size, rows.shape[1])
     if reduction == "none":
@@ -157,16 +158,17 @@ def _scatter_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array |
     rows = _rows(gy, ctx.values["axes"])
     gx = gu = None
     if needs[0]:
-        gx = np.array(rows)
+        gx = rows.copy()
         if reduction == "none":
             gx[places] = 0
         gx = gx.reshape(gy.shape)
     if needs[2]:
         gu = rows[places]
         if reduction == "none":  # of several updates of one place the last one stays
-            last = np.full(rows.shape[0], -1)
-            last[places] = np.arange(places.size)
-            gu = gu * (last[places] == np.arange(places.size))[:, None]
+            order = np.arange(places.size, like=places)
+            last = np.full_like(places, -1, shape=rows.shape[0])
+            np.maximum.at(last, places, order)
+            gu = gu * (last[places] == order)[:, None]
         gu = gu.reshape(ctx.values["updates"]).astype(gy.dtype, copy=False)
     return gx, None, gu
 
@@ -278,12 +280,12 @@ def scatter_elements_shape(
 def scatter_elements_forward(
     ctx: Context, x: Array, indices: Array, updates: Array, axis: int = 0, reduction: str = "none"
 ) -> Array:
-    place = np.zeros(indices.shape, np.int64)
+    place = np.zeros(indices.shape, np.int64, like=indices)
     for i, size in enumerate(x.shape):
         if i == axis % x.ndim:
             step: Any = _wrapped("scatter_elements", indices, size, i)
         else:
-            step = np.arange(indices.shape[i]).reshape(-1, *[1] * (x.ndim - i - 1))
+            step = np.arange(indices.shape[i], like=indices).reshape(-1, *[1] * (x.ndim - i - 1))
         place = place * size + step
     return _scatter(ctx, "scatter_elements", x, place.reshape(-1), updates, x.ndim, reduction)
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import DTypeError, OperandError, ShapeError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
+from nnlite.ops.one_axis import add_at, places_along
 from nnlite.ops.onnx_window import FLOATS
 from nnlite.ops.record import (
     ArrayType,
@@ -48,13 +49,6 @@ def _check_range(op: str, indices: Array, size: int) -> None:
         raise OperandError(f"{op}: index {bad} is out of range for an axis of size {size}")
 
 
-def _places(indices: Array, axis: int) -> tuple[Array, ...]:
-    """An index array for each axis: the element's own place, but along ``axis`` what ``indices`` say."""
-    grid: list[Array] = list(np.ogrid[tuple(slice(n) for n in indices.shape)])
-    grid[axis] = indices
-    return tuple(grid)
-
-
 # ------------------------------------------------------------------------------- gather_elements
 
 
@@ -67,13 +61,13 @@ def gather_elements_forward(ctx: Context, x: Array, indices: Array, axis: int) -
     _check_range("gather_elements", indices, x.shape[axis])
     ctx.save(indices)
     ctx.values["x_shape"] = x.shape
-    return np.asarray(x[_places(indices, axis)])
+    return as_array(x[places_along(indices, axis)])
 
 
 def gather_elements_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     assert ctx.saved is not None and ctx.saved[0] is not None
-    gx = np.zeros(ctx.values["x_shape"], gy.dtype)
-    np.add.at(gx, _places(ctx.saved[0], ctx.params["axis"]), gy)
+    gx = np.zeros(ctx.values["x_shape"], gy.dtype, like=gy)
+    add_at(gx, places_along(ctx.saved[0], ctx.params["axis"]), gy)
     return gx, None
 
 
@@ -127,7 +121,8 @@ def topk_indices_forward(ctx: Context, x: Array, k: Any, axis: int, largest: boo
         order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
     else:
         order = np.argsort(x, axis, kind="stable")
-    return np.asarray(order.take(range(_count(k)), axis), INT64)
+    first = (*[slice(None)] * (axis % x.ndim), slice(_count(k)))
+    return as_array(order[first], INT64)
 
 
 def read_topk(n: OnnxNode) -> Any:
@@ -180,8 +175,8 @@ def _argument(name: str, onnx: str, function: Any) -> None:
 
     def forward(ctx: Context, x: Array, axis: int, keepdims: bool, last: bool = False) -> Array:
         if last:
-            return np.asarray(x.shape[axis] - 1 - function(np.flip(x, axis), axis, keepdims=keepdims), INT64)
-        return np.asarray(function(x, axis, keepdims=keepdims), INT64)
+            return as_array(x.shape[axis] - 1 - function(np.flip(x, axis), axis, keepdims=keepdims), INT64)
+        return as_array(function(x, axis, keepdims=keepdims), INT64)
 
     def read(n: OnnxNode) -> Any:
         params = {"axis": n.attribute("axis", 0), "keepdims": bool(n.attribute("keepdims", 1))}
@@ -237,8 +232,8 @@ def one_hot_forward(
     ctx: Context, indices: Array, depth: int, axis: int, on: float, off: float, dtype: str
 ) -> Array:
     wrapped = np.where(indices < 0, indices + int(depth), indices)
-    hot = np.expand_dims(wrapped, -1) == np.arange(int(depth))
-    return np.asarray(np.moveaxis(np.where(hot, on, off), -1, axis), dtype)
+    hot = np.expand_dims(wrapped, -1) == np.arange(int(depth), like=indices)
+    return as_array(np.moveaxis(np.where(hot, on, off), -1, axis), dtype)
 
 
 def read_one_hot(n: OnnxNode) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import DTypeError, OperandError, ShapeError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
 from nnlite.ops.record import (
     ArrayType,
@@ -41,7 +41,7 @@ def tile_forward(ctx: Context, x: Array, repeats: Sequence[int]) -> Array:
 def tile_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     parts = [(int(r), n) for r, n in zip(ctx.params["repeats"], ctx.values["x_shape"], strict=True)]
     split = gy.reshape([size for pair in parts for size in pair])
-    return (np.asarray(split.sum(tuple(range(0, split.ndim, 2)))),)
+    return (as_array(split.sum(tuple(range(0, split.ndim, 2)))),)
 
 
 register(
@@ -92,7 +92,7 @@ def chunk_forward(ctx: Context, x: Array, **params: Any) -> Array:
 
 def chunk_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     at, start, end = (ctx.values[name] for name in ("at", "start", "end"))
-    gx = np.zeros(ctx.values["x_shape"], gy.dtype)
+    gx = np.zeros(ctx.values["x_shape"], gy.dtype, like=gy)
     gx[(slice(None),) * at + (slice(start, end),)] = gy
     return (gx,)
 
@@ -151,7 +151,7 @@ def _running_sum(x: Array, axis: int, exclusive: bool, reverse: bool) -> Array:
     if reverse:
         return np.flip(_running_sum(np.flip(x, axis), axis, exclusive, False), axis)
     total = np.cumsum(x, axis, dtype=x.dtype)
-    return np.asarray(total - x) if exclusive else total
+    return as_array(total - x) if exclusive else total
 
 
 def cumsum_forward(
@@ -278,7 +278,9 @@ def einsum_forward(ctx: Context, *operands: Array, equation: str) -> Array:
     terms, output = _terms(equation, operands)
     ctx.save(*operands)
     left = ",".join(letters for letters, _ in terms)
-    return np.array(np.einsum(f"{left}->{output}", *(a for _, a in terms), optimize=True))
+    # A copy: of one operand it may be a view.
+    y: Array = as_array(np.einsum(f"{left}->{output}", *(a for _, a in terms), optimize=True)).copy("K")
+    return y
 
 
 def einsum_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
@@ -296,12 +298,15 @@ def einsum_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | N
         kept = "".join(c for c in once if c in known)  # the others were summed over alone
         equation = ",".join([output, *(p for p, _ in others)]) + "->" + kept
         gradient = np.einsum(equation, gy, *(a for _, a in others), optimize=True)
-        whole = np.zeros(term.shape, gradient.dtype)
-        # A letter that an operand names twice is its diagonal, of which einsum gives a view.
-        diagonal = np.einsum(f"{letters}->{once}", whole)
-        diagonal[...] = gradient.reshape(
-            [n if c in known else 1 for c, n in zip(once, diagonal.shape, strict=True)]
-        )
+        whole = np.zeros(term.shape, gradient.dtype, like=gradient)
+        sizes = dict(zip(letters, term.shape, strict=True))
+        spread = gradient.reshape([sizes[c] if c in known else 1 for c in once])
+        # A letter that an operand names twice is its diagonal.
+        places = {
+            c: np.arange(sizes[c], like=gy).reshape(-1, *[1] * (len(once) - i - 1))
+            for i, c in enumerate(once)
+        }
+        whole[tuple(places[c] for c in letters) if len(once) < len(letters) else ...] = spread
         result.append(whole.reshape(operand.shape))
     return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def concat_forward(ctx: Context, *parts: Array, axis: int) -> Array:
 
 
 def concat_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
-    cuts = np.cumsum(ctx.values["sizes"])[:-1]
+    cuts = list(accumulate(ctx.values["sizes"]))[:-1]
     pieces = np.split(gy, cuts, ctx.params["axis"])
     return [piece if need else None for piece, need in zip(pieces, needs, strict=True)]
 
@@ -121,7 +122,7 @@ def slice_forward(ctx: Context, x: Array, **params: Any) -> Array:
 
 
 def slice_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
-    gx = memory.empty(ctx.values["x_shape"], gy.dtype)
+    gx = memory.empty(ctx.values["x_shape"], gy.dtype, like=gy)
     gx[...] = 0
     gx[ctx.values["cuts"]] = gy
     return (gx,)

@@ -42,7 +42,7 @@ def _by_rows(kernel: str, axis: int, *arrays: Array) -> Array:
     seen = [OneAxis(order(array), axis % array.ndim) for array in arrays]
     outer, size, inner = seen[0].blocks.shape
     rows = [contiguous(one.blocks.transpose(0, 2, 1)).reshape(outer * inner, size) for one in seen]
-    result = memory.empty(rows[0].shape, arrays[0].dtype, "C")
+    result = memory.empty(rows[0].shape, arrays[0].dtype, "C", arrays[0])
     launch(kernel, lines(outer * inner, size), *rows, result)
     return seen[0].picture(result.reshape(outer, inner, size).transpose(0, 2, 1))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 
 LARGEST = {
     "float8_e4m3fn": 448.0, "float8_e4m3fnuz": 240.0, "float8_e5m2": 57344.0, "float8_e5m2fnuz": 57344.0,
@@ -46,11 +46,11 @@ def stored(x: Array, dtype: np.dtype[Any], saturate: bool = True, round_mode: st
 
 def _powers_of_two(x: Array, saturate: bool, round_mode: str) -> Array:
     """The exponents of |x| as bytes, biased by 127; 255 for infinity and NaN."""
-    bits = np.asarray(x, np.float32).view(np.uint32)
+    bits = as_array(x, np.float32).view(np.uint32)
     exponent, fraction = (bits >> 23) & 0xFF, bits & 0x7FFFFF
     if round_mode == "nearest":  # halfway up, but for the smallest
         larger = (fraction > 0x400000) | ((fraction == 0x400000) & (exponent > 0))
     else:
         larger = (fraction > 0) & (round_mode == "up")
     larger &= exponent < (0xFE if saturate else 0xFF)
-    return np.asarray(exponent + larger, np.uint8)
+    return as_array(exponent + larger, np.uint8)

@@ -10,6 +10,7 @@ import numpy as np
 from nnlite.errors import DTypeError, ShapeError
 from nnlite.layout import Array
 from nnlite.node import Node
+from nnlite.ops.one_axis import places_along
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -40,8 +41,8 @@ def compress_shape(x: ArrayType, condition: ArrayType, axis: int | None) -> Arra
 def compress_forward(ctx: Context, x: Array, condition: Array, axis: int | None) -> Array:
     size = x.size if axis is None else x.shape[axis]
     (places,) = np.nonzero(condition)
-    if places.size and places[-1] >= size:
-        raise ShapeError(f"compress: the condition holds at place {places[-1]} of {size}")
+    if places.size and int(places[-1]) >= size:
+        raise ShapeError(f"compress: the condition holds at place {int(places[-1])} of {size}")
     ctx.save(places)
     ctx.values["x_shape"] = x.shape
     return x.reshape(-1)[places] if axis is None else x.take(places, axis)
@@ -49,7 +50,7 @@ def compress_forward(ctx: Context, x: Array, condition: Array, axis: int | None)
 
 def compress_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     assert ctx.saved is not None and ctx.saved[0] is not None
-    axis, gx = ctx.params["axis"], np.zeros(ctx.values["x_shape"], gy.dtype)
+    axis, gx = ctx.params["axis"], np.zeros(ctx.values["x_shape"], gy.dtype, like=gy)
     if axis is None:
         gx.reshape(-1)[ctx.saved[0]] = gy
     else:
@@ -107,7 +108,7 @@ def unique_places_forward(ctx: Context, x: Array, axis: int | None, ordered: boo
     if not ordered:  # in the order of their first places
         order = np.argsort(first, kind="stable")
         rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
+        rank[order] = np.arange(len(order), like=order)
         first, inverse, counts = first[order], rank[inverse], counts[order]
     return tuple(a.astype(np.int64, copy=False) for a in (first, inverse, counts))
 
@@ -168,7 +169,7 @@ def hardmax_shape(x: ArrayType, axis: int) -> ArrayType:
 
 def hardmax_forward(ctx: Context, x: Array, axis: int) -> Array:
     y = np.zeros_like(x)
-    np.put_along_axis(y, np.expand_dims(x.argmax(axis), axis), 1, axis)
+    y[places_along(np.expand_dims(x.argmax(axis), axis), axis)] = 1
     return y
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.errors import DTypeError, ShapeError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.node import Node
 from nnlite.ops.record import (
     ArrayType,
@@ -26,7 +26,7 @@ from nnlite.ops.record import (
 def _part(x: Array, k: int, upper: bool) -> Array:
     # NumPy takes only so large a k; beyond the corners nothing changes.
     k = max(min(int(k), x.shape[-1]), -x.shape[-2])
-    return np.asarray(np.triu(x, k) if upper else np.tril(x, k))
+    return as_array(np.triu(x, k) if upper else np.tril(x, k))
 
 
 def trilu_shape(x: ArrayType, k: int, upper: bool) -> ArrayType:

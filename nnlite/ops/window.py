@@ -149,7 +149,7 @@ def _kernel(w: Array, at: Ints, groups: int) -> Array:
 def conv_nd_forward(ctx: Context, x: Array, w: Array, bias: Array | None, **params: Any) -> Array:
     window, groups = _conv_window(x.shape, w.shape, **params), params["groups"]
     padded = window.padded(x, 0)
-    y = np.zeros((x.shape[0], groups, w.shape[0] // groups, int(np.prod(window.out))), x.dtype)
+    y = np.zeros((x.shape[0], groups, w.shape[0] // groups, int(np.prod(window.out))), x.dtype, like=x)
     for at, where in window.pieces():
         y += _kernel(w, at, groups) @ _grouped(padded[where], groups)
     y = y.reshape(x.shape[0], w.shape[0], *window.out)
@@ -165,7 +165,7 @@ def conv_nd_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | 
     assert x is not None and w is not None
     window, groups = _conv_window(x.shape, w.shape, **ctx.params), ctx.params["groups"]
     padded, gradient = window.padded(x, 0), _grouped(gy, groups)
-    gpadded, gw = np.zeros(padded.shape, gy.dtype), np.zeros(w.shape, gy.dtype)
+    gpadded, gw = np.zeros(padded.shape, gy.dtype, like=gy), np.zeros(w.shape, gy.dtype, like=gy)
     for at, where in window.pieces():
         piece = padded[where]
         if needs[0]:
@@ -267,7 +267,7 @@ def _lowest(dtype: np.dtype[Any]) -> Any:
 def max_pool_nd_forward(ctx: Context, x: Array, **params: Any) -> Array:
     window = _pool_window("max_pool_nd", x, params)
     padded = window.padded(x, _lowest(x.dtype))
-    y = np.full((*x.shape[:2], *window.out), _lowest(x.dtype), x.dtype)
+    y = np.full_like(x, _lowest(x.dtype), x.dtype, "C", shape=(*x.shape[:2], *window.out))
     for _, where in window.pieces():
         np.maximum(y, padded[where], out=y)
     ctx.save(x, y)
@@ -280,7 +280,7 @@ def max_pool_nd_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Arra
     assert x is not None and y is not None
     window = _pool_window("max_pool_nd", x, ctx.params)
     padded = window.padded(x, _lowest(x.dtype))
-    gpadded, open_ = np.zeros(padded.shape, gy.dtype), np.ones(y.shape, bool)
+    gpadded, open_ = np.zeros(padded.shape, gy.dtype, like=gy), np.ones_like(y, bool)
     for _, where in window.pieces():
         first = open_ & (padded[where] == y)
         gpadded[where] += gy * first
@@ -290,7 +290,7 @@ def max_pool_nd_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Arra
 
 def _counts(window: Window, x: Array, include: bool) -> Array:
     """How many elements of each window count: those of x, or with padding."""
-    ones = np.ones((1, 1, *x.shape[2:]), x.dtype)
+    ones = np.ones_like(x, x.dtype, "C", shape=(1, 1, *x.shape[2:]))
     if include:  # what ceil_mode adds behind the padding does not count even so
         widths = [(0, 0), (0, 0), *zip(window.before, window.after, strict=True)]
         ones = np.pad(ones, widths, constant_values=1)
@@ -298,7 +298,7 @@ def _counts(window: Window, x: Array, include: bool) -> Array:
     else:
         bare = window
     padded = bare.padded(ones, 0)
-    total = np.zeros((1, 1, *window.out), x.dtype)
+    total = np.zeros((1, 1, *window.out), x.dtype, like=x)
     for _, where in bare.pieces():
         total += padded[where]
     return total
@@ -307,7 +307,7 @@ def _counts(window: Window, x: Array, include: bool) -> Array:
 def avg_pool_nd_forward(ctx: Context, x: Array, count_include_pad: bool, **params: Any) -> Array:
     window = _pool_window("avg_pool_nd", x, params)
     padded = window.padded(x, 0)
-    y = np.zeros((*x.shape[:2], *window.out), x.dtype)
+    y = np.zeros((*x.shape[:2], *window.out), x.dtype, like=x)
     for _, where in window.pieces():
         y += padded[where]
     counts = _counts(window, x, count_include_pad)
@@ -319,7 +319,7 @@ def avg_pool_nd_forward(ctx: Context, x: Array, count_include_pad: bool, **param
 def avg_pool_nd_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array | None]:
     assert ctx.saved is not None and ctx.saved[0] is not None
     window, share = ctx.values["window"], gy / ctx.saved[0]
-    gpadded = np.zeros(ctx.values["padded"], gy.dtype)
+    gpadded = np.zeros(ctx.values["padded"], gy.dtype, like=gy)
     for _, where in window.pieces():
         gpadded[where] += share
     return (window.inside(gpadded, ctx.values["size"][2:]),)

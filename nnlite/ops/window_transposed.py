@@ -67,10 +67,10 @@ def _kernel(w: Array, at: Ints, groups: int) -> Array:
 def conv_transpose_nd_forward(ctx: Context, x: Array, w: Array, bias: Array | None, **params: Any) -> Array:
     (window, size), groups = _window(x.shape, w.shape, **params), params["groups"]
     channels = w.shape[1] * groups
-    padded = window.padded(np.zeros((x.shape[0], channels, *size), x.dtype), 0)
+    padded = window.padded(np.zeros((x.shape[0], channels, *size), x.dtype, like=x), 0)
     for at, where in window.pieces():
         padded[where] += (_kernel(w, at, groups) @ _grouped(x, groups)).reshape(padded[where].shape)
-    y = np.array(window.inside(padded, size))
+    y: Array = window.inside(padded, size).copy()
     if bias is not None:
         y += bias.reshape(-1, *[1] * len(size))
     ctx.save(x, w)
@@ -83,7 +83,7 @@ def conv_transpose_nd_backward(ctx: Context, gy: Array, needs: Needs) -> Sequenc
     assert x is not None and w is not None
     (window, _), groups = _window(x.shape, w.shape, **ctx.params), ctx.params["groups"]
     padded, operand = window.padded(gy, 0), _grouped(x, groups)
-    gx, gw = np.zeros(operand.shape, gy.dtype), np.zeros(w.shape, gy.dtype)
+    gx, gw = np.zeros(operand.shape, gy.dtype, like=gy), np.zeros(w.shape, gy.dtype, like=gy)
     for at, where in window.pieces():
         piece = _grouped(padded[where], groups)
         if needs[0]:

@@ -188,14 +188,14 @@ class Optimizer:
 
 def copy_of(array: Array) -> Array:
     """A copy in the memory order of parameters."""
-    copy = memory.empty(array.shape, array.dtype)
+    copy = memory.empty(array.shape, array.dtype, like=array)
     copy[...] = array
     return copy
 
 
 def zeros_of(array: Array) -> Array:
     """Zeros of the shape and type of ``array`` in the memory order of parameters."""
-    zeros = memory.empty(array.shape, array.dtype)
+    zeros = memory.empty(array.shape, array.dtype, like=array)
     zeros[...] = 0
     return zeros
 

@@ -55,7 +55,7 @@ class SGD(Optimizer):
         velocity = state.get("velocity")
         new = velocity
         if momentum and velocity is None:
-            new = state["velocity"] = memory.empty(weight.shape, weight.dtype)
+            new = state["velocity"] = memory.empty(weight.shape, weight.dtype, like=weight)
         options = (group["lr"], group["weight_decay"], momentum, 1 - group["dampening"], group["nesterov"])
         if not momentum:
             velocity = new = None

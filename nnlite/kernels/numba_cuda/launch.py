@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from functools import cache
 from importlib import import_module
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nnlite.device import missing_driver
 from nnlite.kernels.spec import DType
 from nnlite.layout import Array
 
@@ -25,19 +25,7 @@ def unavailable() -> str | None:
     """None when kernels can run, else the reason; never imports Numba."""
     if find_spec("numba") is None:
         return "Numba is not installed; pip install nnlite[numba]"
-    return None if simulated() else _no_device()
-
-
-def _no_device() -> str | None:
-    """Asks the driver itself, which is there in milliseconds."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "this machine has no NVIDIA driver (libcuda)"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        return "the NVIDIA driver finds no GPU"
-    return None
+    return None if simulated() else missing_driver()
 
 
 @cache

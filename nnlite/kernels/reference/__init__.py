@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from nnlite.kernels.reference import conv2d, eltwise, lines, norm, optim, pool2d, reduced, resize
 
-__all__ = ["conv2d", "eltwise", "lines", "norm", "optim", "pool2d", "reduced", "resize", "unavailable"]
+NAME = "reference"
+
+__all__ = [
+    "NAME",
+    "conv2d",
+    "eltwise",
+    "lines",
+    "norm",
+    "optim",
+    "pool2d",
+    "reduced",
+    "resize",
+    "unavailable",
+]
 
 
 def unavailable() -> str | None:

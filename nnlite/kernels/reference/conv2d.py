@@ -18,7 +18,7 @@ from nnlite.layout import Array
 def _padded(x: Array, g: Conv2dGeometry) -> Array:
     """x as [N,H+pads,W+pads,groups,C/groups], zeros around it."""
     height, width = g.H + g.pad_top + g.pad_bottom, g.W + g.pad_left + g.pad_right
-    padded = np.zeros((g.N, height, width, g.C), x.dtype)
+    padded = np.zeros((g.N, height, width, g.C), x.dtype, like=x)
     _inner(padded, g)[...] = np.moveaxis(x, 1, -1)
     return padded.reshape(g.N, height, width, g.groups, g.C // g.groups)
 
@@ -62,7 +62,7 @@ def forward(
     workspace: Array | None,
 ) -> None:
     weight = _grouped_weight(w, g)
-    out = np.zeros((g.groups, g.N * g.P * g.Q, g.K // g.groups), x.dtype)
+    out = np.zeros((g.groups, g.N * g.P * g.Q, g.K // g.groups), x.dtype, like=x)
     for r, s, tap in _taps(_padded(x, g), g):
         # [groups, NPQ, C/groups] @ [groups, C/groups, K/groups]
         if weight.shape[2] == 1:  # depthwise: a product of width 1 is a multiplication
@@ -80,7 +80,7 @@ def grad_input(g: Conv2dGeometry, gy: Array, w: Array, gx: Array, workspace: Arr
     weight = _grouped_weight(w, g)
     gradient = _by_group(_grouped_output(gy, g), g)  # [groups, NPQ, K/groups]
     height, width = g.H + g.pad_top + g.pad_bottom, g.W + g.pad_left + g.pad_right
-    padded = np.zeros((g.N, height, width, g.groups, g.C // g.groups), gy.dtype)
+    padded = np.zeros((g.N, height, width, g.groups, g.C // g.groups), gy.dtype, like=gy)
     for r, s, tap in _taps(padded, g):
         product = gradient @ weight[..., r, s]  # [groups, NPQ, C/groups]
         tap += product.transpose(1, 0, 2).reshape(tap.shape)

@@ -18,7 +18,7 @@ from nnlite.geometry import (
 )
 from nnlite.kernels.reference.erf import erf
 from nnlite.kernels.spec import REGISTRY, Variant
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 
 
 def activate(g: Conv2dGeometry | NormGeometry | EltwiseGeometry, z: Array, y: Array) -> None:
@@ -36,9 +36,9 @@ def activate(g: Conv2dGeometry | NormGeometry | EltwiseGeometry, z: Array, y: Ar
 def passes(g: NormGeometry | EltwiseGeometry, z: Array) -> Array:
     """Where act lets a gradient pass; a NaN passes ReLU and not a clamp, as in PyTorch."""
     if g.activation == RELU:
-        return np.asarray(~(z <= 0))
+        return as_array(~(z <= 0))
     if g.activation == CLAMP:
-        return np.asarray((z >= z.dtype.type(g.low)) & (z <= z.dtype.type(g.high)))
+        return as_array((z >= z.dtype.type(g.low)) & (z <= z.dtype.type(g.high)))
     return np.ones(z.shape, bool)
 
 
@@ -70,16 +70,16 @@ def multiply(g: EltwiseGeometry, a: Array, b: Array, y: Array, workspace: Array 
 
 def _gelu_curve(x: Array) -> Array:
     """The approximation's tanh."""
-    return np.asarray(np.tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))
+    return as_array(np.tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))
 
 
 def _sigmoid(x: Array) -> Array:
     small = np.exp(-np.abs(x))
-    return np.asarray(np.where(x >= 0, 1, small) / (1 + small))
+    return as_array(np.where(x >= 0, 1, small) / (1 + small))
 
 
 def _ramp(g: FunctionGeometry, x: Array) -> Array:
-    return np.asarray(np.clip(x * x.dtype.type(g.a) + x.dtype.type(g.b), 0, 1))
+    return as_array(np.clip(x * x.dtype.type(g.a) + x.dtype.type(g.b), 0, 1))
 
 
 def function_forward(g: FunctionGeometry, x: Array, y: Array, workspace: Array | None) -> None:

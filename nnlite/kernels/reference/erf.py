@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 
 # Rational minimax approximations of W. J. Cody, Math. Comp. 23 (1969) 631-637: of erf(x) / x in x² up
 # to 0.46875, of exp(x²) · erfc(x) in x up to 4, and in 1/x² beyond. Highest power first.
@@ -46,7 +46,7 @@ def erf(x: Array) -> Array:
 
     The error is at most 2e-7 in float32 and 5e-16 in float64. Source: Cody 1969.
     """
-    x = np.asarray(x)
+    x = as_array(x)
     size = np.abs(x)
     near = x * _ratio(_SMALL, np.square(np.minimum(size, 0.5)))
     # erfc(4) = 1.5e-8 is nothing next to 1 in float32; in float64 it is nothing from 6 on.
@@ -58,4 +58,4 @@ def erf(x: Array) -> Array:
         series = (1 / np.sqrt(np.pi) - inverse * _ratio(_LARGE, inverse)) / beyond
         tail = np.where(size > 4, np.exp(-beyond * beyond) * series, tail)
     result = np.where(size <= 0.46875, near, np.copysign(1 - tail, x))
-    return np.asarray(np.where(np.isnan(x), x, result), x.dtype)
+    return as_array(np.where(np.isnan(x), x, result), x.dtype)

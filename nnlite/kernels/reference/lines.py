@@ -41,9 +41,9 @@ def cross_entropy(
     smoothing, scale = options
     logs = np.empty_like(logits)
     log_softmax_forward(g, logits, logs, None)
-    counted, at = labels >= 0, np.arange(g.M)
+    counted, at = labels >= 0, np.arange(g.M, like=logits)
     own = np.where(counted, labels, 0)
-    weights = np.ones(g.C, logits.dtype) if weight is None else weight
+    weights = np.ones_like(logits, logits.dtype, "C", shape=g.C) if weight is None else weight
     # losses = -sum_c share[m,c] logs[m,c]
     share = np.broadcast_to(weights * (smoothing / g.C), logits.shape).copy()
     share[at, own] += (1 - smoothing) * weights[own]

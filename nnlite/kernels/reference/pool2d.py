@@ -57,12 +57,12 @@ def max_forward(
 ) -> None:
     g = _meeting(g)
     height, width = _extent(g)
-    padded = np.full((g.N, g.C, height, width), -np.inf, x.dtype)
+    padded = np.full_like(x, -np.inf, x.dtype, "C", shape=(g.N, g.C, height, width))
     _inner(padded, g)[...] = x
-    at = np.full((1, 1, height, width), -1, np.int32)
-    _inner(at, g)[0, 0] = np.arange(g.H * g.W, dtype=np.int32).reshape(g.H, g.W)
+    at = np.full_like(x, -1, np.int32, "C", shape=(1, 1, height, width))
+    _inner(at, g)[0, 0] = np.arange(g.H * g.W, dtype=np.int32, like=x).reshape(g.H, g.W)
     best: Array | None = None
-    where = np.empty((g.N, g.C, g.P, g.Q), np.int32)
+    where = np.empty((g.N, g.C, g.P, g.Q), np.int32, like=x)
     for value, position in zip(_windows(padded, g), _windows(at, g), strict=True):
         if best is None:
             best, where[...] = value.copy(), position
@@ -77,7 +77,7 @@ def max_forward(
 
 
 def max_backward(g: Pool2dGeometry, gy: Array, indices: Array, gx: Array, workspace: Array | None) -> None:
-    planes = np.arange(g.N * g.C).reshape(g.N, g.C, 1, 1) * (g.H * g.W)
+    planes = np.arange(g.N * g.C, like=indices).reshape(g.N, g.C, 1, 1) * (g.H * g.W)
     at = (planes + indices).ravel()
     # bincount adds in float64, whatever gy is
     total = np.bincount(at, gy.ravel(), minlength=g.N * g.C * g.H * g.W)
@@ -93,27 +93,26 @@ def _count(out: int, kernel: int, stride: int, before: int, dilation: int, begin
     return count
 
 
-def _counts(g: Pool2dGeometry, dtype: np.dtype[np.floating]) -> Array:
-    """Number of elements that each window averages over, [1,1,P,Q]."""
+def _counts(g: Pool2dGeometry, x: Array) -> Array:
+    """Number of elements that each window averages over, [1,1,P,Q], of x's type and beside it."""
     inside = not g.count_include_pad
     rows = (0, g.H) if inside else (-g.pad_top, g.H + g.pad_bottom)
     columns = (0, g.W) if inside else (-g.pad_left, g.W + g.pad_right)
     by_row = _count(g.P, g.R, g.stride_h, g.pad_top, g.dilation_h, *rows)
     by_column = _count(g.Q, g.S, g.stride_w, g.pad_left, g.dilation_w, *columns)
-    counts: Array = np.multiply.outer(by_row, by_column).astype(dtype)
-    return counts[None, None]
+    return np.asarray(np.multiply.outer(by_row, by_column)[None, None], x.dtype, like=x)
 
 
 def avg_forward(g: Pool2dGeometry, x: Array, y: Array, workspace: Array | None) -> None:
-    counts, g = _counts(g, x.dtype), _meeting(g)
-    padded = np.zeros((g.N, g.C, *_extent(g)), x.dtype)
+    counts, g = _counts(g, x), _meeting(g)
+    padded = np.zeros((g.N, g.C, *_extent(g)), x.dtype, like=x)
     _inner(padded, g)[...] = x
     y[...] = sum(_windows(padded, g)) / counts
 
 
 def avg_backward(g: Pool2dGeometry, gy: Array, gx: Array, workspace: Array | None) -> None:
-    share, g = gy / _counts(g, gy.dtype), _meeting(g)
-    padded = np.zeros((g.N, g.C, *_extent(g)), gy.dtype)
+    share, g = gy / _counts(g, gy), _meeting(g)
+    padded = np.zeros((g.N, g.C, *_extent(g)), gy.dtype, like=gy)
     for window in _windows(padded, g):
         window += share
     gx[...] = _inner(padded, g)

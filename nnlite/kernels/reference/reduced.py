@@ -36,7 +36,7 @@ def conv2d_int8(
     y: Array,
     workspace: Array | None,
 ) -> None:
-    total = np.empty(g.y_shape, np.float64)
+    total = np.empty(g.y_shape, np.float64, like=x)
     weight = w.astype(np.float64)
     # Centred, what surrounds the picture is 0; then x_zero times the weights is added again.
     conv2d.forward(_sums(g), x.astype(np.float64) - g.x_zero, weight, None, None, total, None)
@@ -54,7 +54,7 @@ def conv2d_bfloat16(
     y: Array,
     workspace: Array | None,
 ) -> None:
-    total = np.empty(g.y_shape, np.float64)
+    total = np.empty(g.y_shape, np.float64, like=x)
     conv2d.forward(
         _sums(g),
         from_bfloat16(x).astype(np.float64),

@@ -12,7 +12,7 @@ from nnlite.layout import Array
 def _along(axis: int, x: Array, start: Array, index: Array, weight: Array) -> Array:
     shape = list(x.shape)
     shape[axis] = len(start) - 1
-    y = np.zeros(shape, x.dtype)
+    y = np.zeros(shape, x.dtype, like=x)
     some = start[1:] > start[:-1]  # reduceat takes one term where there is none
     if some.any():
         broadcast = [1] * x.ndim

@@ -1,0 +1,25 @@
+"""Every kernel on CuPy's arrays: the reference, whose NumPy words CuPy's functions carry out on the GPU.
+
+It stands last among the backends for a GPU, so that whatever no compiled kernel serves runs all the same: in
+several passes over memory where a kernel needs one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nnlite.device import why_unavailable
+from nnlite.kernels import reference
+from nnlite.kernels.spec import REGISTRY
+
+__all__ = ["unavailable"]
+
+
+def unavailable() -> str | None:
+    """None when CuPy finds a GPU, else what is missing."""
+    return why_unavailable()
+
+
+for _variants in REGISTRY.variants.values():
+    for _variant in [one for one in _variants if one.backend == reference.NAME]:
+        REGISTRY.add_variant(replace(_variant, backend="cupy"))
