@@ -30,7 +30,7 @@ _HOME = {
     "summary": "summarise",
 }
 _MODULES = (
-    "autograd", "data", "errors", "functional", "geometry", "graph", "kernels", "layout", "memory",
+    "autograd", "data", "device", "errors", "functional", "geometry", "graph", "kernels", "layout", "memory",
     "metrics", "nn", "onnx", "ops", "optim", "testing", "transfer", "zoo",
 )  # fmt: skip
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from nnlite import (
         autograd,
         data,
+        device,
         errors,
         functional,
         geometry,
