@@ -87,7 +87,7 @@ def fit(
 
     def rate(step: int) -> float:
         if step < warm:
-            return (step + 1) / warm
+            return (step + 1) / (warm + 1)
         return 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(total - warm, 1))))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)

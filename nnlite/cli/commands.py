@@ -94,7 +94,9 @@ def resume(as_json: bool, quiet: bool, run_dir: str) -> None:
 @click.option("--high", type=float, default=1.0, show_default=True, help="The rate to end with.")
 @click.option("--steps", type=int, default=60, show_default=True, help="Steps in between.")
 @click.option("--plot", metavar="FILE", help="Draw the curve as SVG.")
-@options_of(FinetuneConfig, without=("out", "run_dir", "baselines", "checkpoint_minutes", "fold"))
+@options_of(
+    FinetuneConfig, without=("out", "run_dir", "baselines", "checkpoint_minutes", "fold", "calibrate")
+)
 @QUIET
 @JSON
 def lr_find(

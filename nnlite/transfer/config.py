@@ -102,8 +102,12 @@ class FinetuneConfig:
         "aside; 0 for none.", least=0,
     )  # fmt: skip
     set_aside: float = option(
-        0.1, "Part of the training pictures set aside for --patience.", above=0, below=1
+        0.1, "Part of the training pictures set aside for --patience and --calibrate.", above=0, below=1
     )
+    calibrate: bool = option(
+        False, "Set training pictures aside, and scale the logits so that probabilities fit them.",
+        negative="",
+    )  # fmt: skip
     train_batch_norm: bool = option(
         False, "Train unfrozen batch normalisation, with the statistics of each batch, or leave it as it is.",
         negative="--freeze-batch-norm",

@@ -74,7 +74,9 @@ class Job:
     train: tuple[Sample, ...] = ()
     """What is learned from."""
     aside: tuple[Sample, ...] = ()
-    """Training pictures that only say when to stop."""
+    """Training pictures that only say when to stop, and how sure to be."""
+    temperature: float = 1.0
+    """What the logits are divided by in the file that is written."""
     began: float = field(default_factory=time.perf_counter)
     history: list[EpochRecord] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -153,6 +155,8 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
     targets = targets_for(folder, config.class_weights)
     if config.sampler == "balanced" and folder.task != "single":
         raise ConfigError(f"sampler='balanced' needs one class per picture, but this is {folder.task}")
+    if config.calibrate and folder.task == "regression":
+        raise ConfigError("calibrate=True is for classes and labels; numbers have no probabilities")
     callbacks.on_message(folder.describe())
     typical = typical_side(folder) if config.size is None else None
     chosen = choose_preprocessing(
@@ -170,6 +174,10 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
         if doubtful := doubt(original, chosen.preprocessing, shown):
             callbacks.on_message(f"warning: {doubtful}")
     module, head = replace_head(original, len(folder.classes), config.head)
+    if folder.task == "regression" and head.bias is None:
+        raise ModelError(
+            f"the head {head.node.name} has no bias, which numbers need; name another with --head"
+        )
     module.input_sizes = ((None, chosen.preprocessing.planes, None, None),)
     if chosen.preprocessing.planes != planes:
         adapt_stem(module, chosen.preprocessing.planes)
@@ -215,7 +223,8 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
         provenance.check_model(Path(config.model))
         provenance.check()
     callbacks.on_message(f"new head {head.node.name!r} with {len(folder.classes)} outputs")
-    train, aside = set_aside(folder.train, config) if config.patience else (folder.train, ())
+    wanted = config.patience or config.calibrate
+    train, aside = set_aside(folder.train, config) if wanted else (folder.train, ())
     job = Job(
         config, folder, module, head, cut, recipe, stretches, chosen, targets, run, callbacks, provenance,
         memory_plan, train=train, aside=aside,
@@ -258,7 +267,7 @@ def _needs(
 def set_aside(
     samples: Sequence[Sample], config: FinetuneConfig
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """What is learned from, and a part of every class that only says when to stop.
+    """What is learned from, and a part of every class that says when to stop and how sure to be.
 
     A class of one picture keeps it. ConfigError where nothing can be set aside.
     """
@@ -269,7 +278,10 @@ def set_aside(
         order = permutation(generator(config.seed, 1, max(label, 0), SPLIT), len(own))
         chosen.update(own[i] for i in order[:count].tolist())
     if not chosen:
-        raise ConfigError(f"patience={config.patience}: no class has a second picture to set aside; use 0")
+        raise ConfigError(
+            f"patience={config.patience}, calibrate={config.calibrate}: no class has a second picture to set "
+            "aside; use neither"
+        )
     kept = tuple(sample for i, sample in enumerate(samples) if i not in chosen)
     return kept, tuple(samples[i] for i in sorted(chosen))
 

@@ -12,7 +12,7 @@ from nnlite.transfer.classifier import Classifier
 from nnlite.transfer.inference import run_over
 from nnlite.transfer.job import Job
 from nnlite.transfer.metadata import to_metadata
-from nnlite.transfer.targets import in_own_units
+from nnlite.transfer.targets import as_exported
 from nnlite.transfer.views import Views
 
 SCRATCH_EPOCHS = 20
@@ -27,7 +27,7 @@ def export(job: Job, path: Path) -> None:
     sizes = next(onnx.declared_sizes(entry) for entry in declared if entry.name == name)
     planes, size = preprocessing.planes, preprocessing.size
     changed = sizes[2:] not in ((None, None), size) or sizes[1] not in (None, planes)
-    with in_own_units(job.targets, job.module, job.head):
+    with as_exported(job.targets, job.module, job.head, job.temperature):
         onnx.save(
             job.module, path,
             metadata=to_metadata(preprocessing, job.folder.classes, job.folder.task),

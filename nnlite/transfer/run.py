@@ -1,7 +1,7 @@
 """The main job: a model file and a folder of pictures in, a tuned model file and an honest evaluation out.
 
-config ─▶ prepare ─▶ views ─▶ phases of the recipe ─▶ export ─▶ evaluate the file ─▶ baselines
-          (job.py)  (views.py)  (recipes.py, phases.py)        (outcome.py)
+config ─▶ prepare ─▶ views ─▶ phases of the recipe ─▶ calibrate ─▶ export ─▶ evaluate the file ─▶ baselines
+          (job.py)  (views.py)  (recipes.py, phases.py)            (outcome.py)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from nnlite import memory, random
 from nnlite.errors import NnliteError, TrainingError
 from nnlite.transfer import checkpoint
+from nnlite.transfer.calibration import calibrate
 from nnlite.transfer.callbacks import Callback, Callbacks
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.interrupt import Interrupt
@@ -94,11 +95,16 @@ def _work(job: Job, interrupt: Interrupt) -> FinetuneResult:
         memory.release()
     tuned_seconds = keeper.seconds
     out = Path(config.out)
+    if config.calibrate:
+        calibrate(job)
+        memory.release()
     export(job, out)
     job.let_go()
     report = evaluate_file(job, out)
     memory.release()
     report["seconds"] = {"tuning": tuned_seconds}
+    if config.calibrate:
+        report["temperature"] = {"value": job.temperature, "pictures": len(job.aside)}
     report["frozen_precision"] = job.frozen.report()
     if config.baselines:
         report["baselines"] = run_baselines(job, at_head)

@@ -24,7 +24,7 @@ from nnlite import functional as F
 from nnlite import metrics
 from nnlite.data import Dataset
 from nnlite.data.loader import targets_of
-from nnlite.errors import ConfigError, ModelError
+from nnlite.errors import ConfigError
 from nnlite.graph import GraphModule
 from nnlite.graph.head import Head
 from nnlite.layout import Array
@@ -246,27 +246,31 @@ def targets_named(task: str, names: Sequence[str]) -> Targets:
 
 
 @contextmanager
-def in_own_units(targets: Targets, module: GraphModule, head: Head) -> Iterator[None]:
-    """Within, the head gives a regression's numbers in their own units: W · s and b · s + m."""
-    if not isinstance(targets, Regression):
+def as_exported(
+    targets: Targets, module: GraphModule, head: Head, temperature: float = 1.0
+) -> Iterator[None]:
+    """Within, the head has W · s and b · s + m: a regression's numbers come in their own units.
+
+    For classes and labels s is 1 / ``temperature`` and m is 0.
+    """
+    if isinstance(targets, Regression):
+        scale, shift = np.array(targets.deviation, np.float64), np.array(targets.mean, np.float64)
+    elif temperature != 1:
+        scale, shift = np.array([1 / temperature]), np.zeros(1)
+    else:
         yield
         return
-    if head.bias is None:
-        raise ModelError(
-            f"the head {head.node.name} has no bias, which numbers need; name another with --head"
-        )
-    weight, bias = module.leaf(head.weight), module.leaf(head.bias)
-    before = weight.numpy().copy(), bias.numpy().copy()
-    shape = [1] * weight.ndim
+    before = {leaf: module.leaf(leaf).numpy().copy() for leaf in (head.weight, head.bias) if leaf is not None}
+    shape = [1] * module.leaf(head.weight).ndim
     shape[head.out_axis] = -1
-    deviation = np.array(targets.deviation, np.float64)
-    mean = np.array(targets.mean, np.float64)
-    along = [1] * bias.ndim
-    along[int(np.argmax(bias.shape))] = -1
-    weight.assign((before[0] * deviation.reshape(shape)).astype(np.float32))
-    bias.assign((before[1] * deviation.reshape(along) + mean.reshape(along)).astype(np.float32))
+    module.leaf(head.weight).assign((before[head.weight] * scale.reshape(shape)).astype(np.float32))
+    if head.bias is not None:
+        bias = before[head.bias]
+        along = [1] * bias.ndim
+        along[int(np.argmax(bias.shape))] = -1
+        module.leaf(head.bias).assign((bias * scale.reshape(along) + shift.reshape(along)).astype(np.float32))
     try:
         yield
     finally:
-        weight.assign(before[0])
-        bias.assign(before[1])
+        for leaf, array in before.items():
+            module.leaf(leaf).assign(array)

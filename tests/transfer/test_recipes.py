@@ -257,7 +257,7 @@ def test_what_is_set_aside_is_part_of_training_alone(config, few_pictures):
     assert all(record.monitor_loss > 0 for record in result.history if record.phase != "scratch")
     assert result.metrics["train_pictures"] == 18
     alone = [folder.train[i] for i in (0, 6, 12)]
-    with pytest.raises(ConfigError, match="patience=1: no class has a second picture to set aside"):
+    with pytest.raises(ConfigError, match="patience=1, calibrate=False: no class has a second picture"):
         set_aside(alone, replace(config, patience=1))
 
 

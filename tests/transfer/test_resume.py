@@ -79,7 +79,15 @@ KINDS = {
     "pictures anew": dict(unfreeze="all"),
     "kept features": dict(unfreeze="1", cache="memory"),
     "one stage more at a time": dict(
-        recipe="gradual", unfreeze="2", patience=2, ema=0.5, l2_sp=0.1, clip=1.0, accumulate=2, epochs=4
+        recipe="gradual",
+        unfreeze="2",
+        patience=2,
+        ema=0.5,
+        l2_sp=0.1,
+        clip=1.0,
+        accumulate=2,
+        epochs=4,
+        calibrate=True,
     ),
     "scales": dict(unfreeze="all", tune="affine", cache="off"),
 }

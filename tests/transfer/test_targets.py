@@ -17,7 +17,7 @@ from nnlite.graph import GraphModule, replace_head, trace
 from nnlite.tensors import Tensor
 from nnlite.transfer import Classifier, FinetuneConfig, evaluate, finetune, predict, ridge
 from nnlite.transfer.classifier import pictures_in, predictions_csv
-from nnlite.transfer.targets import MultiLabel, Regression, SingleLabel, Targets, in_own_units, targets_for
+from nnlite.transfer.targets import MultiLabel, Regression, SingleLabel, Targets, as_exported, targets_for
 
 TORCH = "PyTorch is the oracle of these tests; install the 'oracle' extra"
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 1.0, -3.0]], np.float32)
@@ -121,7 +121,7 @@ def test_the_head_is_written_in_its_own_units(kind: str) -> None:
     module, head = replace_head(GraphModule(graph), 2)
     targets = Regression(("a", "b"), (20.0, -5.0), (10.0, 0.5))
     before = module.run([x])[0].reshape(4, 2)
-    with in_own_units(targets, module, head):
+    with as_exported(targets, module, head):
         np.testing.assert_allclose(module.run([x])[0].reshape(4, 2), targets.scores(before), rtol=1e-5)
     np.testing.assert_array_equal(module.run([x])[0].reshape(4, 2), before)
 

@@ -335,6 +335,15 @@ def _reliability(metrics: dict[str, Any]) -> Any:
     )
 
 
+def _scaled(temperature: dict[str, Any] | None) -> str:
+    if temperature is None:
+        return ""
+    return (
+        f" The logits were divided by {temperature['value']:.2f}, which fits {temperature['pictures']} "
+        "training pictures that were set aside, none of these."
+    )
+
+
 def calibration(run: RunRecord) -> Html:
     """Whether the network's confidence can be believed."""
     if run.task != "single":
@@ -355,7 +364,8 @@ def calibration(run: RunRecord) -> Html:
             "p",
             f"Expected calibration error {percent(found.ece)} over {BINS} bins (Guo et al. 2017). On average "
             f"the network is {percent(sure)} sure and {percent(right)} right: {leans}. A bar that ends on "
-            "the dashed line is as right as it is sure; the paler it is, the fewer pictures speak.",
+            "the dashed line is as right as it is sure; the paler it is, the fewer pictures speak."
+            + _scaled(run.metrics.get("temperature")),
         ),
         reliability_diagram(found.bins),
         element(
