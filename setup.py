@@ -165,7 +165,7 @@ class BuildNative(build_ext):
         for isa, isa_flags in ISA_FLAGS[machine()].items():
             tasks.append((f"{CPU}/isa/{isa}.cpp", [*flags, "-Wconversion", *isa_flags]))
         read = [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.inl")]
-        newest = max(p.stat().st_mtime for p in read if p.parent.name != "cuda" and p.name != "cuda_args.h")
+        newest = max(p.stat().st_mtime for p in read if "cuda" not in f"{p.parent.name} {p.name}")
         newest = max(newest, Path(__file__).stat().st_mtime)
         with ThreadPoolExecutor(int(os.environ.get("NNLITE_BUILD_JOBS", "2"))) as pool:
             objects = list(pool.map(lambda task: self._compile(*task, newest=newest), tasks))

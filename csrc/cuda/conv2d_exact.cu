@@ -27,9 +27,7 @@ void conv2d_forward_exact(const Conv2d& g, const float* x, const float* w, const
     if (g.N) run("conv2d_forward", {g, false, x, w, bias, residual, y}, stream);
 }
 
-size_t conv2d_grad_input_exact_workspace(const Conv2d& g) {
-    return sizeof(float) * size_t(ceil_div(g.K * g.group_C() * g.taps(), 4) * 4);
-}
+size_t conv2d_grad_input_exact_workspace(const Conv2d& g) { return exchanged_bytes<float>(g); }
 
 void conv2d_grad_input_exact(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace,
                              cudaStream_t stream) {

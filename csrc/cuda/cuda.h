@@ -10,12 +10,62 @@
 namespace nnlite {
 namespace cuda {
 
-void conv2d_forward_exact(const Conv2d&, const float* x, const float* w, const float* bias, const float* residual,
-                          float* y, cudaStream_t);
+// The directions of a convolution; the variants are described in their files.
+#define NNLITE_FORWARD(name)                                                                                       \
+    void conv2d_forward_##name(const Conv2d&, const float* x, const float* w, const float* bias,                   \
+                               const float* residual, float* y, cudaStream_t)
+#define NNLITE_GRAD_INPUT(name)                                                                                    \
+    void conv2d_grad_input_##name(const Conv2d&, const float* gy, const float* w, float* gx, void* workspace,      \
+                                  cudaStream_t);                                                                   \
+    size_t conv2d_grad_input_##name##_workspace(const Conv2d&)
+#define NNLITE_GRAD_WEIGHT(name)                                                                                   \
+    void conv2d_grad_weight_##name(const Conv2d&, const float* x, const float* gy, float* gw, void* workspace,     \
+                                   cudaStream_t);                                                                  \
+    size_t conv2d_grad_weight_##name##_workspace(const Conv2d&)
+NNLITE_FORWARD(exact);
+NNLITE_FORWARD(grouped);
+NNLITE_FORWARD(depthwise);
+NNLITE_GRAD_INPUT(exact);
+NNLITE_GRAD_INPUT(grouped);
+NNLITE_GRAD_INPUT(depthwise);
+NNLITE_GRAD_WEIGHT(exact);
+NNLITE_GRAD_WEIGHT(depthwise);
+#undef NNLITE_FORWARD
+#undef NNLITE_GRAD_INPUT
+#undef NNLITE_GRAD_WEIGHT
 
-// Workspace: the weights with input and output channels exchanged.
-size_t conv2d_grad_input_exact_workspace(const Conv2d&);
-void conv2d_grad_input_exact(const Conv2d&, const float* gy, const float* w, float* gx, void* workspace, cudaStream_t);
+void max_pool2d_forward(const Pool2d&, const float* x, float* y, int32_t* indices, cudaStream_t);
+void max_pool2d_backward(const Pool2d&, const float* gy, const int32_t* indices, float* gx, cudaStream_t);
+void avg_pool2d_forward(const Pool2d&, const float* x, float* y, cudaStream_t);
+void avg_pool2d_backward(const Pool2d&, const float* gy, float* gx, cudaStream_t);
+
+size_t norm_workspace(const Norm&);  // of everything below that takes one
+void batch_norm_training_forward(const Norm&, double epsilon, const float* x, const float* weight, const float* bias,
+                                 const float* residual, float* y, float* mean, float* inv_std, void* workspace,
+                                 cudaStream_t);
+void batch_norm_training_backward(const Norm&, const float* x, const float* gy, const float* y, const float* weight,
+                                  const float* bias, const float* mean, const float* inv_std, float* gx, float* gweight,
+                                  float* gbias, float* gresidual, void* workspace, cudaStream_t);
+void batch_norm_inference_forward(const Norm&, const float* x, const float* scale, const float* shift,
+                                  const float* residual, float* y, cudaStream_t);
+void batch_norm_inference_backward(const Norm&, const float* x, const float* gy, const float* y, const float* scale,
+                                   const float* shift, const float* mean, const float* inv_std, float* gx, float* gweight,
+                                   float* gbias, float* gresidual, void* workspace, cudaStream_t);
+void channel_sum(const Norm&, const float* x, float* total, void* workspace, cudaStream_t);
+
+void softmax_forward(const Norm&, const float* x, float* y, cudaStream_t);
+void softmax_backward(const Norm&, const float* gy, const float* y, float* gx, cudaStream_t);
+void log_softmax_forward(const Norm&, const float* x, float* y, cudaStream_t);
+void log_softmax_backward(const Norm&, const float* gy, const float* y, float* gx, cudaStream_t);
+void cross_entropy(const Norm&, const float* logits, const int64_t* labels, const float* weight, const float* options,
+                   float* losses, float* gradient, cudaStream_t);
+void layer_norm_forward(const Norm&, double epsilon, const float* x, const float* weight, const float* bias, float* y,
+                        float* mean, float* inv_std, cudaStream_t);
+void layer_norm_backward(const Norm&, const float* x, const float* gy, const float* weight, const float* mean,
+                         const float* inv_std, float* gx, float* gweight, float* gbias, void* workspace, cudaStream_t);
+
+void resize(const Resize&, const float* x, const int32_t* row_start, const int32_t* rows, const float* row_weights,
+            const int32_t* column_start, const int32_t* columns, const float* column_weights, float* y, cudaStream_t);
 
 }  // namespace cuda
 }  // namespace nnlite

@@ -60,5 +60,52 @@ struct Exact {
     }
 };
 
+// The same for tiles whose depth runs down: [depth][rows] and [depth][columns]. A thread's rows are runs of four, 64
+// apart; for each step of the depth it reads them, and its columns, as one or two float4.
+template <int rows_, int columns_>
+struct ExactColumns {
+    using Element = float;
+    static constexpr int rows = rows_, columns = columns_, stages = 3, depth = 16;
+    static constexpr int row_bytes = rows * 4 + 16, column_bytes = columns * 4 + 16;
+    static constexpr int high = rows / 64, wide = columns / 64;  // in runs of four
+
+    float sums[4 * high][4 * wide] = {};
+    int row, column;
+
+    __device__ ExactColumns() {
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        row = 4 * (warp / 2 * 4 + lane / 8);
+        column = 4 * (warp % 2 * 8 + lane % 8);
+    }
+
+    __device__ void multiply(const char* a, const char* b) {
+#pragma unroll 4
+        for (int d = 0; d < depth; ++d) {
+            Pack<float, 4> left[high], right[wide];
+#pragma unroll
+            for (int i = 0; i < high; ++i)
+                left[i] = *reinterpret_cast<const Pack<float, 4>*>(a + d * row_bytes + 4 * (row + 64 * i));
+#pragma unroll
+            for (int j = 0; j < wide; ++j)
+                right[j] = *reinterpret_cast<const Pack<float, 4>*>(b + d * column_bytes + 4 * (column + 64 * j));
+#pragma unroll
+            for (int i = 0; i < 4 * high; ++i)
+#pragma unroll
+                for (int j = 0; j < 4 * wide; ++j) sums[i][j] += left[i / 4].at[i % 4] * right[j / 4].at[j % 4];
+        }
+    }
+
+    __device__ void put(int half, float* to, int step) const {
+#pragma unroll
+        for (int i = 0; i < 4 * high; ++i) {
+            const int at = row + 64 * (i / 4) + i % 4;
+            if (at / (rows / 2) == half)
+#pragma unroll
+                for (int j = 0; j < 4 * wide; ++j)
+                    to[(at - half * rows / 2) * step + column + 64 * (j / 4) + j % 4] = sums[i][j];
+        }
+    }
+};
+
 }  // namespace cuda
 }  // namespace nnlite

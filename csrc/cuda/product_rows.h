@@ -13,46 +13,10 @@
 // After Chetlur et al. 2014 (cuDNN, https://arxiv.org/abs/1410.0759) and CUTLASS's description of implicit GEMM.
 #pragma once
 
-#include "tiles.h"
-#include "windows.h"
+#include "rows.h"
 
 namespace nnlite {
 namespace cuda {
-
-// One convolution, or one gradient by the input, whose weights lie as [out channels][R][S][source channels of a group].
-template <class T, class Bias, class Out>
-struct Rows {
-    Conv2d g;
-    bool gradient;
-    int batch, groups, kernel_across;
-    int height, width, source_channels, depth_channels;  // of the source; the latter of one group
-    int out_height, out_width, out_channels, columns;    // of the result
-    const T *source, *weights;
-    const Bias* bias;
-    const T* residual;
-    Out* out;
-
-    Rows(const Conv2d& g_, bool gradient_, const T* source_, const T* weights_, const Bias* bias_, const T* residual_,
-         Out* out_)
-        : g(g_), gradient(gradient_), batch(int(g.N)), groups(int(g.groups)), kernel_across(int(g.S)),
-          height(int(gradient ? g.P : g.H)), width(int(gradient ? g.Q : g.W)),
-          source_channels(int(gradient ? g.K : g.C)), depth_channels(source_channels / groups),
-          out_height(int(gradient ? g.H : g.P)), out_width(int(gradient ? g.W : g.Q)),
-          out_channels(int(gradient ? g.C : g.K)), columns(out_channels / groups),
-          source(source_), weights(weights_), bias(bias_), residual(residual_), out(out_) {}
-
-    __host__ __device__ Axis down(int which) const {
-        return gradient ? gradient_axis(which, g.H, g.stride_h, g.pad_top, g.dilation_h, g.R)
-                        : forward_axis(g.P, g.stride_h, g.pad_top, g.dilation_h, g.R);
-    }
-    __host__ __device__ Axis across(int which) const {
-        return gradient ? gradient_axis(which, g.W, g.stride_w, g.pad_left, g.dilation_w, g.S)
-                        : forward_axis(g.Q, g.stride_w, g.pad_left, g.dilation_w, g.S);
-    }
-    __host__ __device__ int classes_across() const { return gradient ? int(g.stride_w) : 1; }
-    int64_t classes() const { return gradient ? g.stride_h * g.stride_w : 1; }
-    int64_t largest_class() const { return int64_t(batch) * down(0).count * across(0).count; }  // the first one
-};
 
 // A place in the depth (r, s, c): taps of the class, channels of the group.
 struct Depth {
@@ -62,9 +26,6 @@ struct Depth {
             if (++s == taps_across) s = 0, ++r;
     }
 };
-
-constexpr int longest_side = 1 << 14;  // of a picture with its padding: places are held in 16 bits
-constexpr int nowhere = -2 * longest_side;
 
 // The pieces that one thread copies: `vector` bytes wide, always at the same place of the depth's 64 bytes, of every
 // row_step-th row of both tiles. The axes lie in shared memory: they are the same for all, and registers are few.
@@ -130,7 +91,6 @@ struct RowLoader {
 template <class Math, int vector, class Bias, class Out>
 __global__ void __launch_bounds__(block_threads, 2)
     product_rows(const Rows<typename Math::Element, Bias, Out> p, int column_tiles, bool whole) {
-    using T = typename Math::Element;
     __shared__ int64_t row_at[Math::rows];
     __shared__ Axis down, across;
     char* tiles = ptx::dynamic_shared();
@@ -148,8 +108,7 @@ __global__ void __launch_bounds__(block_threads, 2)
 
     for (int i = threadIdx.x; i < Math::rows; i += block_threads) {
         const int at = first_row + i, line = at / across.count, n = line / down.count;
-        const int h = line % down.count * down.stride + down.first, w = at % across.count * across.stride + across.first;
-        row_at[i] = n < p.batch ? ((int64_t(n) * p.out_height + h) * p.out_width + w) * p.out_channels : -1;
+        row_at[i] = n < p.batch ? p.result_at(down, across, n, line % down.count, at % across.count) : -1;
     }
 
     RowLoader<Math, vector> loader(p, down, across, group, first_row, first_column);
@@ -173,10 +132,7 @@ __global__ void __launch_bounds__(block_threads, 2)
         next = next + 1 == Math::stages ? 0 : next + 1;
     }
 
-    const int base = group * p.columns + first_column;
-    const Destination<T, Bias, Out> to = {p.bias ? p.bias + base : nullptr, p.residual ? p.residual + base : nullptr,
-                                          p.out + base, p.gradient ? Activation{no_activation, 0, 0} : p.g.act,
-                                          p.columns - first_column};
+    const auto to = p.destination(group * p.columns + first_column, p.columns - first_column);
     store_tile(math, reinterpret_cast<float*>(tiles), row_at, to, whole);
 }
 

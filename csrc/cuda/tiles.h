@@ -13,6 +13,9 @@ namespace cuda {
 constexpr int block_threads = 256;
 constexpr int tile_row_bytes = 64, tile_row_step = 80;
 
+constexpr int longest_side = 1 << 14;  // of a picture with its padding: rows and columns are held in 16 bits
+constexpr int nowhere = -2 * longest_side;
+
 // `bytes` from global to shared memory, zeros where not valid; copies of 2 bytes are not asynchronous.
 template <int bytes>
 __device__ inline void copy(char* to, const void* from, bool valid) {
@@ -32,29 +35,29 @@ struct Destination {
     int columns;  // that exist
 };
 
-// Four neighbours of a row of the output, those that exist.
-template <class T, class Bias, class Out>
-__device__ inline void store_four(const Destination<T, Bias, Out>& to, int64_t row_at, int column, float4 sums,
-                                  bool whole) {
-    float z[4] = {sums.x, sums.y, sums.z, sums.w};
-    const int count = min(4, to.columns - column);
+// `width` neighbours of a row of the output, those that exist; at once where `whole`.
+template <int width, class T, class Bias, class Out>
+__device__ inline void store_run(const Destination<T, Bias, Out>& to, int64_t row_at, int column, float (&z)[width],
+                                 bool whole) {
+    const int count = min(width, to.columns - column);
     const int64_t at = row_at + column;
-    if (to.bias)
-        for (int i = 0; i < count; ++i) z[i] += to_float(to.bias[column + i]);
-    if (whole && count == 4) {
+#pragma unroll
+    for (int i = 0; i < width; ++i)
+        if (to.bias && i < count) z[i] += to_float(to.bias[column + i]);
+    if (whole && count == width) {
         if (to.residual) {
-            const auto beside = *reinterpret_cast<const Pack<T, 4>*>(to.residual + at);
+            const auto beside = *reinterpret_cast<const Pack<T, width>*>(to.residual + at);
 #pragma unroll
-            for (int i = 0; i < 4; ++i) z[i] += to_float(beside.at[i]);
+            for (int i = 0; i < width; ++i) z[i] += to_float(beside.at[i]);
         }
-        Pack<Out, 4> packed;
+        Pack<Out, width> packed;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) store(&packed.at[i], activate(to.act, z[i]));
-        *reinterpret_cast<Pack<Out, 4>*>(to.out + at) = packed;
+        for (int i = 0; i < width; ++i) store(&packed.at[i], activate(to.act, z[i]));
+        *reinterpret_cast<Pack<Out, width>*>(to.out + at) = packed;
         return;
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < width; ++i)
         if (i < count) {
             if (to.residual) z[i] += to_float(to.residual[at + i]);
             store(to.out + at + i, activate(to.act, z[i]));
@@ -74,8 +77,10 @@ __device__ inline void store_tile(const Math& math, float* shared, const int64_t
         for (int i = threadIdx.x; i < Math::rows / 2 * quads; i += block_threads) {
             const int row = i / quads, column = i % quads * 4;
             const int64_t at = row_at[half * Math::rows / 2 + row];
-            if (at >= 0 && column < to.columns)
-                store_four(to, at, column, *reinterpret_cast<const float4*>(shared + row * step + column), whole);
+            if (at < 0 || column >= to.columns) continue;
+            const float4 sums = *reinterpret_cast<const float4*>(shared + row * step + column);
+            float z[4] = {sums.x, sums.y, sums.z, sums.w};
+            store_run(to, at, column, z, whole);
         }
     }
 }

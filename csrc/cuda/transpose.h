@@ -29,6 +29,11 @@ __global__ void __launch_bounds__(256) exchange_channels_kernel(int outputs, int
 }
 
 template <class T>
+size_t exchanged_bytes(const Conv2d& g) {
+    return size_t(ceil_div(int64_t(sizeof(T)) * g.K * g.group_C() * g.taps(), 16) * 16);
+}
+
+template <class T>
 void exchange_channels(const char* what, const Conv2d& g, const T* from, T* to, cudaStream_t stream) {
     const dim3 grid(unsigned(ceil_div(g.group_C(), 32)), unsigned(ceil_div(g.group_K(), 32)), unsigned(g.groups * g.taps()));
     start({what, grid, 256, 0, stream}, exchange_channels_kernel<T>, int(g.group_K()), int(g.group_C()), int(g.taps()), from, to);

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from nnlite.device import why_unavailable
-from nnlite.geometry import Conv2dGeometry
+from nnlite.geometry import NO_ACTIVATION, Conv2dGeometry, NormGeometry, Pool2dGeometry, ResizeGeometry
 from nnlite.kernels.spec import REGISTRY, DType, Variant
 
 Supports = Callable[[Any, DType], str | None]
@@ -82,6 +82,42 @@ def _conv(g: Conv2dGeometry, dtype: DType) -> str | None:
     return None
 
 
+def _depthwise(g: Conv2dGeometry, dtype: DType) -> str | None:
+    if g.groups != g.C or g.K != g.C or g.C == 1:
+        return "for one input and one output channel per group and more than one group"
+    if reason := _conv(g, dtype):
+        return reason
+    return None if g.R * g.S <= 192 and g.S <= 8 else "for at most 192 taps, and at most 8 in a row"
+
+
+def _rows(g: NormGeometry, dtype: DType) -> str | None:
+    if dtype != np.float32:
+        return "float32 only"
+    if not g.C:
+        return "needs at least one channel"
+    return None if g.M * g.C < _MOST else "for arrays of fewer than 2^31 elements"
+
+
+def _lines(g: NormGeometry, dtype: DType) -> str | None:
+    return _rows(g, dtype) or (None if g.activation == NO_ACTIVATION else "has no activation")
+
+
+def _pictures(g: Pool2dGeometry | ResizeGeometry, dtype: DType) -> str | None:
+    if dtype != np.float32:
+        return "float32 only"
+    if not min(g.C, g.H, g.W, g.P, g.Q):
+        return "needs pictures that are not empty"
+    return (
+        None if max(_size(g.x_shape), _size(g.y_shape)) < _MOST else "for arrays of fewer than 2^31 elements"
+    )
+
+
+def _grouped(g: Conv2dGeometry, dtype: DType, outputs: str) -> str | None:
+    if g.groups == 1 or getattr(g, outputs) // g.groups >= 16:
+        return "for more than one group, of fewer than 16 channels of the result"
+    return _conv(g, dtype)
+
+
 # ------------------------------------------------------------------------------------- variants
 
 
@@ -101,5 +137,33 @@ def _register(
 
 
 # In order of preference.
-_register("conv2d_forward", "exact", _conv)
-_register("conv2d_grad_input", "exact", _conv, workspace=True)
+for _direction, _name, _supports in (
+    ("forward", "depthwise", _depthwise),
+    ("forward", "grouped", partial(_grouped, outputs="K")),
+    ("forward", "exact", _conv),
+    ("grad_input", "depthwise", _depthwise),
+    ("grad_input", "grouped", partial(_grouped, outputs="C")),
+    ("grad_input", "exact", _conv),
+    ("grad_weight", "depthwise", _depthwise),
+    ("grad_weight", "exact", _conv),
+):
+    _register(f"conv2d_{_direction}", _name, _supports, workspace=_direction != "forward")
+
+for _kernel in ("max_pool2d_forward", "max_pool2d_backward", "avg_pool2d_forward", "avg_pool2d_backward"):
+    _register(_kernel, "gather", _pictures, function=_kernel)
+_register("resize", "gather", _pictures, function="resize")
+
+for _kernel, _workspace in (
+    ("batch_norm_training_forward", True),
+    ("batch_norm_training_backward", True),
+    ("batch_norm_inference_forward", False),
+    ("batch_norm_inference_backward", True),
+    ("channel_sum", True),
+):
+    _register(_kernel, "rows", _rows, _workspace, _kernel)
+
+for _kernel in ("softmax_forward", "softmax_backward", "log_softmax_forward", "log_softmax_backward"):
+    _register(_kernel, "lines", _lines, function=_kernel)
+_register("cross_entropy", "lines", _lines, function="cross_entropy")
+_register("layer_norm_forward", "lines", _lines, function="layer_norm_forward")
+_register("layer_norm_backward", "lines", _lines, True, "layer_norm_backward")

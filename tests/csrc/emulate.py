@@ -45,7 +45,7 @@ def build() -> Path:
 
     words = compiler()
     assert words is not None, "no C++ compiler"
-    sources = [ROOT / "csrc/bind/cuda.cpp", *sorted((ROOT / "csrc/cuda").glob("*.cu"))]
+    sources = [*sorted(ROOT.glob("csrc/bind/cuda*.cpp")), *sorted(ROOT.glob("csrc/cuda/*.cu"))]
     read = [
         *sources,
         *sorted((HERE / "cuda").glob("*.h")),
