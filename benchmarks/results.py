@@ -1,10 +1,12 @@
 """Accuracy on several sets, beside PyTorch with the same recipe and scikit-learn on the same features.
 
-    python benchmarks/results.py MODEL DATA [--size 128] [--train 400] [--held 200] [--seeds 3]
+    python benchmarks/results.py MODEL DATA [--size 128] [--train 400] [--held 200] [--seeds 3] [--same-start]
 
 MODEL is an ONNX classifier, DATA anything that nnlite reads; --train and --held take so many pictures,
 evenly spread. The recipe is the default one without augmentation: a head on frozen features, then the last
-stage with it. Needs PyTorch and scikit-learn. ``python benchmarks/result_sets.py`` prepares the sets.
+stage with it. With --same-start PyTorch begins with nnlite's first weights and sees its batches, so that
+what differs is the arithmetic alone. Needs PyTorch and scikit-learn. ``python benchmarks/result_sets.py``
+prepares the sets.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch_results
 
-from nnlite import onnx
+from nnlite import onnx, random
 from nnlite.data import Dataset, open_dataset
-from nnlite.transfer import FinetuneConfig, choose_cut, find_head, finetune, types_for
+from nnlite.transfer import FinetuneConfig, choose_cut, find_head, finetune, replace_head, types_for
 from nnlite.transfer.logistic import fit
 from nnlite.transfer.metadata import choose_preprocessing
 
@@ -58,6 +61,14 @@ def logistic_regression(x: np.ndarray, y: np.ndarray, held: np.ndarray, known: n
     return float(model.score((held - x.mean(0)) / scale, known))
 
 
+def start_of(model: str, classes: int, pictures: int, seed: int) -> torch_results.Start:
+    """The first weights of nnlite's head with ``seed``, and its order of the pictures."""
+    random.manual_seed(seed)
+    module, head = replace_head(onnx.load(model), classes)
+    weight = np.moveaxis(module.leaf(head.weight).numpy(), head.out_axis, 0)
+    return weight, lambda *at: np.random.Generator(np.random.Philox([seed, *at])).permutation(pictures)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -66,9 +77,8 @@ def main() -> None:
     parser.add_argument("data")
     for name, default in (("size", 128), ("train", 400), ("held", 200), ("seeds", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--same-start", action="store_true")
     told = parser.parse_args()
-    import torch_results
-
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         data = open_dataset(told.data)
@@ -99,7 +109,11 @@ def main() -> None:
             )).metrics["accuracy"]
             for seed in range(told.seeds)
         ]  # fmt: skip
-        peer = torch_results.accuracies(told.model, cut.name, *prepared, told.seeds)
+        starts = [
+            start_of(told.model, len(data.classes), len(y), seed) if told.same_start else None
+            for seed in range(told.seeds)
+        ]
+        peer = torch_results.accuracies(told.model, cut.name, *prepared, starts)
         regression = fit(fx, y, len(data.classes))
         probe = float((regression.logits(fh).argmax(1) == known).mean())
         sklearn = logistic_regression(fx, y, fh, known, regression.c)

@@ -5,6 +5,8 @@ The network is the same ONNX file, run node by node, so that both sides start fr
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 
 BATCH, SMOOTHING, DECAY = 32, 0.1, 0.01
+Start = tuple[np.ndarray, Callable[[int, int], np.ndarray]]
+"""First weights of the head [classes, features], and the order of the pictures in (phase, epoch)."""
 
 
 class OnnxNetwork(nn.Module):
@@ -78,7 +82,13 @@ def run_node(node: onnx.NodeProto, inputs: list[Any]) -> Any:
 
 
 def fit(
-    net: OnnxNetwork, x: torch.Tensor, y: torch.Tensor, begin: str, groups: list[dict[str, Any]], epochs: int
+    net: OnnxNetwork,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    begin: str,
+    groups: list[dict[str, Any]],
+    epochs: int,
+    order: Callable[[int], torch.Tensor],
 ) -> None:
     """AdamW, one epoch of warm-up at most a tenth, then a cosine; label smoothing."""
     optimizer = torch.optim.AdamW(groups, weight_decay=DECAY)
@@ -91,8 +101,8 @@ def fit(
         return 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(total - warm, 1))))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    for _ in range(epochs):
-        for chosen in torch.randperm(len(x)).split(BATCH):
+    for epoch in range(epochs):
+        for chosen in order(epoch).split(BATCH):
             loss = F.cross_entropy(net(x[chosen], begin), y[chosen], label_smoothing=SMOOTHING)
             optimizer.zero_grad()
             loss.backward()
@@ -101,12 +111,16 @@ def fit(
 
 
 def accuracies(
-    path: str, cut: str, train: tuple[np.ndarray, np.ndarray], held: tuple[np.ndarray, np.ndarray], seeds: int
+    path: str,
+    cut: str,
+    train: tuple[np.ndarray, np.ndarray],
+    held: tuple[np.ndarray, np.ndarray],
+    starts: list[Start | None],
 ) -> list[float]:
-    """Held-out accuracy for each seed; pictures are prepared ones [N,3,H,W]."""
+    """Held-out accuracy for each seed, from its start or one of its own; pictures are [N,3,H,W]."""
     torch.set_num_threads(2)
     result, at_cut = [], []
-    for seed in range(seeds):
+    for seed, start in enumerate(starts):
         torch.manual_seed(seed)
         net = OnnxNetwork(path, int(train[1].max()) + 1).eval()
         if not at_cut:
@@ -119,11 +133,19 @@ def accuracies(
             features = net(x, cut, net.features)
         by_name = dict(zip(net.names, net.values, strict=True))
         own = [by_name[name].requires_grad_(True) for name in net.head]
-        fit(net, features, y, net.features, [{"params": own, "lr": 3e-3}], 20)
+        if start is not None:
+            own[0].data.copy_(torch.from_numpy(start[0].copy()))
+
+        def order(phase: int, epoch: int, start: Start | None = start) -> torch.Tensor:
+            return torch.randperm(len(x)) if start is None else torch.from_numpy(start[1](phase, epoch))
+
+        fit(net, features, y, net.features, [{"params": own, "lr": 3e-3}], 20, partial(order, 0))
         after = [n for n in net.nodes[position(net, cut) :] if n.op_type in ("Conv", "Gemm")]
         used = {name for node in after for name in node.input[1:]}
         stage = [by_name[n].requires_grad_(True) for n in net.names if n in used and n not in net.head]
-        fit(net, x, y, cut, [{"params": stage, "lr": 1e-4}, {"params": own, "lr": 3e-4}], 8)
+        fit(
+            net, x, y, cut, [{"params": stage, "lr": 1e-4}, {"params": own, "lr": 3e-4}], 8, partial(order, 1)
+        )
         with torch.no_grad():
             result.append(float((net(at_cut[1], cut).argmax(1).numpy() == held[1]).mean()))
     return result

@@ -187,3 +187,11 @@ def test_mistakes_are_named(arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(nnlite, ["bench", "kernels", *arguments])
     assert result.exception is not None
     assert message in str(result.exception)
+
+
+def test_mistakes_of_other_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = CliRunner().invoke(nnlite, ["bench", "memory", "--match", "no such case"])
+    assert "no training case has this in its name" in str(result.exception)
+    monkeypatch.setattr(threads, "get_num_threads", lambda: 1)
+    result = CliRunner().invoke(nnlite, ["bench", "threads"])
+    assert "there is one thread to use; set NNLITE_NUM_THREADS to 2 or more" in str(result.exception)
