@@ -136,19 +136,20 @@ def accuracies(
         if start is not None:
             own[0].data.copy_(torch.from_numpy(start[0].copy()))
 
-        def order(phase: int, epoch: int, start: Start | None = start) -> torch.Tensor:
-            return torch.randperm(len(x)) if start is None else torch.from_numpy(start[1](phase, epoch))
-
+        order = partial(order_of, start, len(y))
         fit(net, features, y, net.features, [{"params": own, "lr": 3e-3}], 20, partial(order, 0))
         after = [n for n in net.nodes[position(net, cut) :] if n.op_type in ("Conv", "Gemm")]
         used = {name for node in after for name in node.input[1:]}
         stage = [by_name[n].requires_grad_(True) for n in net.names if n in used and n not in net.head]
-        fit(
-            net, x, y, cut, [{"params": stage, "lr": 1e-4}, {"params": own, "lr": 3e-4}], 8, partial(order, 1)
-        )
+        groups = [{"params": stage, "lr": 1e-4}, {"params": own, "lr": 3e-4}]
+        fit(net, x, y, cut, groups, 8, partial(order, 1))
         with torch.no_grad():
             result.append(float((net(at_cut[1], cut).argmax(1).numpy() == held[1]).mean()))
     return result
+
+
+def order_of(start: Start | None, pictures: int, phase: int, epoch: int) -> torch.Tensor:
+    return torch.randperm(pictures) if start is None else torch.from_numpy(start[1](phase, epoch))
 
 
 def position(net: OnnxNetwork, value: str) -> int:
