@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from nnlite.device import is_array, to_host
 from nnlite.errors import ModelError, OperandError
 from nnlite.files import atomic_file
 from nnlite.layout import Array
@@ -31,7 +32,8 @@ def save(path: str | Path, state: Any) -> None:
 
     ``state``: a module, optimiser or schedule (anything with ``state_dict()``), an array, a Tensor, a number,
     a string, True, False, None, and lists, tuples and dicts of these to any depth: a whole training
-    state is ``{"model": model, "optimizer": optimizer, "epoch": 3}``. Arrays keep their element type. Raises
+    state is ``{"model": model, "optimizer": optimizer, "epoch": 3}``. Arrays keep their element type, and
+    are stored from the host, wherever they were. Raises
     OperandError for anything else, naming where it stands, and FileError when the file cannot be written.
     """
     arrays: dict[str, Array] = {}
@@ -122,8 +124,9 @@ def _encoded(item: Any, place: tuple[Any, ...], arrays: dict[str, Array]) -> Any
         return item if math.isfinite(item) else {"float": str(item)}
     if isinstance(item, np.generic):
         return _encoded(item.item(), place, arrays)
-    if isinstance(item, (np.ndarray, Tensor)):
-        return {"array": _add(_storable(np.asarray(item), place), place, arrays)}
+    if isinstance(item, Tensor) or is_array(item):
+        array = to_host(item.array if isinstance(item, Tensor) else item)
+        return {"array": _add(_storable(array, place), place, arrays)}
     if hasattr(item, "state_dict"):
         return _encoded(item.state_dict(), place, arrays)
     if isinstance(item, Mapping):

@@ -142,7 +142,12 @@ class Tensor:
         """
         if not on_host(self._array):
             raise DeviceError(f"numpy(): the tensor is on {self.device}; copy it with .to('cpu') first")
-        if not self.requires_grad:
+        return self.array
+
+    @property
+    def array(self) -> Array:
+        """As :meth:`numpy`, and on a GPU CuPy's array itself, which has no read-only views: do not write."""
+        if not self.requires_grad or not on_host(self._array):
             return self._array
         view: Array = self._array.view()
         view.flags.writeable = False
@@ -366,7 +371,15 @@ def operand(data: Any, like: Tensor) -> Tensor:
         if on_host(like._array):
             return Tensor(np.asarray(data, like.dtype))
         return Tensor(np.full_like(like._array, data, like.dtype, "C", shape=()))
-    return Tensor(data if is_array(data) else np.asarray(data))
+    return beside(data, like)
+
+
+def beside(data: Any, like: Tensor) -> Tensor:
+    """``data`` as a tensor where ``like`` is: an array of NumPy is copied there, a Tensor stays as it is."""
+    if isinstance(data, Tensor):
+        return data
+    array = data if is_array(data) else np.asarray(data)
+    return Tensor(array if on_host(like._array) else moved(array, like.device))
 
 
 # ----------------------------------------------------------------------------------- operation

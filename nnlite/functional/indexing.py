@@ -10,7 +10,7 @@ from nnlite.errors import OperandError
 from nnlite.functional.arithmetic import ne, where
 from nnlite.layout import Array
 from nnlite.ops import OPS
-from nnlite.tensors import Tensor, apply
+from nnlite.tensors import Tensor, apply, beside
 
 
 class Sorted(NamedTuple):
@@ -20,27 +20,22 @@ class Sorted(NamedTuple):
     indices: Tensor
 
 
-def _as_indices(indices: Tensor | Array) -> Tensor:
-    """Integers as a tensor."""
-    return indices if isinstance(indices, Tensor) else Tensor(np.asarray(indices))
-
-
 def gather(x: Tensor, dim: int, index: Tensor | Array) -> Tensor:
     """y[i, j, ...] = x[index[i, j, ...], j, ...] for dim 0, likewise for the others."""
-    return apply(OPS["gather_elements"], x, _as_indices(index), axis=dim)
+    return apply(OPS["gather_elements"], x, beside(index, x), axis=dim)
 
 
 def scatter(x: Tensor, dim: int, index: Tensor | Array, src: Tensor | float) -> Tensor:
     """X with x[index[i, j, ...], j, ...] = src[i, j, ...] for dim 0, likewise for the others."""
-    places = _as_indices(index)
+    places = beside(index, x)
     if not isinstance(src, Tensor):
-        src = Tensor(np.full(places.shape, src, x.dtype))
+        src = beside(np.full(places.shape, src, x.dtype), x)
     return apply(OPS["scatter_elements"], x, places, _part(src, places), axis=dim, reduction="none")
 
 
 def scatter_add(x: Tensor, dim: int, index: Tensor | Array, src: Tensor) -> Tensor:
     """X with src added: x[index[i, j, ...], j, ...] += src[i, j, ...] for dim 0, likewise for the others."""
-    places = _as_indices(index)
+    places = beside(index, x)
     return apply(OPS["scatter_elements"], x, places, _part(src, places), axis=dim, reduction="add")
 
 
@@ -53,7 +48,7 @@ def _part(src: Tensor, places: Tensor) -> Tensor:
 
 def index_select(x: Tensor, dim: int, index: Tensor | Array) -> Tensor:
     """The slices of x along ``dim`` that index [n] names."""
-    return apply(OPS["gather"], x, _as_indices(index), axis=dim)
+    return apply(OPS["gather"], x, beside(index, x), axis=dim)
 
 
 def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
@@ -100,10 +95,11 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
 
 def one_hot(indices: Tensor | Array, num_classes: int = -1) -> Tensor:
     """Integers [...] to [..., num_classes], 1 at the integer's place; -1: one more than the largest."""
-    labels = _as_indices(indices)
-    largest = int(labels.numpy().max(initial=-1))
+    labels = indices if isinstance(indices, Tensor) else Tensor(np.asarray(indices))
+    array = labels.array
+    largest = int(array.max()) if labels.size else -1
     classes = largest + 1 if num_classes == -1 else num_classes
-    if labels.numpy().min(initial=0) < 0 or largest >= classes:
+    if (labels.size and int(array.min()) < 0) or largest >= classes:
         raise OperandError(f"one_hot: indices must be 0 to {classes - 1}, num_classes - 1")
     return apply(OPS["one_hot"], labels, depth=classes, axis=-1, on=1, off=0, dtype="int64")
 
@@ -120,9 +116,9 @@ def embedding(
     With ``max_norm`` the rows named whose ‖row‖ₚ, p = ``norm_type``, is larger are first shrunk to it, in
     ``weight`` itself.
     """
-    rows = _as_indices(indices)
+    rows = beside(indices, weight)
     if max_norm is not None:
-        _limit_rows(weight, np.unique(rows.numpy()), max_norm, norm_type)
+        _limit_rows(weight, np.unique(rows.array), max_norm, norm_type)
     y = apply(OPS["gather"], weight, rows, axis=0)
     if padding_idx is None or not weight.requires_grad:
         return y
@@ -132,7 +128,7 @@ def embedding(
 
 
 def _limit_rows(weight: Tensor, rows: Array, max_norm: float, norm_type: float) -> None:
-    chosen = weight.numpy()[rows]
+    chosen = weight.array[rows]
     norms = np.linalg.norm(chosen, norm_type, axis=1, keepdims=True)
     if (norms > max_norm).any():
         factors = np.where(norms > max_norm, max_norm / (norms + 1e-7), 1)

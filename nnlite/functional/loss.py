@@ -12,11 +12,7 @@ from nnlite.functional.norm import normalize, p_norm
 from nnlite.layout import Array
 from nnlite.ops import OPS
 from nnlite.ops.loss import REDUCTIONS
-from nnlite.tensors import Tensor, apply, operand
-
-
-def _as_tensor(target: Tensor | Array) -> Tensor:
-    return target if isinstance(target, Tensor) else Tensor(np.asarray(target))
+from nnlite.tensors import Tensor, apply, beside
 
 
 def _reduced(op: str, losses: Tensor, reduction: str) -> Tensor:
@@ -26,7 +22,7 @@ def _reduced(op: str, losses: Tensor, reduction: str) -> Tensor:
 
 
 def _same_shape(op: str, x: Tensor, target: Tensor | Array) -> Tensor:
-    wanted = _as_tensor(target)
+    wanted = beside(target, x)
     if wanted.shape != x.shape:
         raise ShapeError(f"{op}: target {list(wanted.shape)} must have the shape of x {list(x.shape)}")
     return wanted
@@ -48,7 +44,7 @@ def cross_entropy(
     ``target``: integer labels [N,...], of which ``ignore_index`` ones do not count, or probabilities of
     the shape of logits. ``weight`` [classes]; the mean divides by the sum of the weights of the labels.
     """
-    wanted = _as_tensor(target)
+    wanted = beside(target, logits)
     if wanted.dtype.kind == "f":
         return _soft_cross_entropy(logits, wanted, weight, reduction, label_smoothing)
     options = {"reduction": reduction, "label_smoothing": label_smoothing, "ignore_index": ignore_index}
@@ -79,7 +75,7 @@ def nll_loss(
 ) -> Tensor:
     """-weight · x at the labels, for log-probabilities x [N,classes,...] and labels [N,...]."""
     options = {"ignore_index": ignore_index, "reduction": reduction}
-    return apply(OPS["nll_loss"], x, _as_tensor(target), weight, **options)
+    return apply(OPS["nll_loss"], x, beside(target, x), weight, **options)
 
 
 def binary_cross_entropy(
@@ -131,7 +127,7 @@ def hinge_embedding_loss(
     x: Tensor, target: Tensor | Array, margin: float = 1.0, reduction: str = "mean"
 ) -> Tensor:
     """X where the target is 1, max(0, margin - x) where it is -1."""
-    wanted = _as_tensor(target)
+    wanted = beside(target, x)
     losses = where(le(wanted, -1), relu(margin - x), x)
     return _reduced("hinge_embedding_loss", losses, reduction)
 
@@ -149,7 +145,7 @@ def multi_margin_loss(
     x [N,C] are scores, ``target`` [N] the labels t, ``weight`` [C], p 1 or 2.
     Source: Crammer and Singer 2001; torch.nn.functional.multi_margin_loss.
     """
-    labels = _as_tensor(target)
+    labels = beside(target, x)
     if x.ndim != 2 or labels.shape != x.shape[:1] or labels.dtype.kind not in "iu":
         raise ShapeError(
             f"multi_margin_loss: x {list(x.shape)} must be [N,C] and target {list(labels.shape)} N integers"
@@ -160,7 +156,7 @@ def multi_margin_loss(
     short = relu(x - gather(x, 1, column) + margin)
     terms = short if p == 1 else short * short
     if weight is not None:
-        terms = terms * Tensor(weight.numpy()[labels.numpy()][:, None])
+        terms = terms * Tensor(weight.array[labels.array][:, None])
     others = 1 - one_hot(labels, x.shape[1]).astype(x.dtype)
     return _reduced("multi_margin_loss", (terms * others).sum(1) / x.shape[1], reduction)
 
@@ -247,7 +243,7 @@ def cosine_embedding_loss(
 ) -> Tensor:
     """1 - cos(a, b) where the target is 1, max(0, cos(a, b) - margin) where it is -1."""
     cosine = cosine_similarity(a, b, -1)
-    losses = where(le(_as_tensor(target), -1), relu(cosine - margin), 1 - cosine)
+    losses = where(le(beside(target, a), -1), relu(cosine - margin), 1 - cosine)
     return _reduced("cosine_embedding_loss", losses, reduction)
 
 
@@ -275,5 +271,5 @@ def margin_ranking_loss(
     a: Tensor, b: Tensor, target: Tensor | Array, margin: float = 0.0, reduction: str = "mean"
 ) -> Tensor:
     """max(0, -target · (a - b) + margin): target 1 wants a above b, -1 below."""
-    wanted = operand(_as_tensor(target), a)
+    wanted = beside(target, a)
     return _reduced("margin_ranking_loss", relu(-wanted * (a - b) + margin), reduction)

@@ -12,7 +12,7 @@ from nnlite.errors import OperandError, ShapeError
 from nnlite.functional import arithmetic
 from nnlite.layout import Array
 from nnlite.ops import OPS
-from nnlite.tensors import Tensor, apply, apply_many, tracer
+from nnlite.tensors import Tensor, apply, apply_many, beside, tracer
 
 
 def batch_norm(
@@ -50,8 +50,8 @@ def batch_norm(
         return y if bounds is None else apply(OPS[bounds], y)
     more = () if residual is None else (residual,)
     extra = {} if bounds is None else {"activation": bounds}
-    weight = Tensor(np.ones(channels, dtype)) if weight is None else weight
-    bias = Tensor(np.zeros(channels, dtype)) if bias is None else bias
+    weight = beside(np.ones(channels, dtype), x) if weight is None else weight
+    bias = beside(np.zeros(channels, dtype), x) if bias is None else bias
     if not training:
         if running_mean is None or running_var is None:
             raise OperandError("batch_norm: inference needs running_mean and running_var")
@@ -67,9 +67,9 @@ def batch_norm(
     y, mean, variance = apply_many(operation, x, weight, bias, *more, epsilon=eps, **extra)
     count = x.size // channels
     if running_mean is not None:
-        _move_towards(running_mean.writable(), mean.numpy(), momentum)
+        _move_towards(running_mean.writable(), mean.array, momentum)
     if running_var is not None:
-        _move_towards(running_var.writable(), variance.numpy() * (count / (count - 1)), momentum)
+        _move_towards(running_var.writable(), variance.array * (count / (count - 1)), momentum)
     return y
 
 
@@ -101,7 +101,7 @@ def _channels_dropped(op: str, x: Tensor, ndim: int, p: float, training: bool) -
         raise ShapeError(f"{op}: x has shape {list(x.shape)} but must have {ndim} axes")
     if not (training and p):
         return dropout(x, p, False)
-    return x * dropout(Tensor(np.ones((*x.shape[:2], *[1] * (ndim - 2)), x.dtype)), p)
+    return x * dropout(beside(np.ones((*x.shape[:2], *[1] * (ndim - 2)), x.dtype), x), p)
 
 
 def layer_norm(
@@ -166,9 +166,9 @@ def instance_norm(
         raise ShapeError(f"instance_norm: x {list(x.shape)} must be [N,C,...] with more than one pixel")
     axes = tuple(range(2, x.ndim))
     if running_mean is not None:
-        _move_towards(running_mean.writable(), x.numpy().mean((0, *axes)), momentum)
+        _move_towards(running_mean.writable(), x.array.mean((0, *axes)), momentum)
     if running_var is not None:
-        _move_towards(running_var.writable(), x.numpy().var(axes, ddof=1).mean(0), momentum)
+        _move_towards(running_var.writable(), x.array.var(axes, ddof=1).mean(0), momentum)
     return apply(OPS["group_norm"], x, weight, bias, num_groups=0, eps=eps)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnlite import autograd
+from nnlite.device import to_host
 from nnlite.errors import DTypeError, ModelError, NnliteError, ShapeError
 from nnlite.graph.control import max_iterations
 from nnlite.graph.ir import Graph
@@ -114,12 +115,12 @@ class GraphModule(Module):
     def first_non_finite(self, *inputs: Tensor) -> str | None:
         """Name of the first parameter or, failing that, layer with a value that is not finite; else None."""
         for name, state in self._own_states():
-            if state.dtype.kind == "f" and not np.isfinite(state.numpy()).all():
+            if state.dtype.kind == "f" and not np.isfinite(state.array).all():
                 return name
         with autograd.no_grad():
             for node, results in self._steps(inputs, {}):
                 tensors = [t for t in results if isinstance(t, Tensor) and t.dtype.kind == "f"]
-                if not all(np.isfinite(t.numpy()).all() for t in tensors):
+                if not all(np.isfinite(t.array).all() for t in tensors):
                     return node.name
         return None
 
@@ -219,8 +220,10 @@ class GraphModule(Module):
         return Plan(self, precision, calibration)
 
     def current_graph(self) -> Graph:
-        """The graph with the parameters as they are now, for passes that compute with them."""
-        return replace(self.graph, arrays={value: leaf.numpy() for value, leaf in self._leaves.items()})
+        """The graph with the parameters as they are now, on the host, for passes that compute with them."""
+        return replace(
+            self.graph, arrays={value: to_host(leaf.array) for value, leaf in self._leaves.items()}
+        )
 
     def replace_leaf(self, value: Value, array: Array) -> None:
         """Give a parameter a new array, which may have another shape (a new head)."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnlite import functional as F
+from nnlite.device import CPU, to_host
 from nnlite.errors import DTypeError, ShapeError
 from nnlite.graph.control import CONTROL, Runner
 from nnlite.node import Node, Value
@@ -44,11 +45,17 @@ def run_node(
             assert x is not None
             options = params["momentum"], params["epsilon"], params.get("activation"), *residual
             return (F.batch_norm(x, mean, variance, weight, bias, True, *options),)
-    return apply_many(node.op, *operands, **params)
+    return apply_many(node.op, *_on_one_device(operands), **params)
+
+
+def _on_one_device(operands: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    """``operands`` on the GPU that one of them is on: shapes and what is made of them begin on the host."""
+    there = next((t.device for t in operands if t is not None and t.device != CPU), None)
+    return operands if there is None else [None if t is None else t.to(there) for t in operands]
 
 
 def _as_param(node: Node, name: str, tensor: Tensor) -> Any:
     """What a graph computed, as Python numbers."""
     if tensor.size > MAX_PARAM:
         raise ShapeError(f"{node.op.name}: {name} has {tensor.size} numbers, more than {MAX_PARAM}")
-    return tensor.numpy().tolist()
+    return to_host(tensor.array).tolist()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nnlite import autograd, tensors
+from nnlite.device import to_host
 from nnlite.graph.ir import Graph, make_node
 from nnlite.nn import Module
 from nnlite.node import Node, Value
@@ -71,6 +72,6 @@ def trace(
             part.training = training
     listed = [result] if isinstance(result, Tensor) else list(result)
     outputs = [recorder.value(tensor) for tensor in listed]
-    arrays = {value: tensor.numpy() for value, tensor in recorder.leaves.items()}
+    arrays = {value: to_host(tensor.array) for value, tensor in recorder.leaves.items()}
     graph = Graph(tuple(values), tuple(outputs), tuple(recorder.nodes), arrays).between(values, outputs)
     return graph, recorder.leaves

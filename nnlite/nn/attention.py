@@ -12,12 +12,12 @@ from nnlite.nn.init import xavier_normal_, xavier_uniform_
 from nnlite.nn.layers import Linear
 from nnlite.nn.module import Module
 from nnlite.nn.parameter import Parameter
-from nnlite.tensors import Tensor
+from nnlite.tensors import Tensor, beside
 
 
 def _blocked(mask: Tensor, dtype: Any) -> Tensor:
     """PyTorch's mask here says where attention is not allowed; as numbers to be added."""
-    return Tensor(np.where(mask.numpy(), -np.inf, 0.0).astype(dtype)) if mask.dtype == np.bool_ else mask
+    return Tensor(np.where(mask.array, -np.inf, 0.0).astype(dtype)) if mask.dtype == np.bool_ else mask
 
 
 class MultiheadAttention(Module):
@@ -85,7 +85,7 @@ class MultiheadAttention(Module):
             k = F.cat([k, F.expand(self.bias_k, batch)], 1)
             v = F.cat([v, F.expand(self.bias_v, batch)], 1)
         if self.add_zero_attn:
-            zeros = Tensor(np.zeros(batch, k.dtype))
+            zeros = beside(np.zeros(batch, k.dtype), k)
             k, v = F.cat([k, zeros], 1), F.cat([v, zeros], 1)
         return k, v
 

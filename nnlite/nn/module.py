@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from nnlite.device import resolve, to_host
 from nnlite.errors import ConfigError, ModelError
 from nnlite.layout import Array
 from nnlite.nn.hooks import Handle, Hook, call_with_backward_hooks
@@ -163,8 +164,8 @@ class Module:
     # -------------------------------------------------------------------------- saving, loading
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of all parameters and buffers (row-major), by dotted name."""
-        return {name: np.array(state.numpy(), order="C") for name, state in self._states(State)}
+        """Copies of all parameters and buffers, row-major in the machine's memory, by dotted name."""
+        return {name: np.array(to_host(state.array), order="C") for name, state in self._states(State)}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadReport:
         """Set parameters and buffers from ``state`` (arrays by dotted name), all of them or none.
@@ -174,7 +175,7 @@ class Module:
         ``strict`` is False) and every wrong shape.
         """
         own = dict(self._states(State))
-        given = {name: np.asarray(value) for name, value in state.items()}
+        given = {n: v.array if isinstance(v, Tensor) else np.asarray(v) for n, v in state.items()}
         missing = [name for name in own if name not in given]
         unexpected = [name for name in given if name not in own and name.split(".")[-1] != IGNORED]
         problems = [
@@ -193,6 +194,23 @@ class Module:
             if name in given:
                 tensor.assign(given[name])
         return LoadReport(missing, unexpected)
+
+    # --------------------------------------------------------------------------------- devices
+
+    def to(self: Self, device: str) -> Self:
+        """Put all parameters and buffers on "cpu", "cuda", "cuda:<number>" or "auto", for good.
+
+        They stay the same objects: an optimiser made before goes on, its state follows. Inputs have to be
+        on the same device. Raises what :meth:`Tensor.to` raises.
+        """
+        name = resolve(device)
+        for module in self.modules():
+            for _, state in module._own_states():
+                state.move(name)
+            for attribute, value in vars(module).items():
+                if isinstance(value, Tensor) and not isinstance(value, State):
+                    setattr(module, attribute, value.to(name))
+        return self
 
     # -------------------------------------------------------------------------------- training
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nnlite import autograd, memory
+from nnlite.device import is_array, moved, on_host, resolve, to_host
 from nnlite.errors import ShapeError
 from nnlite.layout import Array
 from nnlite.node import Value
@@ -25,11 +26,11 @@ class State(Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
-        source = np.asarray(data)
+        source = data._array if isinstance(data, Tensor) else data if is_array(data) else np.asarray(data)
         dtype = source.dtype
         if dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic, Tensor)):
             dtype = np.dtype(np.float32)  # Python numbers
-        array = memory.empty(source.shape, dtype)
+        array = memory.empty(source.shape, dtype, like=source)
         array[...] = source
         super().__init__(array, _value=Value(type=ArrayType(array.shape, array.dtype)))
         self.requires_grad = requires_grad
@@ -42,24 +43,46 @@ class State(Tensor):
 
     def assign(self, data: Any) -> None:
         """Replace all elements; ShapeError unless ``data`` has the same shape."""
-        source = np.asarray(data)
+        source = data._array if isinstance(data, Tensor) else data if is_array(data) else np.asarray(data)
         if source.shape != self.shape:
             raise ShapeError(f"assign: a tensor of shape {list(self.shape)} cannot hold {list(source.shape)}")
+        if type(source) is not type(self._array):
+            source = moved(source, self.device)
         self.writable()[...] = source
 
-    def numpy(self) -> Array:
-        """A read-only view of the elements; it shows later changes."""
+    def move(self, device: str) -> None:
+        """Put the elements, and the gradient, on ``device`` (see :meth:`Tensor.to`), for good.
+
+        It stays the same object, so that optimisers go on; who used the elements sees a new version.
+        """
+        name = resolve(device)
+        if name == self.device:
+            return
+        self._array = moved(self._array, name)
+        assert self._value is not None
+        self._value.version += 1
+        if self._value.grad is not None:
+            self._value.grad = moved(self._value.grad, name)
+
+    @property
+    def array(self) -> Array:
+        """A read-only view of the elements, which shows later changes; on a GPU CuPy's array itself."""
+        if not on_host(self._array):
+            return self._array
         view: Array = self._array.view()
         view.flags.writeable = False
         return view
 
     def detach(self) -> Tensor:
         """A tensor over a read-only view of the same elements, off the tape."""
-        return Tensor(self.numpy())
+        return Tensor(self.array)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> State:
+        return type(self)(Tensor(self._array), self.requires_grad)
 
     def __reduce__(self) -> Any:
-        # Pickle would forget the memory order; the constructor restores it.
-        return type(self), (np.ascontiguousarray(self._array), self.requires_grad)
+        # Pickle would forget the memory order; the constructor restores it, in the machine's memory.
+        return type(self), (to_host(self._array).copy("C"), self.requires_grad)
 
 
 class Parameter(State):

@@ -13,7 +13,7 @@ from nnlite.nn.module import Module
 from nnlite.nn.parameter import Parameter
 from nnlite.ops import OPS
 from nnlite.ops.gates import gates_with_numbers
-from nnlite.tensors import Tensor, apply_many
+from nnlite.tensors import Tensor, apply_many, beside
 
 States = tuple[Tensor, ...]
 
@@ -179,7 +179,7 @@ class LSTM(_Recurrent):
             return super()._run(x, states, suffix)
         if states is None:
             sizes = self.proj_size, self.hidden_size
-            states = tuple(Tensor(np.zeros((x.shape[1], size), x.dtype)) for size in sizes)
+            states = tuple(beside(np.zeros((x.shape[1], size), x.dtype), x) for size in sizes)
         # No operator projects the hidden state on its way to the next step: step by step.
         weight_hh, bias_hh, weight_hr = (
             getattr(self, f"{name}_{suffix}", None) for name in ("weight_hh", "bias_hh", "weight_hr")

@@ -50,7 +50,8 @@ def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Mo
 
 
 def _unit(vector: Array, eps: float) -> Array:
-    return np.asarray(vector / max(float(np.linalg.norm(vector)), eps))
+    unit: Array = vector / max(float(np.linalg.norm(vector)), eps)
+    return unit
 
 
 def spectral_norm(
@@ -83,14 +84,14 @@ def spectral_norm(
         original = getattr(owner, f"{name}_orig")
         u, v = getattr(owner, f"{name}_u"), getattr(owner, f"{name}_v")
         if owner.training and not owner.frozen:
-            matrix = original.numpy().transpose(axes).reshape(rows, columns)
-            left, right = u.numpy(), v.numpy()
+            matrix = original.array.transpose(axes).reshape(rows, columns)
+            left, right = u.array, v.array
             for _ in range(n_power_iterations):
                 right = _unit(matrix.T @ left, eps)
                 left = _unit(matrix @ right, eps)
             u.assign(left)
             v.assign(right)
-        pair = Tensor(np.outer(u.numpy(), v.numpy()))  # uᵀ W v = Σ W · (u vᵀ)
+        pair = Tensor(np.outer(u.array, v.array))  # uᵀ W v = Σ W · (u vᵀ)
         flat = original.permute(*axes).reshape(rows, columns)
         setattr(owner, name, original / (flat * pair).sum())
 

@@ -41,7 +41,7 @@ def clip_grad_norm_(
     if not norm_type > 0:
         raise ConfigError(f"clip_grad_norm_: norm_type={norm_type} must be above 0")
     gradients = _gradients(parameters)
-    norms = [float(np.linalg.norm(g.numpy().ravel(order="K"), norm_type)) for g in gradients]
+    norms = [float(np.linalg.norm(g.array.ravel(order="K"), norm_type)) for g in gradients]
     total = float(np.linalg.norm(norms, norm_type)) if norms else 0.0
     if error_if_nonfinite and not np.isfinite(total):
         raise TrainingError(f"clip_grad_norm_: the norm of the gradients is {total}; lower the learning rate")
@@ -49,7 +49,7 @@ def clip_grad_norm_(
     if not factor >= 1:
         for gradient in gradients:
             array = gradient.writable()
-            array *= np.asarray(factor, array.dtype)
+            array *= array.dtype.type(factor)
     return total
 
 
@@ -62,7 +62,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
 
 def parameters_to_vector(parameters: Iterable[Parameter]) -> Array:
     """All elements of all parameters, row-major, one after another."""
-    return np.concatenate([p.numpy().reshape(-1) for p in parameters])
+    return np.concatenate([p.array.reshape(-1) for p in parameters])
 
 
 def vector_to_parameters(vec: Array, parameters: Iterable[Parameter]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-
+from nnlite.device import device_of, moved, to_host
 from nnlite.errors import ConfigError
 from nnlite.layout import Array
 from nnlite.nn.module import Module
+from nnlite.nn.parameter import State
 
 
 class EMA:
@@ -29,10 +29,12 @@ class EMA:
     def update(self) -> None:
         """Move the average towards the parameters as they are now."""
         learned = {name for name, _ in self.module.named_parameters()}
-        for name, value in self.module.state_dict().items():
-            kept = self.average[name]
+        for name, state in self.module._states(State):
+            kept, value = self.average[name], state.array
+            if type(kept) is not type(value):  # the module was moved since
+                kept = self.average[name] = moved(kept, state.device)
             if name in learned:
-                kept += np.asarray(1 - self.decay, kept.dtype) * (value - kept)
+                kept += kept.dtype.type(1 - self.decay) * (value - kept)
             else:
                 kept[...] = value
 
@@ -40,7 +42,7 @@ class EMA:
     def applied(self) -> Iterator[Module]:
         """The module with the average as its parameters; afterwards it has its own again."""
         own = self.module.state_dict()
-        self.module.load_state_dict(self.average)
+        self.module.load_state_dict(self.state_dict())
         try:
             yield self.module
         finally:
@@ -48,9 +50,9 @@ class EMA:
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the averages, by name."""
-        return {name: value.copy() for name, value in self.average.items()}
+        return {name: to_host(value).copy() for name, value in self.average.items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
         """Continue from what :meth:`state_dict` returned."""
         for name, kept in self.average.items():
-            kept[...] = state[name]
+            kept[...] = moved(state[name], device_of(kept))

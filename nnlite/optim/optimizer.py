@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnlite import layout, memory
+from nnlite.device import is_array, moved, to_host
 from nnlite.errors import ConfigError, GradientError, ModelError
 from nnlite.geometry import EltwiseGeometry
 from nnlite.kernels import launch
@@ -91,9 +92,12 @@ class Optimizer:
     def _step(self, parameter: Parameter, group: Group) -> None:
         gradient = parameter.grad
         if gradient is not None and parameter.requires_grad:
-            state = self.state.setdefault(parameter, {})
-            slope = -gradient.numpy() if group.get("maximize") else gradient.numpy()
-            self.update(parameter.writable(), slope, state, group)
+            state, weight = self.state.setdefault(parameter, {}), parameter.writable()
+            for key, value in state.items():
+                if is_array(value) and type(value) is not type(weight):  # the parameter was moved since
+                    state[key] = moved(value, parameter.device)
+            slope = -gradient.array if group.get("maximize") else gradient.array
+            self.update(weight, slope, state, group)
 
     def step_in_backward(self, loss: Tensor) -> None:
         """``zero_grad(); loss.backward(); step()`` in one, with few gradients in memory at any time.
@@ -135,12 +139,12 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """Copies of all state: ``{"state": {index: ...}, "param_groups": [...]}``, as in PyTorch.
 
-        Parameters are numbered in the order of the groups.
+        Parameters are numbered in the order of the groups; arrays are in the machine's memory.
         """
         index = {p: i for i, p in enumerate(self._parameters())}
         groups = [{**group, "params": [index[p] for p in group["params"]]} for group in self.param_groups]
         state = {
-            index[p]: {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in entry.items()}
+            index[p]: {k: to_host(v).copy() if is_array(v) else v for k, v in entry.items()}
             for p, entry in self.state.items()
         }
         return {"state": state, "param_groups": groups}
@@ -168,7 +172,7 @@ class Optimizer:
                             f"{type(self).__name__}: {key} of parameter {index} has shape "
                             f"{list(value.shape)} but must be {list(parameter.shape)}"
                         )
-                    value = copy_of(value.astype(parameter.dtype, copy=False))
+                    value = moved(copy_of(value.astype(parameter.dtype, copy=False)), parameter.device)
                 state[parameter][key] = value
         self.state = state
         for group, options in zip(self.param_groups, state_dict["param_groups"], strict=True):
