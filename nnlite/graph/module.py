@@ -211,13 +211,19 @@ class GraphModule(Module):
         fused.training = self.training
         return fused
 
-    def compile(self, precision: Precision = "fp32", calibration: Sequence[Array] = ()) -> Plan:
+    def compile(
+        self,
+        precision: Precision = "fp32",
+        calibration: Sequence[Array] = (),
+        device: str | None = None,
+    ) -> Plan:
         """A plan of the model with its weights as they are now: inference only, folded, fused, placed.
 
         ``precision`` of layers with weights: ``fp32``, ``bf16``, or ``int8``, whose ranges are measured on
-        ``calibration``, an array for each input. Raises ConfigError for int8 without.
+        ``calibration``, an array for each input. It runs on ``device``, by default where the model is.
+        Raises ConfigError for int8 without calibration, DeviceError for a device that is missing.
         """
-        return Plan(self, precision, calibration)
+        return Plan(self, precision, calibration, device)
 
     def current_graph(self) -> Graph:
         """The graph with the parameters as they are now, on the host, for passes that compute with them."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nnlite import memory
+from nnlite.device import CPU, moved
 from nnlite.geometry import Conv2dGeometry
 from nnlite.graph.infer import resolve
 from nnlite.graph.ir import Graph, Types, operands
@@ -70,7 +71,10 @@ def _same_bytes(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> boo
 class Layout:
     """Gives out slots and places while the steps are built, node by node."""
 
-    def __init__(self, graph: Graph, types: Types, known: Mapping[Value, Array], prepared: Prepared) -> None:
+    def __init__(
+        self, graph: Graph, types: Types, known: Mapping[Value, Array], prepared: Prepared, device: str = CPU
+    ) -> None:
+        self.device = device
         self.types = types
         self.known = known
         self._prepared = prepared
@@ -102,8 +106,17 @@ class Layout:
     # ---------------------------------------------------------------------------- what builders ask
 
     def constant(self, value: Value | None) -> Array | None:
-        """The array behind a value that does not depend on the program's inputs."""
+        """The array behind a value that does not depend on the program's inputs, on the host."""
         return None if value is None else self.known.get(value)
+
+    def there(self, array: Array) -> Array:
+        """``array`` on the device that the program runs on."""
+        return moved(array, self.device)
+
+    def operand(self, value: Value | None) -> Array | None:
+        """A :meth:`constant` as kernels read it."""
+        array = self.constant(value)
+        return None if array is None else self.there(array)
 
     def are_constant(self, *values: Value | None) -> bool:
         """Whether none of ``values`` depends on the program's inputs; None does not."""
@@ -118,13 +131,13 @@ class Layout:
         assert isinstance(geometry, Conv2dGeometry)
         form = geometry.w_shape if preparation is None else (decision.variant, preparation.key(geometry))
         if (value, form) not in self._prepared:
-            array = channels_last(self.known[value].reshape(geometry.w_shape))
+            array = self.there(channels_last(self.known[value].reshape(geometry.w_shape)))
             if preparation is not None:
-                plain, array = array, memory.workspace(preparation.size(geometry))
+                plain, array = array, memory.workspace(preparation.size(geometry), array)
                 preparation.prepare(geometry, plain, array)
             self._prepared[value, form] = array
         weight = self._prepared[value, form]
-        if not np.may_share_memory(weight, self.known[value]):
+        if self.device != CPU or not np.may_share_memory(weight, self.known[value]):
             self.weights[value, form] = weight
         return weight
 
@@ -136,7 +149,7 @@ class Layout:
         """The slot of a value that is known by now."""
         if value not in self._slots:
             self._slots[value] = self._new_slot()
-            self.constants[self._slots[value]] = self.known[value]
+            self.constants[self._slots[value]] = self.there(self.known[value])
         return self._slots[value]
 
     def is_planned(self, value: Value) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnlite import memory, threads
+from nnlite.device import CPU, device_of, is_array, moved, out_of_memory, resolve
 from nnlite.errors import DTypeError, ModelError, ShapeError
 from nnlite.graph.infer import infer_types
 from nnlite.graph.interpret import interpret
@@ -47,13 +48,21 @@ class Plan:
     """
 
     def __init__(
-        self, module: GraphModule, precision: Precision = "fp32", calibration: Sequence[Array] = ()
+        self,
+        module: GraphModule,
+        precision: Precision = "fp32",
+        calibration: Sequence[Array] = (),
+        device: str | None = None,
     ) -> None:
         """``precision`` of layers with weights; ``calibration``: inputs on which int8 measures ranges.
 
-        Raises ConfigError for an unknown precision, or int8 without calibration.
+        It runs on ``device`` (see ``Tensor.to``), by default where the module's parameters are; results
+        come back to where the inputs are. Raises ConfigError for an unknown precision, or int8 without
+        calibration, DeviceError for a device that is missing.
         """
         check_precision(precision, calibration)
+        own = next((state.device for state in (*module.parameters(), *module.buffers())), CPU)
+        self.device = own if device is None else resolve(device)
         self.precision = precision
         self._calibration = tuple(calibration)
         self._source: Graph | None = module.current_graph()
@@ -66,6 +75,7 @@ class Plan:
         self._programs: OrderedDict[Any, Program | None] = OrderedDict()
         self._blocks: list[tuple[Array, dict[Program, Slots]]] = []
         self._lock = threading.Lock()
+        self._like = moved(np.empty(0, np.uint8), self.device)
 
     # ----------------------------------------------------------------------------------- compiling
 
@@ -93,7 +103,11 @@ class Plan:
             graph = self.graph(types)
             try:
                 program = Program(
-                    graph, dict(zip(graph.inputs, types, strict=True)), self._prepared, self._most
+                    graph,
+                    dict(zip(graph.inputs, types, strict=True)),
+                    self._prepared,
+                    self._most,
+                    self.device,
                 )
             except NotImplementedError:
                 program = None
@@ -114,7 +128,7 @@ class Plan:
         if len(arrays) != len(inputs):
             raise ShapeError(f"the plan has inputs {[v.name for v in inputs]} but {len(arrays)} were given")
         for value, array in zip(inputs, arrays, strict=True):
-            if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+            if not is_array(array) or array.dtype.hasobject:
                 raise DTypeError(
                     f"input {value.name} of the plan must be an array of numbers; a model of sequences runs "
                     "without a plan"
@@ -132,12 +146,17 @@ class Plan:
         types = [ArrayType(array.shape, array.dtype) for array in arrays]
         program = self.program(types)
         if program is None:
-            return interpret(self.graph(types), arrays, self._most)
-        block, bound = self._take(program)
+            return interpret(self.graph(types), arrays, self._most, self.device)
         try:
-            return program.run(bound[program], arrays)
-        finally:
-            self._give(block, bound)
+            block, bound = self._take(program)
+            try:
+                results = program.run(block, bound[program], arrays)
+            finally:
+                self._give(block, bound)
+        except MemoryError as error:
+            raise out_of_memory("the plan", error) from error
+        home = device_of(arrays[0]) if arrays else self.device
+        return results if home == self.device else [moved(result, home) for result in results]
 
     def __call__(self, *arrays: Array) -> Array:
         """The first output."""
@@ -148,7 +167,7 @@ class Plan:
         with self._lock:
             block, bound = self._blocks.pop() if self._blocks else (None, {})
         if block is None or block.nbytes < program.block_size:
-            block, bound = memory.workspace(max(program.block_size, 1)), {}
+            block, bound = memory.workspace(max(program.block_size, 1), self._like), {}
         if program not in bound:
             bound[program] = program.bind(block)
         return block, bound
@@ -191,12 +210,17 @@ class Plan:
         program = self._known_program(arrays)
         block, bound = self._take(program)
         try:
-            runs = [program.timed(bound[program], arrays) for _ in range(repeats)]
+            runs = [program.timed(block, bound[program], arrays) for _ in range(repeats)]
         finally:
             self._give(block, bound)
         return program.rows([min(times) for times in zip(*runs, strict=True)])
 
 
-def compile(module: GraphModule, precision: Precision = "fp32", calibration: Sequence[Array] = ()) -> Plan:
+def compile(
+    module: GraphModule,
+    precision: Precision = "fp32",
+    calibration: Sequence[Array] = (),
+    device: str | None = None,
+) -> Plan:
     """A plan of ``module`` with its weights as they are now; see :class:`Plan`."""
-    return Plan(module, precision, calibration)
+    return Plan(module, precision, calibration, device)

@@ -6,11 +6,13 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from nnlite import memory
+from nnlite.device import CPU, moved, on_host, synchronize
 from nnlite.graph.infer import infer, node_macs
 from nnlite.graph.ir import Graph, operands
 from nnlite.graph.plan.arena import Placement, peak, place
@@ -44,9 +46,14 @@ class Program:
     """Runs a graph on arrays of fixed shapes, step by step, within one block of memory."""
 
     def __init__(
-        self, graph: Graph, inputs: Mapping[Value, ArrayType], prepared: Prepared, most: int | None = None
+        self,
+        graph: Graph,
+        inputs: Mapping[Value, ArrayType],
+        prepared: Prepared,
+        most: int | None = None,
+        device: str = CPU,
     ) -> None:
-        """Choose variants and places for ``inputs``.
+        """Choose variants and places for ``inputs``; constants are copied to ``device``.
 
         ``prepared`` holds what programs of one graph share; ``most`` bytes are allowed for each result.
         Raises NotImplementedError where a shape depends on data, ShapeError where shapes do not fit or a
@@ -55,7 +62,8 @@ class Program:
         self.types, known = infer(graph, inputs)
         for node in graph.nodes:
             memory.check_budget(node.op.name, (self.types[value] for value in node.outputs), most)
-        layout = Layout(graph, self.types, known, prepared)
+        self.device = device
+        layout = Layout(graph, self.types, known, prepared, device)
         self._inputs = [layout.new(value) for value in graph.inputs]
         self.steps: list[Step] = []
         frees: list[tuple[int, ...]] = []
@@ -110,36 +118,38 @@ class Program:
         """The slots with the constants and the views into ``block`` that every run over it shares."""
         slots: Slots = list(self._constants)
         for slot, (at, offset) in self._in_block.items():
-            slots[slot] = np.ndarray(at.type.shape, at.type.dtype, block, offset, at.strides)
+            slots[slot] = _view(block, offset, at)
         return slots
 
-    def run(self, bound: Slots, inputs: Sequence[Array]) -> list[Array]:
-        """The outputs for ``inputs``; ``bound`` belongs to this run until it ends."""
+    def run(self, block: Array, bound: Slots, inputs: Sequence[Array]) -> list[Array]:
+        """The outputs for ``inputs``; ``block`` and ``bound`` belong to this run until it ends."""
         record(*self._decisions)
-        slots = self._start(bound, inputs)
+        slots = self._start(block, bound, inputs)
         for step, done in zip(self.steps, self._frees, strict=True):
             step.run(slots)
             for slot in done:
                 slots[slot] = None
         return [slots[slot].copy() if slot in self._shared else slots[slot] for slot in self._outputs]
 
-    def _start(self, bound: Slots, inputs: Sequence[Array]) -> Slots:
+    def _start(self, like: Array, bound: Slots, inputs: Sequence[Array]) -> Slots:
         slots = bound.copy()
         for index, seen in self._outside.items():
-            block = memory.workspace(max(self._outside_sizes[index], 1))
+            block = memory.workspace(max(self._outside_sizes[index], 1), like)
             for slot, at in seen:
-                slots[slot] = np.ndarray(at.type.shape, at.type.dtype, block, 0, at.strides)
+                slots[slot] = _view(block, 0, at)
         for slot, array in zip(self._inputs, inputs, strict=True):
-            np.copyto(slots[slot], array)
+            np.copyto(slots[slot], moved(array, self.device))
         return slots
 
-    def timed(self, bound: Slots, inputs: Sequence[Array]) -> list[float]:
+    def timed(self, block: Array, bound: Slots, inputs: Sequence[Array]) -> list[float]:
         """Seconds of each step of one run."""
-        slots = self._start(bound, inputs)
+        slots = self._start(block, bound, inputs)
         seconds = []
+        synchronize()
         for step, done in zip(self.steps, self._frees, strict=True):
             begin = time.perf_counter()
             step.run(slots)
+            synchronize()
             seconds.append(time.perf_counter() - begin)
             for slot in done:
                 slots[slot] = None
@@ -148,7 +158,7 @@ class Program:
     def fingerprint(self) -> str:
         """A hash of the steps, their variants, the instruction set and every constant."""
         native = native_info()
-        digest = hashlib.sha256(repr((native and native.isa, np.__version__)).encode())
+        digest = hashlib.sha256(repr((native and native.isa, np.__version__, self.device)).encode())
         numbers: dict[Value, int] = {}
         for step in self.steps:
             node = step.node
@@ -184,6 +194,21 @@ class Program:
                 row["gflops"] = 2 * macs / seconds[index] / 1e9 if macs and seconds[index] else None
             result.append(row)
         return result
+
+
+def _view(block: Array, offset: int, at: Place) -> Array:
+    """The array of ``at`` that begins at byte ``offset`` of ``block``."""
+    shape, dtype = at.type
+    view: Array
+    if on_host(block):
+        view = np.ndarray(shape, dtype, block, offset, at.strides)
+        return view
+    order = sorted(range(len(shape)), key=lambda axis: -at.strides[axis])
+    dense = block[offset : offset + dtype.itemsize * prod(shape)].view(dtype)
+    view = dense.reshape([shape[axis] for axis in order]).transpose(
+        sorted(range(len(order)), key=order.__getitem__)
+    )
+    return view
 
 
 def _described(op: str, params: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ def convolution(layout: Layout, node: Node) -> Step:
     geometry = reduced_geometry(layout.types[x].shape, layout.types[w].shape, **params)
     launch, decision = launcher(kernel, geometry, np.float32, layout)
     weight = layout.weight(w, decision)
-    numbers = [layout.constant(value) for value in per_channel]
+    numbers = [layout.operand(value) for value in per_channel]
     source, other = layout.slot(x), None if residual is None else layout.slot(residual)
     target = layout.new(node.outputs[0])
 

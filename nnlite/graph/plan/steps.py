@@ -16,7 +16,7 @@ import numpy as np
 
 from nnlite.geometry import Geometry, NormGeometry, pair
 from nnlite.kernels import Decision, select
-from nnlite.layout import Array, channels_last, contiguous, rows
+from nnlite.layout import Array, as_array, channels_last, contiguous, rows
 from nnlite.node import Node, Value
 from nnlite.ops import Context
 from nnlite.ops.clamp import clamp_kernels
@@ -55,7 +55,7 @@ def launcher(
     kernel: str, geometry: Geometry, dtype: Any, layout: Layout
 ) -> tuple[Callable[..., None], Decision]:
     """A kernel with its variant chosen now: function(slots, *operands), and the choice."""
-    decision = select(kernel, geometry, dtype, prepared=True)
+    decision = select(kernel, geometry, dtype, prepared=True, device=layout.device.partition(":")[0])
     scratch = layout.scratch(decision.workspace) if decision.workspace else None
     run = decision.run
 
@@ -85,7 +85,7 @@ def conv2d(layout: Layout, node: Node) -> Step | None:
         return None
     plain = conv2d_geometry_of(layout.types[x].shape, layout.types[w].shape, **params)
     launch, decision = launcher("conv2d_forward", activated(plain, activation), layout.types[w].dtype, layout)
-    weight, bias_array = layout.weight(w, decision), layout.constant(bias)
+    weight, bias_array = layout.weight(w, decision), layout.operand(bias)
     source, other = layout.slot(x), None if residual is None else layout.slot(residual)
     target = layout.new(node.outputs[0])
     x_order = layout.as_channels_last(x)
@@ -108,7 +108,7 @@ def conv_transpose2d(layout: Layout, node: Node) -> Step | None:
         return None
     geometry = conv_transpose2d_geometry_of(layout.types[x].shape, layout.types[w].shape, **node.params)
     launch, decision = launcher("conv2d_grad_input", geometry, layout.types[w].dtype, layout)
-    weight, bias_array = layout.weight(w, decision), layout.constant(bias)
+    weight, bias_array = layout.weight(w, decision), layout.operand(bias)
     source, target = layout.slot(x), layout.new(node.outputs[0])
     per_channel = None if bias_array is None else bias_array[:, None, None]
 
@@ -130,7 +130,7 @@ def linear(layout: Layout, node: Node) -> Step | None:
     kernel_shape = (*layout.types[w].shape, 1, 1)
     geometry = conv2d_geometry_of((prod(shape[:-1]), shape[-1], 1, 1), kernel_shape, (1, 1), 0, (1, 1), 1)
     launch, decision = launcher("conv2d_forward", geometry, layout.types[w].dtype, layout)
-    weight, bias_array = layout.weight(w, decision), layout.constant(bias)
+    weight, bias_array = layout.weight(w, decision), layout.operand(bias)
     source, target = layout.slot(x), layout.new(node.outputs[0], order="C")
 
     def run(slots: Slots) -> None:
@@ -150,8 +150,8 @@ def batch_norm(layout: Layout, node: Node) -> Step | None:
     inv_std = 1 / np.sqrt(variance + node.params["epsilon"])
     known = layout.types[x]
     scale, shift = (
-        (weight * inv_std).astype(known.dtype),
-        (bias - mean * weight * inv_std).astype(known.dtype),
+        layout.there((weight * inv_std).astype(known.dtype)),
+        layout.there((bias - mean * weight * inv_std).astype(known.dtype)),
     )
     residual = layout.slot(node.inputs[5]) if len(node.inputs) > 5 and node.inputs[5] is not None else None
     act = activation_fields(node.params.get("activation"))
@@ -349,6 +349,6 @@ def any_op(layout: Layout, node: Node) -> Step:
         result = op.forward(Context(params, nothing), *operands, **params)
         results = result if isinstance(result, tuple) else (result,)
         for target, array in zip(targets, results, strict=True):
-            slots[target] = np.asarray(array)
+            slots[target] = layout.there(as_array(array))
 
     return Step(node, run)
