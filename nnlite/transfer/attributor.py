@@ -109,7 +109,8 @@ class Attributor:
         elif Path(picture).is_file():
             picture = decode(picture, channels=planes)
         else:
-            raise DataError(f"{picture}: no such picture")
+            what = "is a folder; give one picture" if Path(picture).is_dir() else "no such picture"
+            raise DataError(f"{picture}: {what}")
         seen = self._show(picture)
         x = self._normalise(seen)[np.newaxis]
         p = self.scores(x)[0]

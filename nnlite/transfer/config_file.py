@@ -56,7 +56,7 @@ def make_config(options: Mapping[str, Any], source: str = "") -> FinetuneConfig:
     """A configuration of ``options``; ConfigError where model or data are missing, or a value is wrong."""
     for name in ("model", "data"):
         if not isinstance(options.get(name), str):
-            where = f" in {source}" if source else ""
+            where = f" in {source}" if source else " in the file of --config"
             raise ConfigError(f'{name.upper()} is missing: give it, or a line {name} = "..."{where}')
     return FinetuneConfig(**options)
 

@@ -251,3 +251,10 @@ def test_a_checkpoint_of_another_version(said, run, small, pictures, tmp_path, m
     saving.save(folder / "checkpoint.safetensors", {"version": 99})
     line = said("resume", folder, "--quiet")
     assert "checkpoint.safetensors: is no checkpoint of this version of nnlite; start the run anew" in line
+
+
+def test_what_is_missing_or_too_much(said, small, pictures):
+    line = said("finetune")
+    assert line.endswith('MODEL is missing: give it, or a line model = "..." in the file of --config')
+    folder = pictures / "val" / "bird"
+    assert f"{folder}: is a folder; give one picture" in said("attribute", small, folder)
