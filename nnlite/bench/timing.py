@@ -7,9 +7,9 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-PAUSE = 0.002
-"""Seconds before each measurement: the threads of OpenMP pools spin for a while after their work, and
-a kernel that starts meanwhile shares its cores with them (a fifth slower, measured beside PyTorch)."""
+PAUSE = 0.01
+"""Seconds before each measurement: the threads of OpenMP pools spin for 8 ms after their work (measured beside
+PyTorch), and a kernel that starts meanwhile shares its cores with them."""
 
 
 def alternate(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
