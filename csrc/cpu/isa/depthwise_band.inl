@@ -1,10 +1,13 @@
 // Depthwise convolution whose kernel rows lie on adjacent pixels (no horizontal dilation), stride 1 or 2.
 //
-// A band of output rows is computed for two vectors of channels at a time, from top to bottom: what the
-// windows of adjacent rows share is then still in the first-level cache. Along a row a window of Q pixels
-// slides: each source vector is loaded once per kernel row and meets every pixel of the window that it belongs
-// to, 9 loads of x for 21 multiply-adds of 3x3. The channels that come next are fetched meanwhile: a walk along
-// pixels takes one line in every few, which no prefetcher of the processor follows.
+// Along a row a window of Q pixels slides: each source vector is loaded once per kernel row and meets every pixel
+// of the window that it belongs to, 9 loads of x for 21 multiply-adds of 3x3. Two orders:
+//   channels first   a window is computed for all channels before the next: x is read as it lies in memory.
+//   rows first       a band of rows is computed for two vectors of channels, from top to bottom: what the windows
+//                    of adjacent rows share is then still in the first-level cache. For large maps at stride 1,
+//                    where that is most.
+// Either walk takes one line in every few, which no prefetcher of the processor follows: what comes next is
+// fetched meanwhile where maps are so large that they come from memory.
 
 namespace nnlite {
 namespace {
@@ -15,8 +18,10 @@ constexpr int band_vectors = 2;  // of channels: with AVX2 a whole line of 64 by
 // source vectors of more than 4 are too many at once for the buffers that wait for memory (measured).
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int band_pixels(int T) { return T == 1 ? 7 : 4; }
+constexpr bool few_registers = false;
 #else
 constexpr int band_pixels(int) { return 4; }
+constexpr bool few_registers = true;  // the weights of more than 3 taps and the sums: one vector after the other
 #endif
 
 // The kernel rows inside the source for one output row.
@@ -140,26 +145,29 @@ struct BandForward {
         }
         const int64_t channels = t.windows.channels;
         const BandColumns<(Q - 1) * T + S> columns(t.windows, j * T);
-        for (int64_t a = 0; a < rows.count; ++a) {
-            const float* x = rows.source + a * rows.pitch + j * T * channels;
-            const float* w_tap = t.w + (rows.first + a) * t.w_row + c;
-            vec w[S][NV];
-#pragma GCC unroll 8
-            for (int s = 0; s < S; ++s, w_tap += t.w_step)
+        constexpr int together = few_registers && S > 3 ? 1 : NV;
 #pragma GCC unroll 2
-                for (int v = 0; v < NV; ++v) w[s][v] = load(w_tap + v * VL);
+        for (int first = 0; first < NV; first += together)
+            for (int64_t a = 0; a < rows.count; ++a) {
+                const float* x = rows.source + a * rows.pitch + j * T * channels + first * VL;
+                const float* w_tap = t.w + (rows.first + a) * t.w_row + c + first * VL;
+                vec w[S][together];
+#pragma GCC unroll 8
+                for (int s = 0; s < S; ++s, w_tap += t.w_step)
+#pragma GCC unroll 2
+                    for (int v = 0; v < together; ++v) w[s][v] = load(w_tap + v * VL);
 #pragma GCC unroll 16
-            for (int column = 0; column < (Q - 1) * T + S; ++column, x += channels)
-                if (!Edge || columns.inside(column))
+                for (int column = 0; column < (Q - 1) * T + S; ++column, x += channels)
+                    if (!Edge || columns.inside(column))
 #pragma GCC unroll 2
-                    for (int v = 0; v < NV; ++v) {
-                        const vec value = band_load<Part>(x + v * VL, left);
+                        for (int v = 0; v < together; ++v) {
+                            const vec value = band_load<Part>(x + v * VL, left);
 #pragma GCC unroll 8
-                        for (int q = 0; q < Q; ++q)
-                            if (column - q * T >= 0 && column - q * T < S)
-                                sum[q][v] = fma(value, w[column - q * T][v], sum[q][v]);
-                    }
-        }
+                            for (int q = 0; q < Q; ++q)
+                                if (column - q * T >= 0 && column - q * T < S)
+                                    sum[q][first + v] = fma(value, w[column - q * T][v], sum[q][first + v]);
+                        }
+            }
         if (!Part) band_fetch<T, Q, NV>(t.windows, rows, fresh, ahead, j);
         finish<Q>(j, sum);
         float* to = out + j * t.out_pixel;
@@ -177,17 +185,64 @@ struct BandForward {
     }
 };
 
-template <int S, int T, int NV, bool Part>
-void depthwise_band_channels(const DepthwiseBand& t, int64_t c, int64_t left) {
-    constexpr int Q = Part ? 3 : band_pixels(T);
+// Rows first: all rows of channels [c, c + NV·VL).
+template <int S, int T, int NV>
+void depthwise_strip(const DepthwiseBand& t, int64_t c) {
     const int64_t ahead = band_ahead(t.windows, c, NV * VL);
     for (int64_t i = t.windows.begin; i < t.windows.end; ++i) {
         const BandRow rows = band_row(t.windows, i, c);
-        const BandForward<S, T, NV, Part> body = {
-            t, rows, t.out + i * t.out_row + c, c, left, band_fresh(t.windows, rows, i), ahead};
-        band_columns<S, T, Q>(t.windows, body);
+        const BandForward<S, T, NV, false> body = {
+            t, rows, t.out + i * t.out_row + c, c, NV * VL, band_fresh(t.windows, rows, i), ahead};
+        band_columns<S, T, band_pixels(T)>(t.windows, body);
     }
 }
+
+// Channels first: one row.
+template <int S, int T>
+struct DepthwiseRowForward {
+    const DepthwiseBand& t;
+    const BandRow rows;  // at channel 0
+    float* out;
+    int64_t fresh;
+
+    template <int NV, bool Part, int Q, bool Edge>
+    NNLITE_INLINE void strip(int64_t c, int64_t j) const {
+        const BandRow at_channel = {rows.source + c, rows.first, rows.count, rows.pitch};
+        const int64_t next_window = Q * T * t.windows.channels;
+        BandForward<S, T, NV, Part>{t, at_channel, out + c, c, t.windows.channels - c, fresh, next_window}
+            .template window<Q, Edge>(j);
+    }
+
+    template <int Q, bool Edge>
+    NNLITE_INLINE void window(int64_t j) const {
+        const int64_t C = t.windows.channels;
+        int64_t c = 0;
+        for (; c + band_vectors * VL <= C; c += band_vectors * VL) strip<band_vectors, false, Q, Edge>(c, j);
+        for (; c + VL <= C; c += VL) strip<1, false, Q, Edge>(c, j);
+        if (c < C) strip<1, true, Q, Edge>(c, j);
+    }
+};
+
+template <int S, int T>
+struct DepthwiseForward {
+    static void run(const DepthwiseBand& t) {
+        const Windows& windows = t.windows;
+        if (T == 1 && t.stream) {
+            const int64_t C = windows.channels;  // a multiple of 16 where outputs are streamed
+            int64_t c = 0;
+            for (; c + band_vectors * VL <= C; c += band_vectors * VL)
+                depthwise_strip<S, T, band_vectors>(t, c);
+            for (; c < C; c += VL) depthwise_strip<S, T, 1>(t, c);
+            return;
+        }
+        for (int64_t i = windows.begin; i < windows.end; ++i) {
+            const BandRow rows = band_row(windows, i, 0);
+            const int64_t fresh = t.stream ? band_fresh(windows, rows, i) : 0;
+            band_columns<S, T, band_pixels(T)>(windows,
+                                               DepthwiseRowForward<S, T>{t, rows, t.out + i * t.out_row, fresh});
+        }
+    }
+};
 
 // ---- weight gradient: the sums of a kernel row stay in registers along the row
 
@@ -259,38 +314,42 @@ void depthwise_grad_channels(const DepthwiseGradBand& t, int64_t c, int64_t left
     }
 }
 
-// ---- which kernel serves
+template <int S, int T>
+struct DepthwiseGrad {
+    static void run(const DepthwiseGradBand& t) {
+        const int64_t C = t.windows.channels;
+        int64_t c = 0;
+        for (; c + band_vectors * VL <= C; c += band_vectors * VL)
+            depthwise_grad_channels<S, T, band_vectors, false>(t, c, VL);
+        for (; c + VL <= C; c += VL) depthwise_grad_channels<S, T, 1, false>(t, c, VL);
+        if (c < C) depthwise_grad_channels<S, T, 1, true>(t, c, C - c);
+    }
+};
 
-#define NNLITE_BAND(S, T, channels_kernel)                                                            \
-    for (; c + band_vectors * VL <= C; c += band_vectors * VL) channels_kernel<S, T, band_vectors, false>(t, c, VL); \
-    for (; c + VL <= C; c += VL) channels_kernel<S, T, 1, false>(t, c, VL);       \
-    if (c < C) channels_kernel<S, T, 1, true>(t, c, C - c);                                           \
-    break;
-#define NNLITE_BANDS(channels_kernel)                                   \
-    const int64_t C = t.windows.channels;                               \
-    int64_t c = 0;                                                      \
-    if (t.windows.step_w == 1) switch (t.windows.S) {                   \
-            case 1: NNLITE_BAND(1, 1, channels_kernel)                  \
-            case 2: NNLITE_BAND(2, 1, channels_kernel)                  \
-            case 3: NNLITE_BAND(3, 1, channels_kernel)                  \
-            case 5: NNLITE_BAND(5, 1, channels_kernel)                  \
-            case 7: NNLITE_BAND(7, 1, channels_kernel)                  \
-        }                                                               \
-    else switch (t.windows.S) {                                         \
-            case 3: NNLITE_BAND(3, 2, channels_kernel)                  \
-            case 5: NNLITE_BAND(5, 2, channels_kernel)                  \
-            case 7: NNLITE_BAND(7, 2, channels_kernel)                  \
+// ---- which kernel serves: those that has_depthwise_band() knows
+
+template <template <int, int> class Kernel, class Task>
+NNLITE_INLINE void serve_band(const Task& t) {
+    if (t.windows.step_w == 1) switch (t.windows.S) {
+            case 1: return Kernel<1, 1>::run(t);
+            case 2: return Kernel<2, 1>::run(t);
+            case 3: return Kernel<3, 1>::run(t);
+            case 5: return Kernel<5, 1>::run(t);
+            case 7: return Kernel<7, 1>::run(t);
         }
+    switch (t.windows.S) {
+        case 3: return Kernel<3, 2>::run(t);
+        case 5: return Kernel<5, 2>::run(t);
+        case 7: return Kernel<7, 2>::run(t);
+    }
+}
 
 void depthwise_band(const DepthwiseBand& t) {
-    NNLITE_BANDS(depthwise_band_channels)
+    serve_band<DepthwiseForward>(t);
     if (t.stream) done_streaming();
 }
 
-void depthwise_grad_band(const DepthwiseGradBand& t) { NNLITE_BANDS(depthwise_grad_channels) }
-
-#undef NNLITE_BANDS
-#undef NNLITE_BAND
+void depthwise_grad_band(const DepthwiseGradBand& t) { serve_band<DepthwiseGrad>(t); }
 
 }  // namespace
 }  // namespace nnlite
