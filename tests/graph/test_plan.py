@@ -185,6 +185,32 @@ def test_an_input_and_a_constant_may_be_outputs(onnx_model):
 # ------------------------------------------------------------------------------------------- memory
 
 
+def test_a_slice_keeps_its_numbers_while_later_steps_take_the_place_of_what_was_sliced(onnx_model):
+    nodes = [
+        ("Relu", ["x"], ["y"]), ("Slice", ["y", "begin", "end", "axis"], ["part"]),
+        ("Conv", ["x", "w"], ["c0"], dict(pads=[1, 1, 1, 1])),
+        ("Conv", ["c0", "w"], ["c1"], dict(pads=[1, 1, 1, 1])),
+        ("Conv", ["c1", "last"], ["c2"], dict(pads=[1, 1, 1, 1])), ("Add", ["part", "c2"], ["sum"]),
+    ]  # fmt: skip
+    arrays = dict(begin=np.array([0]), end=np.array([4]), axis=np.array([1]))
+    arrays |= dict(w=normal(8, 8, 3, 3) / 8, last=normal(4, 8, 3, 3) / 8)
+    shapes = {"x": [2, 8, 32, 32]}, {"sum": [2, 4, 32, 32]}
+    module = nx.load(onnx_model(nodes, *shapes, arrays).SerializeToString())
+    assert_same(module, module.compile(), normal(2, 8, 32, 32), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("last", [nn.Dropout(0.5), nn.Identity()])
+def test_results_are_the_callers_whatever_the_last_op_is(last):
+    module = traced(
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last), (2, 3, 8, 8)
+    )
+    plan = module.compile()
+    first = plan(normal(2, 3, 8, 8))
+    before = first.copy()
+    plan(normal(2, 3, 8, 8))
+    np.testing.assert_array_equal(first, before)
+
+
 def test_nothing_overwrites_what_is_read_later():
     class Late(nn.Module):
         def forward(self, x):

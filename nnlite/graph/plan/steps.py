@@ -334,9 +334,18 @@ def build(layout: Layout, node: Node) -> Step:
 
 
 def any_op(layout: Layout, node: Node) -> Step:
-    """A node as it runs anywhere; its results come from the pool."""
+    """A node as it runs anywhere; its results come from the pool.
+
+    A result that is a view of an operand (a slice, dropout that does nothing) is copied: whoever reads it
+    later, or is given it, does not keep the operand's place.
+    """
     order = {"channels_last": channels_last, "C": contiguous}.get(node.op.layout)
     sources = [None if value is None else layout.slot(value) for value in node.inputs]
+    placed = [
+        source
+        for source, value in zip(sources, node.inputs, strict=True)
+        if source is not None and value is not None and (layout.is_planned(value) or value in layout.known)
+    ]
     targets = [layout.loose(value) for value in node.outputs]
     params = layout.params(node)
     nothing = (False,) * len(sources)
@@ -348,7 +357,9 @@ def any_op(layout: Layout, node: Node) -> Step:
             operands = [None if array is None else order(array) for array in operands]
         result = op.forward(Context(params, nothing), *operands, **params)
         results = result if isinstance(result, tuple) else (result,)
-        for target, array in zip(targets, results, strict=True):
-            slots[target] = layout.there(as_array(array))
+        for target, result in zip(targets, results, strict=True):
+            array = layout.there(as_array(result))
+            view = any(np.may_share_memory(array, slots[source]) for source in placed)
+            slots[target] = array.copy("K") if view else array
 
     return Step(node, run)
