@@ -40,59 +40,72 @@ void depthwise(const Conv2d& g) {
             "depthwise takes groups=C=K, at most 192 taps and at most 8 in a row");
 }
 
-template <void (*kernel)(const Conv2d&, const float*, const float*, const float*, const float*, float*, cudaStream_t),
-          Rule rule = any>
+template <class T, class Bias, class Out>
+using Forward = void (*)(const Conv2d&, const T*, const T*, const Bias*, const T*, Out*, cudaStream_t);
+template <class T>
+using Gradient = void (*)(const Conv2d&, const T*, const T*, T*, void*, cudaStream_t);
+
+template <class T, class Bias, class Out, Forward<T, Bias, Out> kernel, Rule rule>
 void forward(Stream handle, Fields fields, Object x_, Object w_, Object bias_, Object residual_, Object y_, Object) {
     const Conv2d g = small_conv2d(fields);
     rule(g);
-    const float* x = in<float>(x_, "x", x_shape(g));
-    const float* w = in<float>(w_, "w", w_shape(g));
-    const float* bias = in_or_null<float>(bias_, "bias", {g.K});
-    const float* residual = in_or_null<float>(residual_, "residual", y_shape(g));
-    float* y = out<float>(y_, "y", y_shape(g));
+    const T* x = in<T>(x_, "x", x_shape(g));
+    const T* w = in<T>(w_, "w", w_shape(g));
+    const Bias* bias = in_or_null<Bias>(bias_, "bias", {g.K});
+    const T* residual = in_or_null<T>(residual_, "residual", y_shape(g));
+    Out* y = out<Out>(y_, "y", y_shape(g));
     const Release released;
     kernel(g, x, w, bias, residual, y, stream(handle));
 }
 
-template <void (*kernel)(const Conv2d&, const float*, const float*, float*, void*, cudaStream_t), Conv2dSize size,
-          Rule rule>
+template <class T, Gradient<T> kernel, Conv2dSize size, Rule rule>
 void grad_input(Stream handle, Fields fields, Object gy_, Object w_, Object gx_, Object workspace_) {
     const Conv2d g = small_conv2d(fields);
     rule(g);
-    const float* gy = in<float>(gy_, "gy", y_shape(g));
-    const float* w = in<float>(w_, "w", w_shape(g));
-    float* gx = out<float>(gx_, "gx", x_shape(g));
+    const T* gy = in<T>(gy_, "gy", y_shape(g));
+    const T* w = in<T>(w_, "w", w_shape(g));
+    T* gx = out<T>(gx_, "gx", x_shape(g));
     void* workspace = scratch(workspace_, size(g));
     const Release released;
     kernel(g, gy, w, gx, workspace, stream(handle));
 }
 
-template <void (*kernel)(const Conv2d&, const float*, const float*, float*, void*, cudaStream_t), Conv2dSize size,
-          Rule rule>
+template <class T, Gradient<T> kernel, Conv2dSize size, Rule rule>
 void grad_weight(Stream handle, Fields fields, Object x_, Object gy_, Object gw_, Object workspace_) {
     const Conv2d g = small_conv2d(fields);
     rule(g);
-    const float* x = in<float>(x_, "x", x_shape(g));
-    const float* gy = in<float>(gy_, "gy", y_shape(g));
-    float* gw = out<float>(gw_, "gw", w_shape(g));
+    const T* x = in<T>(x_, "x", x_shape(g));
+    const T* gy = in<T>(gy_, "gy", y_shape(g));
+    T* gw = out<T>(gw_, "gw", w_shape(g));
     void* workspace = scratch(workspace_, size(g));
     const Release released;
     kernel(g, x, gy, gw, workspace, stream(handle));
 }
 
 void bind_conv2d(py::module_& m) {
-    m.def("conv2d_forward_exact", &forward<conv2d_forward_exact>);
-    m.def("conv2d_forward_grouped", &forward<conv2d_forward_grouped>);
-    m.def("conv2d_forward_depthwise", &forward<conv2d_forward_depthwise, depthwise>);
-#define NNLITE_BIND(direction, name, rule)                  \
-    m.def(#name, &direction<name, name##_workspace, rule>); \
-    m.def(#name "_workspace", &conv2d_size<name##_workspace>)
-    NNLITE_BIND(grad_input, conv2d_grad_input_exact, any);
-    NNLITE_BIND(grad_input, conv2d_grad_input_grouped, any);
-    NNLITE_BIND(grad_input, conv2d_grad_input_depthwise, depthwise);
-    NNLITE_BIND(grad_weight, conv2d_grad_weight_exact, any);
-    NNLITE_BIND(grad_weight, conv2d_grad_weight_depthwise, depthwise);
-#undef NNLITE_BIND
+#define NNLITE_FORWARD(name, T, rule) m.def("conv2d_forward_" #name, &forward<T, T, T, conv2d_forward_##name, rule>)
+#define NNLITE_GRADIENT(direction, name, T, rule)                                                                     \
+    m.def("conv2d_" #direction "_" #name,                                                                             \
+          &direction<T, conv2d_##direction##_##name, conv2d_##direction##_##name##_workspace, rule>);                 \
+    m.def("conv2d_" #direction "_" #name "_workspace", &conv2d_size<conv2d_##direction##_##name##_workspace>)
+    NNLITE_FORWARD(exact, float, any);
+    NNLITE_FORWARD(grouped, float, any);
+    NNLITE_FORWARD(depthwise, float, depthwise);
+    NNLITE_FORWARD(tf32, float, any);
+    NNLITE_FORWARD(half, Half, any);
+    NNLITE_GRADIENT(grad_input, exact, float, any);
+    NNLITE_GRADIENT(grad_input, grouped, float, any);
+    NNLITE_GRADIENT(grad_input, depthwise, float, depthwise);
+    NNLITE_GRADIENT(grad_input, tf32, float, any);
+    NNLITE_GRADIENT(grad_input, half, Half, any);
+    NNLITE_GRADIENT(grad_weight, exact, float, any);
+    NNLITE_GRADIENT(grad_weight, depthwise, float, depthwise);
+    NNLITE_GRADIENT(grad_weight, tf32, float, any);
+    NNLITE_GRADIENT(grad_weight, half, Half, any);
+#undef NNLITE_FORWARD
+#undef NNLITE_GRADIENT
+    m.def("conv2d_bfloat16", &forward<BFloat16, float, BFloat16, conv2d_bfloat16, any>);
+    m.def("conv2d_bfloat16_float", &forward<BFloat16, float, float, conv2d_bfloat16_float, any>);
 }
 
 }  // namespace

@@ -11,28 +11,36 @@ namespace nnlite {
 namespace cuda {
 
 // The directions of a convolution; the variants are described in their files.
-#define NNLITE_FORWARD(name)                                                                                       \
-    void conv2d_forward_##name(const Conv2d&, const float* x, const float* w, const float* bias,                   \
-                               const float* residual, float* y, cudaStream_t)
-#define NNLITE_GRAD_INPUT(name)                                                                                    \
-    void conv2d_grad_input_##name(const Conv2d&, const float* gy, const float* w, float* gx, void* workspace,      \
-                                  cudaStream_t);                                                                   \
+#define NNLITE_FORWARD(name, T)                                                                            \
+    void conv2d_forward_##name(const Conv2d&, const T* x, const T* w, const T* bias, const T* residual, T* y, \
+                               cudaStream_t)
+#define NNLITE_GRAD_INPUT(name, T)                                                                         \
+    void conv2d_grad_input_##name(const Conv2d&, const T* gy, const T* w, T* gx, void* workspace, cudaStream_t); \
     size_t conv2d_grad_input_##name##_workspace(const Conv2d&)
-#define NNLITE_GRAD_WEIGHT(name)                                                                                   \
-    void conv2d_grad_weight_##name(const Conv2d&, const float* x, const float* gy, float* gw, void* workspace,     \
-                                   cudaStream_t);                                                                  \
+#define NNLITE_GRAD_WEIGHT(name, T)                                                                        \
+    void conv2d_grad_weight_##name(const Conv2d&, const T* x, const T* gy, T* gw, void* workspace, cudaStream_t); \
     size_t conv2d_grad_weight_##name##_workspace(const Conv2d&)
-NNLITE_FORWARD(exact);
-NNLITE_FORWARD(grouped);
-NNLITE_FORWARD(depthwise);
-NNLITE_GRAD_INPUT(exact);
-NNLITE_GRAD_INPUT(grouped);
-NNLITE_GRAD_INPUT(depthwise);
-NNLITE_GRAD_WEIGHT(exact);
-NNLITE_GRAD_WEIGHT(depthwise);
+NNLITE_FORWARD(exact, float);
+NNLITE_FORWARD(grouped, float);
+NNLITE_FORWARD(depthwise, float);
+NNLITE_FORWARD(tf32, float);
+NNLITE_FORWARD(half, Half);
+NNLITE_GRAD_INPUT(exact, float);
+NNLITE_GRAD_INPUT(grouped, float);
+NNLITE_GRAD_INPUT(depthwise, float);
+NNLITE_GRAD_INPUT(tf32, float);
+NNLITE_GRAD_INPUT(half, Half);
+NNLITE_GRAD_WEIGHT(exact, float);
+NNLITE_GRAD_WEIGHT(depthwise, float);
+NNLITE_GRAD_WEIGHT(tf32, float);
+NNLITE_GRAD_WEIGHT(half, Half);
 #undef NNLITE_FORWARD
 #undef NNLITE_GRAD_INPUT
 #undef NNLITE_GRAD_WEIGHT
+void conv2d_bfloat16(const Conv2d&, const BFloat16* x, const BFloat16* w, const float* bias, const BFloat16* residual,
+                     BFloat16* y, cudaStream_t);
+void conv2d_bfloat16_float(const Conv2d&, const BFloat16* x, const BFloat16* w, const float* bias,
+                           const BFloat16* residual, float* y, cudaStream_t);
 
 void max_pool2d_forward(const Pool2d&, const float* x, float* y, int32_t* indices, cudaStream_t);
 void max_pool2d_backward(const Pool2d&, const float* gy, const int32_t* indices, float* gx, cudaStream_t);

@@ -206,8 +206,8 @@ void grad_weight(const char* what, const Conv2d& g, const T* x, const T* gy, Out
     constexpr bool direct = sizeof(Out) == sizeof(float);
     const bool second_pass = !direct || p.splits > 1;
     p.sums = second_pass ? static_cast<float*>(workspace) : reinterpret_cast<float*>(gw);
-    if (cut_.large)
-        launch_columns<Math<128, 128>, vector>(what, p, stream);
+    if (cut_.large && vector >= 4)
+        launch_columns<Math<vector >= 4 ? 128 : 64, vector >= 4 ? 128 : 64>, vector>(what, p, stream);
     else
         launch_columns<Math<64, 64>, vector>(what, p, stream);
     if (!second_pass) return;

@@ -159,7 +159,8 @@ void launch_rows_tiled(const char* what, const Rows<T, Bias, Out>& p, cudaStream
     if constexpr (vector == 16)
         if (p.columns > 64 && blocks(128, 128) >= 128)
             return launch_rows<Math<128, 128>, vector, Bias, Out>(what, p, stream);
-    if (blocks(128, 64) >= 128) return launch_rows<Math<128, 64>, vector, Bias, Out>(what, p, stream);
+    if constexpr (vector >= 4)
+        if (blocks(128, 64) >= 128) return launch_rows<Math<128, 64>, vector, Bias, Out>(what, p, stream);
     launch_rows<Math<64, 64>, vector, Bias, Out>(what, p, stream);
 }
 

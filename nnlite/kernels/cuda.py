@@ -11,12 +11,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from nnlite.device import why_unavailable
-from nnlite.geometry import NO_ACTIVATION, Conv2dGeometry, NormGeometry, Pool2dGeometry, ResizeGeometry
+from nnlite.geometry import (
+    CLAMP,
+    NO_ACTIVATION,
+    Conv2dGeometry,
+    NormGeometry,
+    Pool2dGeometry,
+    ReducedConv2dGeometry,
+    ResizeGeometry,
+)
 from nnlite.kernels.spec import REGISTRY, DType, Variant
 
 Supports = Callable[[Any, DType], str | None]
@@ -55,6 +64,28 @@ def _stream() -> int:
     return int(cupy.cuda.get_current_stream().ptr)
 
 
+@cache
+def _capability() -> int:
+    """Compute capability of the device in use when first asked: 90 is 9.0."""
+    return int(_load()[0].compute_capability())
+
+
+_tf32_allowed = os.environ.get("NNLITE_CUDA_TF32", "").strip().lower() in ("on", "1")
+
+
+def allow_tf32(allow: bool = True) -> None:
+    """Let convolutions of float32 arrays on a GPU round their factors to TF32, for its tensor cores.
+
+    TF32 has the range of float32 and 10 bits of fraction: errors of up to 2⁻¹¹ in each factor, sums in
+    float32. Not allowed unless somebody does, or sets ``NNLITE_CUDA_TF32=on``. What a plan has chosen stays.
+    """
+    from nnlite.kernels.select import forget
+
+    global _tf32_allowed
+    _tf32_allowed = allow
+    forget()
+
+
 # ----------------------------------------------------------------------------------- what serves
 
 _MOST = 2**31  # elements that 32 bits can count
@@ -69,8 +100,10 @@ def _size(shape: tuple[int, ...]) -> int:
 
 
 def _conv(g: Conv2dGeometry, dtype: DType) -> str | None:
-    if dtype != np.float32:
-        return "float32 only"
+    return "float32 only" if dtype != np.float32 else _sizes(g)
+
+
+def _sizes(g: Conv2dGeometry) -> str | None:
     if not (g.C and g.K):
         return "needs at least one channel"
     if max(map(_size, (g.x_shape, g.w_shape, g.y_shape))) >= _MOST:
@@ -80,6 +113,32 @@ def _conv(g: Conv2dGeometry, dtype: DType) -> str | None:
     if g.groups * max(g.R * g.S, g.stride_h * g.stride_w) >= 2**16:
         return "for fewer than 2^16 groups times taps or strides"
     return None
+
+
+def _tensor_cores(g: Conv2dGeometry, outputs: str) -> str | None:
+    if _capability() < 80:
+        return "for GPUs of compute capability 8.0 and newer"
+    if g.groups > 1 and getattr(g, outputs) // g.groups < 16:
+        return "for at least 16 channels of the result in a group"
+    return _sizes(g)
+
+
+def _tf32(g: Conv2dGeometry, dtype: DType, outputs: str) -> str | None:
+    if dtype != np.float32:
+        return "float32 only"
+    return (
+        _tensor_cores(g, outputs)
+        if _tf32_allowed
+        else "TF32 is not allowed (allow_tf32, NNLITE_CUDA_TF32=on)"
+    )
+
+
+def _half(g: Conv2dGeometry, dtype: DType, outputs: str) -> str | None:
+    return "float16 only" if dtype != np.float16 else _tensor_cores(g, outputs)
+
+
+def _bfloat16(g: ReducedConv2dGeometry, dtype: DType) -> str | None:
+    return "bounds and results in float32" if dtype != np.float32 else _tensor_cores(g, "K")
 
 
 def _depthwise(g: Conv2dGeometry, dtype: DType) -> str | None:
@@ -122,15 +181,21 @@ def _grouped(g: Conv2dGeometry, dtype: DType, outputs: str) -> str | None:
 
 
 def _register(
-    kernel: str, name: str, supports: Supports, workspace: bool = False, function: str = ""
+    kernel: str,
+    name: str,
+    supports: Supports,
+    workspace: bool = False,
+    function: str = "",
+    values: Callable[[Any], tuple[Any, ...]] = attrgetter("values"),
 ) -> None:
+    """``values``: what the extension is told of the geometry."""
     function = function or f"{kernel}_{name}"
 
     def run(geometry: Any, *operands: Any) -> None:
-        _function(function)(_stream(), geometry.values, *operands)
+        _function(function)(_stream(), values(geometry), *operands)
 
     def size(geometry: Any) -> int:
-        return int(_function(f"{function}_workspace")(geometry.values))
+        return int(_function(f"{function}_workspace")(values(geometry)))
 
     variant = Variant(kernel, "cuda", name, run, supports)
     REGISTRY.add_variant(replace(variant, workspace=size) if workspace else variant)
@@ -140,14 +205,25 @@ def _register(
 for _direction, _name, _supports in (
     ("forward", "depthwise", _depthwise),
     ("forward", "grouped", partial(_grouped, outputs="K")),
+    ("forward", "tf32", partial(_tf32, outputs="K")),
+    ("forward", "half", partial(_half, outputs="K")),
     ("forward", "exact", _conv),
     ("grad_input", "depthwise", _depthwise),
     ("grad_input", "grouped", partial(_grouped, outputs="C")),
+    ("grad_input", "tf32", partial(_tf32, outputs="C")),
+    ("grad_input", "half", partial(_half, outputs="C")),
     ("grad_input", "exact", _conv),
     ("grad_weight", "depthwise", _depthwise),
+    ("grad_weight", "tf32", partial(_tf32, outputs="K")),
+    ("grad_weight", "half", partial(_half, outputs="K")),
     ("grad_weight", "exact", _conv),
 ):
     _register(f"conv2d_{_direction}", _name, _supports, workspace=_direction != "forward")
+
+for _kernel in ("conv2d_bfloat16", "conv2d_bfloat16_float"):
+    _register(
+        _kernel, "tensor", _bfloat16, function=_kernel, values=lambda g: (*g.ints(), CLAMP, g.low, g.high)
+    )
 
 for _kernel in ("max_pool2d_forward", "max_pool2d_backward", "avg_pool2d_forward", "avg_pool2d_backward"):
     _register(_kernel, "gather", _pictures, function=_kernel)

@@ -13,8 +13,11 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from kernel_harness import FLOAT32, cases, failures, guarded
+import kernel_harness
+import numpy as np
+from kernel_harness import FLOAT16, FLOAT32, cases, failures, guarded, random_inputs
 
+from nnlite.geometry import RELU, conv2d_geometry
 from nnlite.kernels import SPECS, VARIANTS, cuda, unavailable
 
 
@@ -39,6 +42,7 @@ def emulate():
     cuda._load = lambda: (module, None)
     cuda._stream = lambda: 0
     cuda._function.cache_clear()
+    cuda._capability.cache_clear()
     unavailable.cache_clear()
     return module
 
@@ -58,15 +62,47 @@ def cost(geometry) -> int:
     return getattr(geometry, "macs", 0)
 
 
+def large_tiles(kernel: str):
+    """Geometries whose tiles are the larger ones: many pixels, and a short depth, for the emulator's sake."""
+    if kernel == "conv2d_grad_weight":
+        yield conv2d_geometry((2, 16, 9, 9), (72, 16, 3, 3), pads=(1, 1, 1, 1))
+    elif kernel == "conv2d_grad_input":
+        yield conv2d_geometry((1, 128, 128, 128), (56, 128, 1, 1))
+        yield conv2d_geometry((1, 64, 128, 128), (56, 64, 1, 1))
+    elif kernel == "conv2d_forward":
+        yield conv2d_geometry((1, 56, 128, 128), (128, 56, 1, 1)).activated(RELU, 0.0, np.inf)
+        yield conv2d_geometry((1, 56, 128, 128), (64, 56, 1, 1))
+
+
+def dtype_of(name: str):
+    """The element type that a variant is tested in."""
+    return FLOAT16 if name == "half" else FLOAT32
+
+
+def short_inputs(*args, **kwargs):
+    """Random inputs that TF32 holds: its products are then exact, and so float32's tolerance its own."""
+    inputs = random_inputs(*args, **kwargs)
+    for array in inputs.values():
+        bits = array.transpose(0, 2, 3, 1).view(np.uint32) if array.ndim == 4 else array.view(np.uint32)
+        bits &= np.uint32(0xFFFFE000)
+    return inputs
+
+
 def main() -> None:
     kernel, name, every = sys.argv[1], sys.argv[2], int(sys.argv[3])
     emulate()
+    if name == "tf32":
+        cuda.allow_tf32()
+        kernel_harness.random_inputs = short_inputs
+    dtype = dtype_of(name)
     variant = emulated(kernel, name)
-    served = [case for case in cases(SPECS[kernel], variant, FLOAT32) if cost(case[0]) < 4_000_000]
+    served = [case for case in cases(SPECS[kernel], variant, dtype) if cost(case[0]) < 4_000_000]
+    chosen = list(islice(served, 0, None, every))
+    chosen += [(g, frozenset()) for g in large_tiles(kernel) if not variant.supports(g, dtype)]
     checked, wrong = 0, []
-    for geometry, absent in islice(served, 0, None, every):
+    for geometry, absent in chosen:
         checked += 1
-        wrong += failures(variant, geometry, absent, allocate=guarded)
+        wrong += failures(variant, geometry, absent, dtype, allocate=guarded)
     print(f"{checked} checked, {len(wrong)} failures", *wrong[:10], sep="\n")
     sys.exit(bool(wrong))
 

@@ -21,7 +21,7 @@ from nnlite.kernels import SPECS, VARIANTS, unavailable
 from nnlite.kernels.spec import KernelSpec, Preparation, Variant
 from nnlite.layout import channels_last
 
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+FLOAT16, FLOAT32, FLOAT64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 
 
 def sentinel(dtype):
@@ -130,6 +130,15 @@ def reference(spec: KernelSpec, geometry, inputs: Operands) -> Operands:
     return results
 
 
+def tolerance_in(dtype, spec: KernelSpec, geometry) -> float:
+    """The largest error, relative to the scale, of results of ``dtype``."""
+    tolerance = spec.tolerance(geometry)  # float32's
+    if dtype == FLOAT16:
+        return tolerance + 2.0**-11  # sums are float32's, and the result is rounded
+    # In float64 the reference is no more exact than the variant: twice as much.
+    return tolerance if dtype == FLOAT32 else tolerance * 2 * 2.0**-29
+
+
 def failures(
     variant: Variant,
     geometry,
@@ -140,8 +149,7 @@ def failures(
 ) -> list[str]:
     """What is wrong with ``variant`` on ``geometry``: empty when nothing is."""
     spec = SPECS[variant.kernel]
-    # The tolerance is float32's. In float64 the reference is no more exact than the variant: twice as much.
-    tolerance = spec.tolerance(geometry) * (1 if dtype == FLOAT32 else 2 * 2.0**-29)
+    tolerance = tolerance_in(dtype, spec, geometry)
     inputs: Operands = {}
     for name, array in random_inputs(spec, geometry, dtype=dtype).items():
         inputs[name] = None if name in absent else allocate(array.shape, array.dtype)

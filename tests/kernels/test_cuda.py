@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from nnlite.geometry import conv2d_geometry
-from nnlite.kernels import SPECS, VARIANTS, select, unavailable
+from nnlite.kernels import SPECS, VARIANTS, cuda, select, unavailable
 
 ROOT = Path(__file__).parents[2]
 COMPILER = os.environ.get("CXX") or any(shutil.which(name) for name in ("c++", "g++", "clang++"))
@@ -64,17 +64,23 @@ def test_nothing_imports_cupy_to_find_out():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("kernel", "name"), ROWS)
-def test_on_a_gpu(kernel, name):
+def test_on_a_gpu(kernel, name, request):
     if reason := unavailable("cuda"):
         pytest.skip(f"no GPU to run on: {reason}")
     import cupy
-    from kernel_harness import FLOAT32, cases, outputs, random_inputs, reference
+    from check_cuda import dtype_of, large_tiles, short_inputs
+    from kernel_harness import cases, outputs, random_inputs, reference, tolerance_in
 
-    spec = SPECS[kernel]
+    spec, dtype = SPECS[kernel], dtype_of(name)
     (variant,) = (v for v in VARIANTS[kernel] if (v.backend, v.name) == ("cuda", name))
-    for g, absent in islice(cases(spec, variant, FLOAT32), 0, None, 3):
-        inputs = {n: None if n in absent else a for n, a in random_inputs(spec, g).items()}
-        results = outputs(spec, g, FLOAT32, absent)
+    if name == "tf32":
+        cuda.allow_tf32()
+        request.addfinalizer(lambda: cuda.allow_tf32(False))
+    served = [*cases(spec, variant, dtype), *((g, frozenset()) for g in large_tiles(kernel))]
+    for g, absent in islice(served, 0, None, 3):
+        make = short_inputs if name == "tf32" else random_inputs
+        inputs = {n: None if n in absent else a for n, a in make(spec, g, dtype=dtype).items()}
+        results = outputs(spec, g, dtype, absent)
         there = [None if a is None else cupy.asarray(a) for a in (*inputs.values(), *results.values())]
         scratch = cupy.full(variant.workspace(g), 255, cupy.uint8)
         variant.run(g, *there, scratch)
@@ -82,8 +88,12 @@ def test_on_a_gpu(kernel, name):
         for name_, expected in reference(spec, g, inputs).items():
             if found[name_] is None:
                 continue
-            error = float(np.abs(cupy.asnumpy(found[name_]) - expected).max(initial=0))
-            assert error <= spec.tolerance(g) * spec.scale(name_, inputs, expected), (name_, g)
+            result = cupy.asnumpy(found[name_])
+            if result.dtype.kind != "f":
+                assert np.array_equal(result, expected), (name_, g)
+                continue
+            error = float(np.abs(result - expected).max(initial=0))
+            assert error <= tolerance_in(dtype, spec, g) * spec.scale(name_, inputs, expected), (name_, g)
 
 
 @pytest.mark.gpu

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import runpy
+import shutil
 import subprocess
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,9 @@ def compiled(tmp_path_factory):
     read = [*sorted((ROOT / "csrc").glob("**/*.h")), *(ROOT / file for file in BUILD["SOURCES"])]
     known = hashlib.sha256(b"".join(path.read_bytes() for path in read) + " ".join([nvcc, *flags]).encode())
     folder = ROOT / "build" / f"cuda-{known.hexdigest()[:16]}"
+    for old in folder.parent.glob("cuda-*"):
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
 
     def compile_one(source):
@@ -77,6 +81,59 @@ def test_nothing_is_spilled_and_two_blocks_fit(compiled, file):
         if used["registers"] > MOST_REGISTERS or used["shared"] > MOST_STATIC_SHARED
     }
     assert not large
+
+
+# File -> the products that its tensor-core kernels are made of, in PTX and as the processor knows them.
+PRODUCTS = {
+    "conv2d_tf32.cu": ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", "HMMA.1688.F32.TF32"),
+    "conv2d_half.cu": ("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", "HMMA.16816.F32"),
+    "conv2d_bfloat16.cu": ("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", "HMMA.16816.F32.BF16"),
+}
+
+
+def functions(text: str, begin: str) -> dict[str, str]:
+    """Name -> body of what stands behind ``begin`` in PTX or in a disassembly."""
+    parts = re.split(begin, text)[1:]
+    return {re.match(r"\w+", part)[0]: part for part in parts}
+
+
+@pytest.mark.parametrize("file", PRODUCTS)
+def test_products_are_those_of_tensor_cores(compiled, file):
+    target = compiled / f"{file}.ptx"
+    if not target.exists():
+        command = [BUILD["nvcc"](), "-std=c++17", "-O3", "-ptx", "-arch=compute_90"]
+        subprocess.run([*command, f"csrc/cuda/{file}", "-o", str(target)], cwd=ROOT, check=True, timeout=300)
+    found = functions(target.read_text(), r"\.entry ")
+    products = {name: body for name, body in found.items() if "product_" in name}
+    assert len(products) >= 4
+    for name, body in products.items():
+        assert PRODUCTS[file][0] in body, name
+        assert "cp.async" in body, name  # of 16 bytes, or of weights and sums where elements come singly
+        assert "fma.rn.f32" not in body, f"{name} multiplies outside the tensor cores"
+
+
+def cuobjdump() -> str | None:
+    """NVIDIA's disassembler: on the path, beside nvcc, or from the package nvidia-cuda-cuobjdump."""
+    places = [Path(BUILD["nvcc"]() or ".").resolve().parent]
+    places += Path(sysconfig.get_path("purelib"), "nvidia").glob("*/bin")
+    found = [shutil.which("cuobjdump"), *(shutil.which("cuobjdump", path=str(place)) for place in places)]
+    return next((path for path in found if path), None)
+
+
+@pytest.mark.parametrize("file", [*PRODUCTS, "conv2d_exact.cu"])
+def test_the_disassembly_shows_them(compiled, file):
+    if (tool := cuobjdump()) is None:
+        pytest.skip("cuobjdump is not on this machine (CUDA's toolkit, or the package nvidia-cuda-cuobjdump)")
+    command = [tool, "-sass", str(compiled / f"{file}.o")]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    products = {name: body for name, body in functions(text, "Function : ").items() if "product_" in name}
+    assert len(products) >= 4
+    for name, body in products.items():
+        if file in PRODUCTS:
+            assert re.search(rf"{re.escape(PRODUCTS[file][1])}\b(?!\.)", body), name
+        else:
+            assert body.count("FFMA") >= 64 and "LDS.128" in body and "HMMA" not in body, name
+        assert not re.search(r"\b(LDL|STL)\b", body), f"{name} keeps something in local memory"
 
 
 def test_the_extension_links(compiled):
