@@ -83,6 +83,14 @@ def resolve(device: str) -> str:
     return f"cuda:{number}"
 
 
+def describe(device: str) -> str:
+    """A device, as :func:`resolve` names it, with its model and memory: ``cuda:0 (NVIDIA H100, 80 GB)``."""
+    if device == CPU:
+        return CPU
+    known = _cupy().cuda.runtime.getDeviceProperties(int(device.partition(":")[2]))
+    return f"{device} ({known['name'].decode()}, {known['totalGlobalMem'] / 1e9:.0f} GB)"
+
+
 # ----------------------------------------------------------------------------- where is an array?
 
 
@@ -121,7 +129,7 @@ def check_one_device(what: str, arrays: Iterable[Any]) -> None:
 # --------------------------------------------------------------------------------------- moving
 
 
-def _dense(array: Any) -> tuple[Any, list[int]]:
+def dense(array: Any) -> tuple[Any, list[int]]:
     """``array`` with its axes in the order of memory, and the axes that undo it."""
     order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
     return array.transpose(order), sorted(range(array.ndim), key=order.__getitem__)
@@ -131,7 +139,7 @@ def to_host(array: Any) -> Array:
     """``array`` in NumPy's memory, in the same memory order; itself where it is there already."""
     if on_host(array):
         return np.asarray(array)
-    ordered, back = _dense(array)
+    ordered, back = dense(array)
     host: Array = ordered.get().transpose(back)
     return host
 
@@ -148,7 +156,7 @@ def moved(array: Any, device: str) -> Array:
     if device == CPU:
         return host
     cupy = _cupy()
-    ordered, back = _dense(host)
+    ordered, back = dense(host)
     with cupy.cuda.Device(int(device.partition(":")[2])):
         try:
             there: Array = cupy.asarray(ordered, order="C").transpose(back)

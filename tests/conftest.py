@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -105,6 +105,16 @@ def onnx_model() -> Callable[..., Any]:
         return model
 
     return make
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A stand-in for CuPy where there is no GPU (``cuda/fake_cupy.py``); what it counts and limits."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "cuda")
+    import fake_cupy
+
+    with fake_cupy.installed(monkeypatch) as state:
+        yield state
 
 
 def _normal(*shape: int, seed: int = 0) -> np.ndarray:

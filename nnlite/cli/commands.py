@@ -19,9 +19,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for mach
 QUIET = click.option("--quiet", is_flag=True, help="No progress, no remarks: the result alone.")
 TTA = click.option("--tta", is_flag=True, help="Average over views: whole and closer, as is and mirrored.")
 # What several commands share with fine-tuning means the same in all of them.
-PREPROCESSING, SIZE, WORKERS, ON_BAD_IMAGE, SEED, BATCH = (
+PREPROCESSING, SIZE, WORKERS, ON_BAD_IMAGE, SEED, BATCH, DEVICE = (
     option_of(FinetuneConfig, name)
-    for name in ("preprocessing", "size", "workers", "on_bad_image", "seed", "batch_size")
+    for name in ("preprocessing", "size", "workers", "on_bad_image", "seed", "batch_size", "device")
 )
 VALIDATION, TASK, IMAGES, AUGMENT, FLIP = (
     option_of(FinetuneConfig, name) for name in ("validation", "task", "images", "augment", "flip")
@@ -140,6 +140,7 @@ def _show_run(result: Any, as_json: bool) -> None:
 @IMAGES
 @SEED
 @BATCH
+@DEVICE
 @WORKERS
 @ON_BAD_IMAGE
 @click.option(
@@ -171,12 +172,13 @@ def eval(as_json: bool, model: str, data: str, **options: Any) -> None:
 @TTA
 @FLIP
 @BATCH
+@DEVICE
 @WORKERS
 @ON_BAD_IMAGE
 @JSON
 def predict(
     as_json: bool, model: str, pictures: tuple[str, ...], top: int, csv_file: str | None,
-    preprocessing: str | None, size: int | None, **options: Any,
+    preprocessing: str | None, size: int | None, device: str, **options: Any,
 ) -> None:  # fmt: skip
     """The best classes of MODEL for each PICTURE, with probabilities.
 
@@ -191,7 +193,8 @@ def predict(
     from nnlite.transfer import predict as run
     from nnlite.transfer.classifier import pictures_in, predictions_csv
 
-    classifier, bars = Classifier.open(model, preprocessing=preprocessing, size=size), Bars(quiet=as_json)
+    bars = Bars(quiet=as_json)
+    classifier = Classifier.open(model, preprocessing=preprocessing, size=size, device=device)
     many = top if csv_file is None else max(top, len(classifier.classes or ()), 1)
     results = run(classifier, pictures_in(pictures), many, progress=bars.on_batches, **options)
     if csv_file is not None:

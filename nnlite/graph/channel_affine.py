@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from nnlite.device import CPU
 from nnlite.graph.ir import make_node
 from nnlite.graph.module import GraphModule
 from nnlite.graph.passes.rewrite import rebuild
@@ -52,7 +53,7 @@ def add_channel_affine(module: GraphModule) -> tuple[GraphModule, Callable[[], N
         shift = Parameter(np.zeros((channels, 1, 1), np.float32)) if bias is not None else None
         replaced[node] = _with_affine(node, scale, shift, leaves)
         added.append((node, scale, shift))
-    arrays = {value: leaf.numpy() for value, leaf in leaves.items()}
+    arrays = {value: leaf.to(CPU).numpy() for value, leaf in leaves.items()}
     graph = rebuild(module.graph, replaced, arrays=arrays)
     kept = {value: leaves[value] for value in graph.arrays}
     new = GraphModule(graph, leaves=kept, input_sizes=module.input_sizes)
@@ -83,13 +84,13 @@ def _with_affine(
 def _merge(module: GraphModule, node: Node, scale: Parameter, shift: Parameter | None) -> None:
     weight, bias = (*node.inputs[1:3], None, None)[:2]
     assert weight is not None
-    factors = scale.numpy().reshape(-1)
+    factors = scale.to(CPU).numpy().reshape(-1)
     own = module.leaf(weight)
     shape = [1] * own.ndim
     shape[LAYERS[node.op.name]] = len(factors)
-    own.assign(own.numpy() * factors.reshape(shape))
+    own.assign(own.to(CPU).numpy() * factors.reshape(shape))
     if bias is not None and shift is not None:
         own = module.leaf(bias)
-        own.assign(own.numpy() * factors + shift.numpy().reshape(-1))
-        shift.assign(np.zeros_like(shift.numpy()))
-    scale.assign(np.ones_like(scale.numpy()))
+        own.assign(own.to(CPU).numpy() * factors + shift.to(CPU).numpy().reshape(-1))
+        shift.assign(np.zeros_like(shift.to(CPU).numpy()))
+    scale.assign(np.ones_like(scale.to(CPU).numpy()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnlite.device import CPU
 from nnlite.errors import ModelError
 from nnlite.graph.module import GraphModule
 
@@ -18,7 +19,9 @@ def adapt_stem(module: GraphModule, channels: int) -> None:
     """
     users = module.graph.users().get(module.graph.inputs[0], [])
     weight = users[0].inputs[1] if len(users) == 1 and users[0].op.name == "conv2d" else None
-    array = None if weight is None or weight not in module.graph.arrays else module.leaf(weight).numpy()
+    array = (
+        None if weight is None or weight not in module.graph.arrays else module.leaf(weight).to(CPU).numpy()
+    )
     if weight is None or array is None or array.ndim != 4 or array.shape[1] != 3:
         raise ModelError(
             "the input does not enter one convolution of 3 channels; --channels cannot change it"

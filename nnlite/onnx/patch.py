@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from nnlite.device import CPU
 from nnlite.errors import ModelError, NnliteError
 from nnlite.graph import GraphModule, infer_types
 from nnlite.layout import Array
@@ -151,7 +152,7 @@ def _update_tensors(patch: Patch, module: GraphModule) -> None:
     for name, array in origin.external.items():  # the new file may lie elsewhere: it holds them itself
         store(name, array)
     for value, original in module.graph.arrays.items():
-        current = module.leaf(value).numpy()
+        current = module.leaf(value).to(CPU).numpy()
         same = current.shape == original.shape and np.array_equal(current, original)
         if original.nbytes > LEAST:
             forget(origin.data)

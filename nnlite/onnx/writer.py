@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from nnlite.device import CPU
 from nnlite.errors import ModelError, NnliteError
 from nnlite.files import atomic_file
 from nnlite.graph import GraphModule, infer_types, trace
@@ -122,7 +123,7 @@ def _serialised(module: Module, inputs: Sequence[Tensor | Array], opset: int, fo
     graph, leaves = trace(module, tensors)
     if fold:
         graph = _fold(graph)
-    arrays = {v: leaves[v].numpy() if v in leaves else array for v, array in graph.arrays.items()}
+    arrays = {v: leaves[v].to(CPU).numpy() if v in leaves else array for v, array in graph.arrays.items()}
     return serialise(graph, arrays, opset)
 
 

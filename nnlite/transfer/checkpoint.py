@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nnlite import random, saving
+from nnlite.device import CPU
 from nnlite.errors import ModelError
 from nnlite.node import Value
 from nnlite.transfer.interrupt import Interrupt
@@ -53,7 +54,7 @@ class Keeper:
         if job.config.l2_sp:
             own = (job.head.weight, job.head.bias)
             pretrained = [job.module.leaf(v) for v in job.module.graph.arrays if v not in own]
-            self.anchors = {leaf: leaf.numpy().copy(order="K") for leaf in pretrained}
+            self.anchors = {leaf: leaf.to(CPU).numpy().copy(order="K") for leaf in pretrained}
         self._began, self._written = job.began, time.perf_counter()
         if state is not None:
             self._restore(state)
@@ -125,4 +126,4 @@ class Keeper:
             return leaf.version != self._versions[value] and id(leaf) not in own
 
         leaf = self.job.module.leaf
-        return {v.name: leaf(v).numpy() for v in self.job.module.graph.arrays if counts(v)}
+        return {v.name: leaf(v).to(CPU).numpy() for v in self.job.module.graph.arrays if counts(v)}

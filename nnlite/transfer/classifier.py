@@ -13,6 +13,7 @@ import numpy as np
 
 from nnlite.data import Loader, Preprocessing, Sample, open_dataset
 from nnlite.data.folder import EXTENSIONS
+from nnlite.device import CPU, resolve
 from nnlite.errors import DataError, ModelError
 from nnlite.graph import Plan
 from nnlite.layout import Array
@@ -41,9 +42,18 @@ class Classifier:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, preprocessing: str | None = None, size: int | None = None
+        cls,
+        path: str | Path,
+        *,
+        preprocessing: str | None = None,
+        size: int | None = None,
+        device: str = CPU,
     ) -> Classifier:
-        """Read a model file; ModelError when it is no classifier of pictures."""
+        """Read a model file, to be run on ``device`` (see ``Tensor.to``).
+
+        Raises ModelError when it is no classifier of pictures, DeviceError where there is no such device.
+        """
+        where = resolve(device)  # before anything is read
         module = load(path)
         chosen = choose_preprocessing(module, path, name=preprocessing, size=size)
         names = classes_of(module)
@@ -57,7 +67,7 @@ class Classifier:
             last = last.inputs[0].node
         ends_in_softmax = last is not None and last.op.name == "softmax"
         return cls(
-            str(path), module.compile(), chosen.preprocessing, chosen.reason,
+            str(path), module.compile(device=where), chosen.preprocessing, chosen.reason,
             None if names is None else tuple(names), ends_in_softmax, task_of(module),
         )  # fmt: skip
 
@@ -122,6 +132,7 @@ def evaluate(
     everything: bool = False,
     tta: bool = False,
     flip: bool = True,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Metrics of a model on the held-out pictures of a data set, or on ``everything`` in it.
@@ -129,7 +140,7 @@ def evaluate(
     The data's classes must be the model's, matched by name where the model has names. ``tta`` averages
     over several views of each picture. Raises ModelError or DataError that says what does not fit.
     """
-    classifier = Classifier.open(path, preprocessing=preprocessing, size=size)
+    classifier = Classifier.open(path, preprocessing=preprocessing, size=size, device=device)
     data_set = open_dataset(data, validation=validation, seed=seed, task=task, images=images)
     if data_set.task != classifier.task:
         raise DataError(f"{data}: is a {data_set.task} task, but {path} was made for {classifier.task}")

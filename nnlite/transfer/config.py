@@ -5,6 +5,7 @@ A field is all that an option needs: the command line, the configuration file an
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -35,6 +36,12 @@ def _augment(value: str) -> str | None:
     from nnlite.data.augment import check_augment
 
     return check_augment(value)
+
+
+def _device(value: str) -> str | None:
+    return (
+        None if re.fullmatch(r"cpu|auto|cuda(:\d+)?", value) else "must be cpu, cuda, cuda:<number> or auto"
+    )
 
 
 def _bytes(value: str) -> str | None:
@@ -176,6 +183,14 @@ class FinetuneConfig:
     )
     seed: int = option(0, "Seed of everything random.", least=0)
     split_seed: int | None = option(None, "Seed of what is held out, where that is not --seed.", least=0)
+    device: str = option(
+        "cpu", "Where it is computed: cpu, cuda (cuda:1 for the second GPU), or auto for a GPU where one can "
+        "be used.", metavar="cpu|cuda|auto", check=_device,
+    )  # fmt: skip
+    retry_smaller: bool = option(
+        False, "Where memory runs out, learn from each batch in parts: the same steps, more slowly.",
+        negative="",
+    )  # fmt: skip
     workers: int = option(2, "Threads that decode pictures.", least=0)
     on_bad_image: Literal["fail", "skip"] = option(
         "fail", "Stop at a picture that cannot be read, or leave it out and list it."

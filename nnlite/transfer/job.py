@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nnlite import memory, onnx
+from nnlite import device, memory, onnx
 from nnlite.data import Dataset, Loader, Sample, open_dataset
 from nnlite.data.random import SPLIT, generator, permutation
+from nnlite.device import CPU
 from nnlite.errors import ConfigError, ModelError
 from nnlite.graph import GraphModule
 from nnlite.graph.head import Head, replace_head
@@ -71,6 +72,8 @@ class Job:
     """What was decided for a budget of memory."""
     cache_mode: str | None = None
     """Where features are kept, once that is decided; a run that goes on must not decide otherwise."""
+    device: str = CPU
+    """Where the network computes, by its full name."""
     train: tuple[Sample, ...] = ()
     """What is learned from."""
     aside: tuple[Sample, ...] = ()
@@ -141,7 +144,7 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
 
     ``run``: the folder of a run to go on with, else a new one is made.
     """
-    out = Path(config.out)
+    out, where = Path(config.out), device.resolve(config.device)
     if config.memory is not None:
         if memory.resident() is None:
             raise ConfigError(f"memory={config.memory!r} needs Linux, which counts what is resident")
@@ -223,11 +226,14 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
         provenance.check_model(Path(config.model))
         provenance.check()
     callbacks.on_message(f"new head {head.node.name!r} with {len(folder.classes)} outputs")
+    if where != CPU:
+        module.to(where)
+        callbacks.on_message(f"computing on {device.describe(where)}")
     wanted = config.patience or config.calibrate
     train, aside = set_aside(folder.train, config) if wanted else (folder.train, ())
     job = Job(
         config, folder, module, head, cut, recipe, stretches, chosen, targets, run, callbacks, provenance,
-        memory_plan, train=train, aside=aside,
+        memory_plan, device=where, train=train, aside=aside,
     )  # fmt: skip
     callbacks.on_start(job)
     return job

@@ -227,7 +227,7 @@ def result_bytes(graph: Graph, types: Types) -> int:
 
 def leaf_bytes(module: GraphModule, graph: Graph) -> int:
     """Bytes of the parameters that ``graph`` reads."""
-    return sum(module.leaf(value).numpy().nbytes for value in graph.arrays)
+    return sum(module.leaf(value).array.nbytes for value in graph.arrays)
 
 
 def _size(known: ArrayType) -> int:

@@ -20,6 +20,7 @@ from dataclasses import replace
 import numpy as np
 
 from nnlite.data import FAMILIES, Dataset, Preprocessing
+from nnlite.device import CPU
 from nnlite.errors import DataError
 from nnlite.graph import GraphModule
 from nnlite.layout import Array
@@ -113,7 +114,7 @@ def _by_statistics(
     if norm is None or norm.inputs[0] is None or variance is None or variance not in module.graph.arrays:
         return None
     stem = module.part(module.graph.inputs, [norm.inputs[0]]).compile()
-    running = module.leaf(variance).numpy()
+    running = module.leaf(variance).to(CPU).numpy()
 
     def log_ratio(how: Preprocessing) -> float:
         return float(np.median(np.log(_variance(stem, how, pictures) / running)))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
+from nnlite.device import CPU
 from nnlite.errors import TrainingError
 from nnlite.graph import GraphModule, add_channel_affine
 from nnlite.graph.head import Head
@@ -73,7 +74,7 @@ def head(job: Job, material: Material, stretch: Stretch) -> None:
         "head", layer, optimizer, stretch.epochs, steps, over_views(views.train, config, stretch.number),
         lambda: _validate(job, layer, views.held),
         None if aside is None else lambda: _validate(job, layer, aside)[0],
-        rules=_rules(config), targets=job.targets, on_step=job.callbacks.on_step,
+        rules=_rules(config), targets=job.targets, on_step=job.callbacks.on_step, say=job.say,
     )  # fmt: skip
     shape = list(views.train[0].values.shape[1:])
     job.say(f"training the head on frozen features {shape}, {stretch.epochs} epochs")
@@ -95,7 +96,7 @@ def stages(job: Job, material: Material, stretch: Stretch) -> None:
     if config.tune == "affine":
         suffix, merge = _with_affine(suffix, job.head)
         trained = sum(p.size for p in suffix.parameters() if p.requires_grad)
-    suffix = suffix.fused()
+    suffix = suffix.fused().to(job.device)
     say_cut = "everything" if own_cut.node is None else f"what follows {own_cut.name!r}"
     job.say(f"training {say_cut}: {trained:,} of {total:,} parameters, {stretch.epochs} epochs")
     loader, aside = None, None
@@ -117,12 +118,15 @@ def stages(job: Job, material: Material, stretch: Stretch) -> None:
     )  # fmt: skip
     anchors = material.keeper.anchors
     if config.l2_sp and merge is not None:  # scales begin at 1, shifts at 0
-        anchors = {p: p.numpy().copy(order="K") for g in optimizer.param_groups[:-1] for p in g["params"]}
+        anchors = {
+            p: p.to(CPU).numpy().copy(order="K") for g in optimizer.param_groups[:-1] for p in g["params"]
+        }
     phase = Phase(
         names(job.stretches)[stretch.number], suffix, optimizer, stretch.epochs, steps, batches,
         lambda: _validate(job, suffix, held),
         None if aside is None else lambda: _validate(job, suffix, aside)[0],
         rules=_rules(config), anchors=anchors, targets=job.targets, on_step=job.callbacks.on_step,
+        say=job.say,
     )  # fmt: skip
     try:
         material.keeper.train(phase)

@@ -24,11 +24,12 @@ from nnlite import functional as F
 from nnlite import metrics
 from nnlite.data import Dataset
 from nnlite.data.loader import targets_of
+from nnlite.device import CPU
 from nnlite.errors import ConfigError
 from nnlite.graph import GraphModule
 from nnlite.graph.head import Head
 from nnlite.layout import Array
-from nnlite.tensors import Tensor
+from nnlite.tensors import Tensor, beside
 from nnlite.transfer.inference import softmax
 
 
@@ -84,7 +85,7 @@ class SingleLabel:
 
     def loss(self, logits: Tensor, labels: Array, label_smoothing: float = 0.0) -> Tensor:
         """Cross entropy; with weights, Σ w·loss / Σ w. Labels may be probabilities [N,K]."""
-        weight = None if self.weights is None else Tensor(np.array(self.weights, np.float32))
+        weight = None if self.weights is None else beside(np.array(self.weights, np.float32), logits)
         return F.cross_entropy(logits, labels, weight, label_smoothing=label_smoothing)
 
     def right(self, logits: Array, labels: Array) -> float:
@@ -128,7 +129,7 @@ class MultiLabel:
 
     def loss(self, logits: Tensor, labels: Array, label_smoothing: float = 0.0) -> Tensor:
         """Binary cross entropy, a mean over pictures and labels; smoothed labels are y(1-ε) + ε/2."""
-        weight = None if self.weights is None else Tensor(np.array(self.weights, np.float32))
+        weight = None if self.weights is None else beside(np.array(self.weights, np.float32), logits)
         smooth = labels * np.float32(1 - label_smoothing) + np.float32(label_smoothing / 2)
         return F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weight)
 
@@ -260,7 +261,11 @@ def as_exported(
     else:
         yield
         return
-    before = {leaf: module.leaf(leaf).numpy().copy() for leaf in (head.weight, head.bias) if leaf is not None}
+    before = {
+        leaf: module.leaf(leaf).to(CPU).numpy().copy()
+        for leaf in (head.weight, head.bias)
+        if leaf is not None
+    }
     shape = [1] * module.leaf(head.weight).ndim
     shape[head.out_axis] = -1
     module.leaf(head.weight).assign((before[head.weight] * scale.reshape(shape)).astype(np.float32))

@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.errors import TrainingError
+from nnlite import device, memory
+from nnlite.data.prefetch import on_device
+from nnlite.device import CPU, moved
+from nnlite.errors import OutOfMemoryError, TrainingError
 from nnlite.graph import GraphModule
 from nnlite.graph.trainable import STATISTIC_INPUTS
 from nnlite.layout import Array
@@ -79,6 +82,9 @@ class Rules:
     """Part of all steps, at most an epoch, in which the learning rate rises; then it falls as a cosine."""
     patience: int = 0
     """Epochs without a lower monitored loss after which the phase ends; 0 to go through all."""
+    retry_smaller: bool = False
+    """Where memory runs out, learn from a batch in two parts, four, ...: the same step, but for what
+    normalisation by the batch measures."""
 
 
 @dataclass
@@ -96,6 +102,8 @@ class Standing:
     best: float = float("inf")
     waited: int = 0
     """Epochs since the best one."""
+    parts: int = 1
+    """Into how many parts batches are split so that they fit into memory."""
 
     def next_epoch(self) -> None:
         """Begin another epoch."""
@@ -129,8 +137,12 @@ class Phase:
     anchors: Mapping[Parameter, Array] = field(default_factory=dict)
     """Where pretrained weights began, for ``rules.l2_sp``."""
     on_step: Callable[[Step], None] = _nothing
+    say: Callable[[str], None] = _nothing
+    """Hears a line about a decision."""
 
     def __post_init__(self) -> None:
+        self.device = next((p.device for p in self.module.parameters()), CPU)
+        self.anchors = {p: moved(array, p.device) for p, array in self.anchors.items()}
         self.at = Standing()
         steps = -(-self.steps_per_epoch // self.rules.accumulate)
         total = max(self.epochs * steps, 1)
@@ -164,19 +176,20 @@ class Phase:
         if self.rules.patience:
             self._load(self.best)
         elif self.average is not None:
-            self.module.load_state_dict(self.average.average)
+            self.module.load_state_dict(self.average.state_dict())
 
     def _epoch(self, after_step: Callable[[], None]) -> EpochRecord:
         start, at = time.perf_counter() - self.at.seconds, self.at
         if not at.batch:
             at.rate = float(self.optimizer.param_groups[0]["lr"])
         self.module.train()
+        batches = on_device(self.batches(at.epoch, at.batch), self.device)
         waiting = 0  # pictures whose gradients are there and not yet used
-        for number, (inputs, labels) in enumerate(self.batches(at.epoch, at.batch), at.batch):
+        for number, (inputs, labels) in enumerate(batches, at.batch):
             if not waiting:
                 self.optimizer.zero_grad()
             waiting += len(labels)
-            self._learn(number, Tensor(inputs), labels)
+            self._learn(number, inputs, labels)
             if (number + 1) % self.rules.accumulate == 0:
                 self._update(waiting)
                 waiting, at.batch, at.seconds = 0, number + 1, time.perf_counter() - start
@@ -204,19 +217,42 @@ class Phase:
         at.next_epoch()
         return record
 
-    def _learn(self, number: int, x: Tensor, labels: Array) -> None:
-        """Gradients of one batch."""
+    def _learn(self, number: int, inputs: Array, labels: Array) -> None:
+        """Gradients of one batch; where memory runs out and the rules say so, of its parts."""
         at, count = self.at, len(labels)
-        logits = self.module(x)
-        loss = self.targets.loss(logits, labels, self.rules.label_smoothing)
-        value = float(loss.item())
-        if not np.isfinite(value):
-            self._stop(number, x)
-        # Sums over the batches, so that their mean is that of all pictures, in batches of any size.
-        (loss if self.rules.accumulate == 1 else loss * float(count)).backward()
-        hits = self.targets.right(logits.numpy(), labels)
+        before = {p: p.grad for p in self.module.parameters()}
+        while True:
+            try:
+                value, hits = self._in_parts(number, inputs, labels)
+                break
+            except OutOfMemoryError:
+                if not self.rules.retry_smaller or at.parts >= count:
+                    raise
+            for p, gradient in before.items():
+                p.grad = gradient
+            memory.release()
+            device.release()
+            at.parts *= 2
+            self.say(f"memory ran out: batches are learned from in {at.parts} parts from here on")
         at.losses, at.right, at.pictures = at.losses + value * count, at.right + hits, at.pictures + count
         self.on_step(Step(self.name, at.epoch, number, value, hits, count))
+
+    def _in_parts(self, number: int, inputs: Array, labels: Array) -> tuple[float, float]:
+        """Adds the gradients of a batch; its loss, and how much of it was right."""
+        count, value, hits = len(labels), 0.0, 0.0
+        size = -(-count // self.at.parts)
+        for begin in range(0, count, size):
+            x, known = Tensor(inputs[begin : begin + size]), labels[begin : begin + size]
+            logits = self.module(x)
+            loss = self.targets.loss(logits, known, self.rules.label_smoothing)
+            if not np.isfinite(loss.item()):
+                self._stop(number, x)
+            # Sums over batches, so that their mean is that of all pictures, in batches of any size.
+            share = float(len(known)) if self.rules.accumulate > 1 else len(known) / count
+            (loss if share == 1 else loss * share).backward()
+            value += float(loss.item()) * len(known) / count
+            hits += self.targets.right(logits.to(CPU).numpy(), known)
+        return value, hits
 
     def _update(self, pictures: int) -> None:
         """One step of the optimiser with the gradients of ``pictures``."""
@@ -225,7 +261,7 @@ class Phase:
             for p in parameters:
                 if p.grad is not None:
                     array = p.grad.writable()
-                    array /= np.asarray(pictures, array.dtype)
+                    array /= array.dtype.type(pictures)
         if rules.clip:
             clip_grad_norm_(parameters, rules.clip)
         if rules.l2_sp:
@@ -233,7 +269,7 @@ class Phase:
                 for p in group["params"]:
                     if p in self.anchors:
                         weight = p.writable()
-                        pull = np.asarray(group["lr"] * rules.l2_sp, weight.dtype)
+                        pull = weight.dtype.type(group["lr"] * rules.l2_sp)
                         weight -= pull * (weight - self.anchors[p])
         self.optimizer.step()
         self.schedule.step()
@@ -281,7 +317,8 @@ class Phase:
         """Copies of the weights to be kept."""
         average = None if self.average is None else self.average.average
         kept = self._trained()
-        return {n: np.array(s.numpy() if average is None else average[n], order="C") for n, s in kept.items()}
+        arrays = {name: s.array if average is None else average[name] for name, s in kept.items()}
+        return {name: np.array(device.to_host(array), order="C") for name, array in arrays.items()}
 
     def _load(self, weights: Mapping[str, Array]) -> None:
         self.module.load_state_dict(weights, strict=False)
@@ -291,7 +328,7 @@ class Phase:
         return {
             "name": self.name,
             "at": asdict(self.at),
-            "module": {name: state.numpy() for name, state in self._trained().items()},
+            "module": {name: device.to_host(state.array) for name, state in self._trained().items()},
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -300,7 +337,7 @@ class Phase:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
-        self.at = Standing(**{f.name: state["at"][f.name] for f in fields(Standing)})
+        self.at = Standing(**{f.name: state["at"].get(f.name, f.default) for f in fields(Standing)})
         self._load(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])

@@ -11,6 +11,7 @@ import numpy as np
 from nnlite import memory
 from nnlite.data import Loader, Sample, cutmix, generator, mixup
 from nnlite.data.mixing import one_hot
+from nnlite.data.prefetch import on_device
 from nnlite.data.random import MIX, balanced_order
 from nnlite.graph import node_macs
 from nnlite.layout import Array
@@ -160,10 +161,12 @@ def anew(job: Job, cut: Value, loader: Loader, stretch: Stretch) -> Callable[[in
         passing = islice(loader.epoch(views + epoch, left_out), first - left_out, None)
         what = f"epoch {epoch + 1}/{stretch.epochs}"
         shown = job.callbacks.on_batches(passing, what, len(loader) - first)
-        for number, (images, labels, _) in enumerate(shown, first):
-            # Pictures are mixed as they are, before anything is computed of them.
-            at = views + epoch, number
-            images, labels = _mixed(images, labels, job.config, classes, at)
+        # Pictures are mixed as they are, before anything is computed of them.
+        mixed = (
+            _mixed(images, labels, job.config, classes, (views + epoch, number))
+            for number, (images, labels, _) in enumerate(shown, first)
+        )
+        for images, labels in on_device(mixed, job.device):
             yield prefix(images), labels
 
     return batches

@@ -472,7 +472,11 @@ def module() -> ModuleType:
         Stream=Stream,
         get_current_stream=Stream,
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
-        runtime=SimpleNamespace(getDeviceCount=lambda: 1, memGetInfo=lambda: (8_000_000_000, 16_000_000_000)),
+        runtime=SimpleNamespace(
+            getDeviceCount=lambda: 1,
+            getDeviceProperties=lambda number: {"name": b"Stand-in", "totalGlobalMem": 16_000_000_000},
+            memGetInfo=lambda: (8_000_000_000, 16_000_000_000),
+        ),
         alloc_pinned_memory=lambda size: memoryview(bytearray(size)),
     )
     for name, value in {
