@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+COMPILERS = ("c++", "g++", "clang++")
 BUNDLED = Path(__file__).parent.parent / "examples" / "assets"
 
 
@@ -114,6 +117,27 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import fake_cupy
 
     with fake_cupy.installed(monkeypatch) as state:
+        yield state
+
+
+@pytest.fixture(scope="session")
+def emulated_extension() -> Any:
+    """nnlite._cuda for a GPU that one thread of the CPU stands in for; skips without a C++ compiler."""
+    if sys.platform != "linux" or not (os.environ.get("CXX") or any(map(shutil.which, COMPILERS))):
+        pytest.skip("the emulated GPU wants a C++ compiler and Linux")
+    sys.path.append(str(Path(__file__).parent / "csrc"))
+    from emulate import load
+
+    return load()
+
+
+@pytest.fixture
+def emulated_gpu(monkeypatch: pytest.MonkeyPatch, emulated_extension: Any) -> Iterator[Any]:
+    """As ``gpu``, with the kernels of csrc/cuda."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "cuda")
+    import fake_cupy
+
+    with fake_cupy.installed(monkeypatch, emulated_extension) as state:
         yield state
 
 

@@ -497,8 +497,8 @@ def module() -> ModuleType:
 
 
 @contextmanager
-def installed(monkeypatch: Any) -> Any:
-    """Within the block there is a GPU with CuPy, or so it seems."""
+def installed(monkeypatch: Any, extension: Any = None) -> Any:
+    """Within the block there is a GPU with CuPy, or so it seems; ``extension`` stands in for nnlite._cuda."""
     from nnlite import device
 
     select = import_module("nnlite.kernels.select")
@@ -507,7 +507,13 @@ def installed(monkeypatch: Any) -> Any:
     State.limit, State.used, State.to_device, State.to_host = None, 0, 0, 0
     monkeypatch.setitem(sys.modules, "cupy", module())
     monkeypatch.setattr(device, "missing_driver", lambda: None)
-    for backend in set(select.DEVICES["cuda"]) - {"cupy"}:
+    if extension is not None:
+        cuda = import_module("nnlite.kernels.cuda")
+        monkeypatch.setattr(cuda, "_load", lambda: (extension, None))
+        monkeypatch.setattr(cuda, "_stream", lambda: 0)
+        cuda._function.cache_clear()
+        cuda._capability.cache_clear()
+    for backend in set(select.DEVICES["cuda"]) - ({"cupy"} if extension is None else {"cupy", "cuda"}):
         compiled = import_module(f"nnlite.kernels.{select._MODULES.get(backend, backend)}")
         monkeypatch.setattr(compiled, "unavailable", lambda: "its kernels need a GPU")
     forget()
@@ -516,3 +522,6 @@ def installed(monkeypatch: Any) -> Any:
     finally:
         monkeypatch.undo()
         forget()
+        if extension is not None:
+            cuda._function.cache_clear()
+            cuda._capability.cache_clear()
