@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -426,6 +427,19 @@ class Stream:
         return event or SimpleNamespace(synchronize=lambda: None)
 
 
+class Event:
+    """As ``cupy.cuda.Event``."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def record(self, stream: Any = None) -> None:
+        self.at = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+
 class _Pool:
     def used_bytes(self) -> int:
         return State.used
@@ -470,6 +484,8 @@ def module() -> ModuleType:
     streams = SimpleNamespace(
         Device=Device,
         Stream=Stream,
+        Event=Event,
+        get_elapsed_time=lambda begin, end: (end.at - begin.at) * 1e3,
         get_current_stream=Stream,
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
         runtime=SimpleNamespace(

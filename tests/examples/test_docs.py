@@ -17,6 +17,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "ex
     ("page", "blocks_at_least", "printed"),
     [
         ("how-it-works.md", 9, "y = a · b"),
+        ("devices.md", 2, "True"),
         ("frozen.md", 4, "bytes in one block"),
         ("pytorch.md", 1, "loss "),
         ("report.md", 5, "classes [0 1]"),
