@@ -165,8 +165,8 @@ def _scatter_backward(ctx: Context, gy: Array, needs: Needs) -> Sequence[Array |
     if needs[2]:
         gu = rows[places]
         if reduction == "none":  # of several updates of one place the last one stays
-            order = np.arange(places.size, like=places)
-            last = np.full_like(places, -1, shape=rows.shape[0])
+            order = np.arange(places.size, dtype=np.int32, like=places)  # CuPy's maximum.at takes no int64
+            last = np.full_like(places, -1, np.int32, shape=rows.shape[0])
             np.maximum.at(last, places, order)
             gu = gu * (last[places] == order)[:, None]
         gu = gu.reshape(ctx.values["updates"]).astype(gy.dtype, copy=False)

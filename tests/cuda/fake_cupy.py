@@ -142,6 +142,8 @@ class ndarray:
             return call(name, inputs, kwargs)
         if name not in METHODS[method]:
             raise NotImplementedError(f"`cupy_{name}.{method}` is not supported yet")
+        if method == "at":
+            _check_at(name, inputs[0])
         arguments = [x if x is None else unwrap(x, f"{name}.{method}") for x in inputs]
         return wrap(getattr(ufunc, method)(*arguments, **kwargs))
 
@@ -313,6 +315,12 @@ def wrap_view(result: Any) -> Any:
     return ndarray(np.asarray(result))
 
 
+def _check_at(name: str, array: ndarray) -> None:
+    """The types that CuPy 13.6 adds, maximises, ... in place by atomics."""
+    if array.dtype.name not in ("int32", "uint32", "uint64", "float32", "float64"):
+        raise TypeError(f"cupy.{name}.at does not support {array.dtype}")
+
+
 def _index(index: Any) -> Any:
     if isinstance(index, np.ndarray) or (
         isinstance(index, tuple) and any(isinstance(one, np.ndarray) for one in index)
@@ -471,6 +479,7 @@ class Function:
     def at(self, a: ndarray, indices: Any, b: Any = None) -> None:
         if self.name not in AT:
             raise NotImplementedError(f"`cupy_{self.name}.at` is not supported yet")
+        _check_at(self.name, a)
         getattr(np, self.name).at(a._host, _index(indices), unwrap(b, "at"))
 
 
