@@ -92,15 +92,18 @@ void bind_conv2d(py::module_& m) {
     NNLITE_FORWARD(grouped, float, any);
     NNLITE_FORWARD(depthwise, float, depthwise);
     NNLITE_FORWARD(tf32, float, any);
+    NNLITE_FORWARD(rounded16, float, any);
     NNLITE_FORWARD(half, Half, any);
     NNLITE_GRADIENT(grad_input, exact, float, any);
     NNLITE_GRADIENT(grad_input, grouped, float, any);
     NNLITE_GRADIENT(grad_input, depthwise, float, depthwise);
     NNLITE_GRADIENT(grad_input, tf32, float, any);
+    NNLITE_GRADIENT(grad_input, rounded16, float, any);
     NNLITE_GRADIENT(grad_input, half, Half, any);
     NNLITE_GRADIENT(grad_weight, exact, float, any);
     NNLITE_GRADIENT(grad_weight, depthwise, float, depthwise);
     NNLITE_GRADIENT(grad_weight, tf32, float, any);
+    NNLITE_GRADIENT(grad_weight, rounded16, float, any);
     NNLITE_GRADIENT(grad_weight, half, Half, any);
 #undef NNLITE_FORWARD
 #undef NNLITE_GRADIENT

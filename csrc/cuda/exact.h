@@ -17,6 +17,7 @@ template <int rows_, int columns_>
 struct Exact {
     using Element = float;
     static constexpr int rows = rows_, columns = columns_, stages = 3;
+    static constexpr bool has_large = false;  // tiles of 256 x 128
     static constexpr int high = rows / 16, wide = columns / 16;
 
     float sums[high][wide] = {};

@@ -6,7 +6,7 @@
 // neither operand is ever laid out as a matrix: a thread that copies a piece of a row to shared memory works out where
 // the pixel lies that it comes from, and padding is a piece of zeros. Both operands are runs of the depth.
 //
-// A block of 256 threads makes a tile of rows x columns (128x128, 128x64 or 64x64, `Math`), going through the depth
+// A block of 256 threads makes a tile of rows x columns (256x128 to 64x64, `Math`), going through the depth
 // 64 bytes at a time: `stages` pieces are on their way by cp.async while one is multiplied, one barrier per piece.
 // Blocks that share rows (pixels) follow one another, so that L2 serves all but the first of them.
 //
@@ -89,7 +89,7 @@ struct RowLoader {
 };
 
 template <class Math, int vector, class Bias, class Out>
-__global__ void __launch_bounds__(block_threads, 2)
+__global__ void __launch_bounds__(block_threads, Math::rows > 128 ? 1 : 2)
     product_rows(const Rows<typename Math::Element, Bias, Out> p, int column_tiles, bool whole) {
     __shared__ int64_t row_at[Math::rows];
     __shared__ Axis down, across;
@@ -156,6 +156,11 @@ void launch_rows_tiled(const char* what, const Rows<T, Bias, Out>& p, cudaStream
     const auto blocks = [&](int64_t high, int64_t wide) {
         return ceil_div(p.largest_class(), high) * ceil_div(p.columns, wide) * many;
     };
+    // Twice the products for each byte from L2, and all of a processor's registers: for tensor cores, which L2 cannot feed
+    // otherwise.
+    if constexpr (vector == 16 && Math<64, 64>::has_large)
+        if (p.columns > 64 && blocks(256, 128) >= 128)
+            return launch_rows<Math<256, 128>, vector, Bias, Out>(what, p, stream);
     if constexpr (vector == 16)
         if (p.columns > 64 && blocks(128, 128) >= 128)
             return launch_rows<Math<128, 128>, vector, Bias, Out>(what, p, stream);

@@ -102,6 +102,16 @@ __device__ inline unsigned round_to_tf32(unsigned bits) {
     return bits;
 #endif
 }
+// Two float32 numbers, given by their bits, as bfloat16 in one word, the first in its lower half.
+__device__ inline unsigned pack_bfloat16(unsigned low, unsigned high) {
+#if __CUDA_ARCH__ >= 800
+    unsigned packed;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(__uint_as_float(high)), "f"(__uint_as_float(low)));
+    return packed;
+#else
+    return low >> 16 | (high & 0xFFFF0000);
+#endif
+}
 __device__ inline float from_half(uint16_t bits) {
     float x;
     asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));

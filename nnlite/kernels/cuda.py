@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.device import why_unavailable
+from nnlite.errors import ConfigError
 from nnlite.geometry import (
     CLAMP,
     NO_ACTIVATION,
@@ -70,19 +71,25 @@ def _capability() -> int:
     return int(_load()[0].compute_capability())
 
 
-_tf32_allowed = os.environ.get("NNLITE_CUDA_TF32", "").strip().lower() in ("on", "1")
+PRODUCTS = ("float32", "tf32", "bfloat16")
+"""How convolutions of float32 arrays may multiply; sums and arrays are float32 whatever is chosen."""
+
+_products = os.environ.get("NNLITE_CUDA_PRODUCTS", "").strip().lower() or "float32"
 
 
-def allow_tf32(allow: bool = True) -> None:
-    """Let convolutions of float32 arrays on a GPU round their factors to TF32, for its tensor cores.
+def use_products(kind: str) -> None:
+    """Say how convolutions of float32 arrays on a GPU multiply: ``float32``, exactly, unless told otherwise.
 
-    TF32 has the range of float32 and 10 bits of fraction: errors of up to 2⁻¹¹ in each factor, sums in
-    float32. Not allowed unless somebody does, or sets ``NNLITE_CUDA_TF32=on``. What a plan has chosen stays.
+    ``tf32`` and ``bfloat16`` round the two factors of a product on their way to the tensor cores, to 10 and
+    7 bits of fraction: errors of up to 2⁻¹¹ and 2⁻⁹ in each. Sums are float32. ``NNLITE_CUDA_PRODUCTS`` sets
+    the same for a process. What a plan has chosen stays. Raises ConfigError for another name.
     """
     from nnlite.kernels.select import forget
 
-    global _tf32_allowed
-    _tf32_allowed = allow
+    global _products
+    if kind not in PRODUCTS:
+        raise ConfigError(f"products {kind!r} do not exist; choose from {', '.join(PRODUCTS)}")
+    _products = kind
     forget()
 
 
@@ -123,14 +130,12 @@ def _tensor_cores(g: Conv2dGeometry, outputs: str) -> str | None:
     return _sizes(g)
 
 
-def _tf32(g: Conv2dGeometry, dtype: DType, outputs: str) -> str | None:
+def _rounded(g: Conv2dGeometry, dtype: DType, outputs: str, products: str) -> str | None:
     if dtype != np.float32:
         return "float32 only"
-    return (
-        _tensor_cores(g, outputs)
-        if _tf32_allowed
-        else "TF32 is not allowed (allow_tf32, NNLITE_CUDA_TF32=on)"
-    )
+    if _products != products:
+        return f"{products} products are not asked for (use_products, NNLITE_CUDA_PRODUCTS)"
+    return _tensor_cores(g, outputs)
 
 
 def _half(g: Conv2dGeometry, dtype: DType, outputs: str) -> str | None:
@@ -221,16 +226,19 @@ def _register(
 for _direction, _name, _supports in (
     ("forward", "depthwise", _depthwise),
     ("forward", "grouped", partial(_grouped, outputs="K")),
-    ("forward", "tf32", partial(_tf32, outputs="K")),
+    ("forward", "tf32", partial(_rounded, outputs="K", products="tf32")),
+    ("forward", "rounded16", partial(_rounded, outputs="K", products="bfloat16")),
     ("forward", "half", partial(_half, outputs="K")),
     ("forward", "exact", _conv),
     ("grad_input", "depthwise", _depthwise),
     ("grad_input", "grouped", partial(_grouped, outputs="C")),
-    ("grad_input", "tf32", partial(_tf32, outputs="C")),
+    ("grad_input", "tf32", partial(_rounded, outputs="C", products="tf32")),
+    ("grad_input", "rounded16", partial(_rounded, outputs="C", products="bfloat16")),
     ("grad_input", "half", partial(_half, outputs="C")),
     ("grad_input", "exact", _conv),
     ("grad_weight", "depthwise", _depthwise),
-    ("grad_weight", "tf32", partial(_tf32, outputs="K")),
+    ("grad_weight", "tf32", partial(_rounded, outputs="K", products="tf32")),
+    ("grad_weight", "rounded16", partial(_rounded, outputs="K", products="bfloat16")),
     ("grad_weight", "half", partial(_half, outputs="K")),
     ("grad_weight", "exact", _conv),
 ):

@@ -8,17 +8,30 @@ it: a kernel that reads past an array, or takes an alignment for granted, dies a
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import kernel_harness
 import numpy as np
-from kernel_harness import FLOAT16, FLOAT32, cases, failures, guarded, random_inputs
+from kernel_harness import (
+    FLOAT16,
+    FLOAT32,
+    cases,
+    failures,
+    guarded,
+    outputs,
+    random_inputs,
+    run,
+)
 
-from nnlite.geometry import RELU, conv2d_geometry
+from nnlite.geometry import RELU, conv2d_geometry, describe
 from nnlite.kernels import SPECS, VARIANTS, cuda, unavailable
+
+given = os.environ.get("NNLITE_EMULATED_ORDER", "forward")
 
 
 class OnGpu:
@@ -51,10 +64,10 @@ def emulated(kernel: str, name: str):
     """The variant, taking NumPy's arrays."""
     (variant,) = (v for v in VARIANTS[kernel] if (v.backend, v.name) == ("cuda", name))
 
-    def run(geometry, *operands):
+    def on_gpu(geometry, *operands):
         variant.run(geometry, *(None if a is None else OnGpu(a) for a in operands))
 
-    return replace(variant, run=run)
+    return replace(variant, run=on_gpu)
 
 
 def cost(geometry) -> int:
@@ -68,10 +81,12 @@ def large_tiles(kernel: str):
         yield conv2d_geometry((2, 16, 9, 9), (72, 16, 3, 3), pads=(1, 1, 1, 1))
     elif kernel == "conv2d_grad_input":
         yield conv2d_geometry((1, 128, 128, 128), (56, 128, 1, 1))
+        yield conv2d_geometry((2, 128, 128, 128), (24, 128, 1, 1))
         yield conv2d_geometry((1, 64, 128, 128), (56, 64, 1, 1))
     elif kernel == "conv2d_forward":
         yield conv2d_geometry((1, 56, 128, 128), (128, 56, 1, 1)).activated(RELU, 0.0, np.inf)
         yield conv2d_geometry((1, 56, 128, 128), (64, 56, 1, 1))
+        yield conv2d_geometry((2, 24, 128, 128), (128, 24, 1, 1))
 
 
 def dtype_of(name: str):
@@ -79,21 +94,40 @@ def dtype_of(name: str):
     return FLOAT16 if name == "half" else FLOAT32
 
 
-def short_inputs(*args, **kwargs):
-    """Random inputs that TF32 holds: its products are then exact, and so float32's tolerance its own."""
+# Variant -> the products that it serves, and the bits of a float32 that they keep.
+ROUNDED = {"tf32": ("tf32", 0xFFFFE000), "rounded16": ("bfloat16", 0xFFFF0000)}
+
+
+def short_inputs(kept: int, *args, **kwargs):
+    """Random inputs that nothing is rounded of: products are then exact, and float32's tolerance holds."""
     inputs = random_inputs(*args, **kwargs)
     for array in inputs.values():
         bits = array.transpose(0, 2, 3, 1).view(np.uint32) if array.ndim == 4 else array.view(np.uint32)
-        bits &= np.uint32(0xFFFFE000)
+        bits &= np.uint32(kept)
     return inputs
+
+
+def orders_that_matter(variant, geometry, absent, dtype) -> list[str]:
+    """Orders of a block's threads that change a bit of the results: there is none."""
+    spec = SPECS[variant.kernel]
+    inputs = random_inputs(spec, geometry, seed=1, dtype=dtype)
+    inputs |= dict.fromkeys(absent & set(inputs))
+    bits = {}
+    for order in ("forward", "backward", "7"):
+        os.environ["NNLITE_EMULATED_ORDER"] = order
+        results = outputs(spec, geometry, dtype, absent)
+        run(variant, geometry, inputs, results)
+        bits[order] = [None if a is None else a.tobytes() for a in results.values()]
+    os.environ["NNLITE_EMULATED_ORDER"] = given
+    return [f"{describe(geometry)}: order {o} matters" for o in bits if bits[o] != bits["forward"]]
 
 
 def main() -> None:
     kernel, name, every = sys.argv[1], sys.argv[2], int(sys.argv[3])
     emulate()
-    if name == "tf32":
-        cuda.allow_tf32()
-        kernel_harness.random_inputs = short_inputs
+    if name in ROUNDED:
+        cuda.use_products(ROUNDED[name][0])
+        kernel_harness.random_inputs = partial(short_inputs, ROUNDED[name][1])
     dtype = dtype_of(name)
     variant = emulated(kernel, name)
     served = [case for case in cases(SPECS[kernel], variant, dtype) if cost(case[0]) < 4_000_000]
@@ -103,6 +137,8 @@ def main() -> None:
     for geometry, absent in chosen:
         checked += 1
         wrong += failures(variant, geometry, absent, dtype, allocate=guarded)
+        if checked % 4 == 1 and cost(geometry) < 4_000_000:
+            wrong += orders_that_matter(variant, geometry, absent, dtype)
     print(f"{checked} checked, {len(wrong)} failures", *wrong[:10], sep="\n")
     sys.exit(bool(wrong))
 

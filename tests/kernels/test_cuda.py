@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -68,17 +69,17 @@ def test_on_a_gpu(kernel, name, request):
     if reason := unavailable("cuda"):
         pytest.skip(f"no GPU to run on: {reason}")
     import cupy
-    from check_cuda import dtype_of, large_tiles, short_inputs
+    from check_cuda import ROUNDED, dtype_of, large_tiles, short_inputs
     from kernel_harness import cases, outputs, random_inputs, reference, tolerance_in
 
     spec, dtype = SPECS[kernel], dtype_of(name)
     (variant,) = (v for v in VARIANTS[kernel] if (v.backend, v.name) == ("cuda", name))
-    if name == "tf32":
-        cuda.allow_tf32()
-        request.addfinalizer(lambda: cuda.allow_tf32(False))
+    if name in ROUNDED:
+        cuda.use_products(ROUNDED[name][0])
+        request.addfinalizer(lambda: cuda.use_products("float32"))
     served = [*cases(spec, variant, dtype), *((g, frozenset()) for g in large_tiles(kernel))]
     for g, absent in islice(served, 0, None, 3):
-        make = short_inputs if name == "tf32" else random_inputs
+        make = partial(short_inputs, ROUNDED[name][1]) if name in ROUNDED else random_inputs
         inputs = {n: None if n in absent else a for n, a in make(spec, g, dtype=dtype).items()}
         results = outputs(spec, g, dtype, absent)
         there = [None if a is None else cupy.asarray(a) for a in (*inputs.values(), *results.values())]

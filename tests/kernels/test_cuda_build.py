@@ -17,9 +17,12 @@ ROOT = Path(__file__).parents[2]
 BUILD = runpy.run_path(str(ROOT / "csrc/cuda/build.py"))
 FILES = [source for source in BUILD["SOURCES"] if source.endswith(".cu")]
 
-# Kernels of 256 threads, two blocks on a processor: 65536 registers / 512.
-MOST_REGISTERS = 128
 MOST_STATIC_SHARED = 48 * 1024
+
+
+def most_registers(kernel: str) -> int:
+    """65536 registers for blocks of 256 threads: two on a processor, or one with tiles of 256 x 128."""
+    return 255 if "Li256ELi128E" in kernel else 128
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +81,7 @@ def test_nothing_is_spilled_and_two_blocks_fit(compiled, file):
     large = {
         name: used
         for name, used in found.items()
-        if used["registers"] > MOST_REGISTERS or used["shared"] > MOST_STATIC_SHARED
+        if used["registers"] > most_registers(name) or used["shared"] > MOST_STATIC_SHARED
     }
     assert not large
 
@@ -86,6 +89,7 @@ def test_nothing_is_spilled_and_two_blocks_fit(compiled, file):
 # File -> the products that its tensor-core kernels are made of, in PTX and as the processor knows them.
 PRODUCTS = {
     "conv2d_tf32.cu": ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", "HMMA.1688.F32.TF32"),
+    "conv2d_rounded16.cu": ("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", "HMMA.16816.F32.BF16"),
     "conv2d_half.cu": ("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", "HMMA.16816.F32"),
     "conv2d_bfloat16.cu": ("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", "HMMA.16816.F32.BF16"),
 }

@@ -67,9 +67,10 @@ inline void load_matrices_transposed(unsigned (&out)[4], const void* row) {
 
 // ---- numbers of 16 bits
 inline float from_half(uint16_t bits) {
-    const unsigned exponent = bits >> 10 & 31, fraction = bits & 1023;
-    float value = std::ldexp(static_cast<float>(exponent ? fraction + 1024 : fraction), int(exponent ? exponent : 1) - 25);
-    if (exponent == 31) value = fraction ? NAN : INFINITY;
+    const unsigned size = bits & 0x7FFF;
+    // As a float32 the same bits are 2^-112 of it, subnormal numbers included.
+    float value = __uint_as_float(size << 13) * 0x1p112f;
+    if (size >= 0x7C00) value = size > 0x7C00 ? NAN : INFINITY;
     return bits >> 15 ? -value : value;
 }
 inline uint16_t to_half(float x) {
@@ -89,6 +90,9 @@ inline uint16_t to_bfloat16(float x) {
     if (std::isnan(x)) return 0x7FFF;
     const unsigned bits = __float_as_uint(x);
     return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+inline unsigned pack_bfloat16(unsigned low, unsigned high) {
+    return to_bfloat16(__uint_as_float(low)) | unsigned(to_bfloat16(__uint_as_float(high))) << 16;
 }
 inline unsigned round_to_tf32(unsigned bits) {
     return std::isfinite(__uint_as_float(bits)) ? (bits + 0x1000) & ~0x1FFFu : bits;
