@@ -176,7 +176,8 @@ __global__ void __launch_bounds__(256) training_gx(unsigned threads, float inver
     const int channel = int(at % unsigned(p.C / width)) * width;
     if (at >= threads) return;
     const auto x = load<width>(p.x + at * width);
-    auto g = p.passed(at * width, channel, x);
+    // The sums have left g in gresidual, where somebody wants that: one array instead of gy and y.
+    auto g = p.gresidual ? load<width>(p.gresidual + at * width) : p.passed(at * width, channel, x);
 #pragma unroll
     for (int i = 0; i < width; ++i) {
         const int c = channel + i;

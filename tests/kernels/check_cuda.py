@@ -1,6 +1,7 @@
 """The CUDA kernels on the emulated GPU (tests/csrc/cuda) against the float64 reference, for test_cuda.py.
 
-    python tests/kernels/check_cuda.py conv2d_forward exact 7     checks each 7th sample of a variant
+    python tests/kernels/check_cuda.py                            all of them, on every sample: minutes
+    python tests/kernels/check_cuda.py conv2d_forward exact 7     one variant, on each 7th
 
 Every operand ends at the edge of a page that may not be touched, and its first byte lies where that leaves
 it: a kernel that reads past an array, or takes an alignment for granted, dies at once.
@@ -122,24 +123,34 @@ def orders_that_matter(variant, geometry, absent, dtype) -> list[str]:
     return [f"{describe(geometry)}: order {o} matters" for o in bits if bits[o] != bits["forward"]]
 
 
-def main() -> None:
-    kernel, name, every = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    emulate()
-    if name in ROUNDED:
-        cuda.use_products(ROUNDED[name][0])
-        kernel_harness.random_inputs = partial(short_inputs, ROUNDED[name][1])
+def check(kernel: str, name: str, every: int) -> tuple[int, list[str]]:
+    """How many cases of each ``every``-th sample were checked, and what is wrong."""
+    products, kept = ROUNDED.get(name, ("float32", 0))
+    cuda.use_products(products)
+    kernel_harness.random_inputs = partial(short_inputs, kept) if kept else random_inputs
     dtype = dtype_of(name)
     variant = emulated(kernel, name)
     served = [case for case in cases(SPECS[kernel], variant, dtype) if cost(case[0]) < 4_000_000]
     chosen = list(islice(served, 0, None, every))
     chosen += [(g, frozenset()) for g in large_tiles(kernel) if not variant.supports(g, dtype)]
-    checked, wrong = 0, []
-    for geometry, absent in chosen:
-        checked += 1
+    wrong = []
+    for index, (geometry, absent) in enumerate(chosen):
         wrong += failures(variant, geometry, absent, dtype, allocate=guarded)
-        if checked % 4 == 1 and cost(geometry) < 4_000_000:
+        if index % 4 == 0 and cost(geometry) < 4_000_000:
             wrong += orders_that_matter(variant, geometry, absent, dtype)
-    print(f"{checked} checked, {len(wrong)} failures", *wrong[:10], sep="\n")
+    return len(chosen), [f"{kernel} {name}: {failure}" for failure in wrong]
+
+
+def main() -> None:
+    emulate()
+    if len(sys.argv) > 1:
+        rows, every = [(sys.argv[1], sys.argv[2])], int(sys.argv[3])
+    else:
+        rows = [(kernel, v.name) for kernel, vs in VARIANTS.items() for v in vs if v.backend == "cuda"]
+        every = 1
+    done = [check(kernel, name, every) for kernel, name in rows]
+    wrong = [failure for _, failures_ in done for failure in failures_]
+    print(f"{sum(count for count, _ in done)} checked, {len(wrong)} failures", *wrong[:10], sep="\n")
     sys.exit(bool(wrong))
 
 
