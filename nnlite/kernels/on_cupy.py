@@ -1,7 +1,7 @@
 """Every kernel on CuPy's arrays: the reference, whose NumPy words CuPy's functions carry out on the GPU.
 
-It stands last among the backends for a GPU, so that whatever no compiled kernel serves runs all the same: in
-several passes over memory where a kernel needs one.
+It stands last among the backends for a GPU, so that whatever no compiled kernel serves runs all the same, in
+several passes over memory; elementwise kernels have versions of one pass (``cupy_elementwise``).
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nnlite.device import why_unavailable
-from nnlite.kernels import reference
+from nnlite.kernels import cupy_elementwise, reference
 from nnlite.kernels.spec import REGISTRY
 
-__all__ = ["unavailable"]
+__all__ = ["cupy_elementwise", "unavailable"]
 
 
 def unavailable() -> str | None:

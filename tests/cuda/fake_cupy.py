@@ -12,8 +12,14 @@ kernels, streams or speed.
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import json
+import os
+import shlex
+import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from importlib import import_module
@@ -467,6 +473,61 @@ def asarray(a: Any, dtype: Any = None, order: Any = None, blocking: bool = False
     return wrap(np.array(a, dtype=dtype, order=order or "K"))
 
 
+class ElementwiseKernel:
+    """As ``cupy.ElementwiseKernel``, of one type T: the expression as the C++ compiler has it, in a loop."""
+
+    def __init__(self, in_params: str, out_params: str, operation: str, name: str) -> None:
+        self.names = [part.split()[-1] for part in f"{in_params}, {out_params}".split(",")]
+        self.written = len(out_params.split(","))
+        self.operation = operation
+        self.loops: dict[Any, Any] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        assert len(args) == len(self.names)
+        arrays = [isinstance(a, ndarray) for a in args]
+        hosts = [unwrap(a, "ElementwiseKernel") for a in args]
+        dtype = next(h.dtype for h, is_array in zip(hosts, arrays, strict=True) if is_array)
+        size = max(h.size for h, is_array in zip(hosts, arrays, strict=True) if is_array)
+        for host, is_array in zip(hosts, arrays, strict=True):
+            assert not is_array or (host.dtype == dtype and host.size == size and host.flags.c_contiguous)
+        loop = self.loops.get((tuple(arrays), dtype))
+        if loop is None:
+            loop = self.loops[tuple(arrays), dtype] = self._compile(arrays, dtype)
+        real = ctypes.c_float if dtype == np.float32 else ctypes.c_double
+        loop(
+            size,
+            *(
+                h.ctypes.data_as(ctypes.c_void_p) if i else real(h)
+                for h, i in zip(hosts, arrays, strict=True)
+            ),
+        )
+
+    def _compile(self, arrays: list[bool], dtype: Any) -> Any:
+        ends = zip(self.names, arrays, strict=True)
+        head = ", ".join(f"T {'*_' if is_array else ''}{name}" for name, is_array in ends)
+        inputs = [n for n, a in zip(self.names[: -self.written], arrays, strict=False) if a]
+        outputs = self.names[-self.written :]
+        text = "#include <cmath>\nusing namespace std;\ntypedef " + (
+            "float" if dtype == np.float32 else "double"
+        )
+        text += f' T;\nextern "C" void run(long n, {head}) {{\n    for (long i = 0; i < n; ++i) {{\n        '
+        text += " ".join([*(f"T {n} = _{n}[i];" for n in inputs), *(f"T {n};" for n in outputs)])
+        text += (
+            f" {self.operation};\n        " + " ".join(f"_{n}[i] = {n};" for n in outputs) + "\n    }\n}\n"
+        )
+        folder = Path(tempfile.gettempdir()) / f"nnlite-elementwise-{os.getuid()}"
+        folder.mkdir(exist_ok=True)
+        library = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.so"
+        if not library.exists():
+            source, unfinished = library.with_suffix(".cpp"), library.with_suffix(f".{os.getpid()}")
+            source.write_text(text)
+            compiler = shlex.split(os.environ.get("CXX") or "c++")
+            command = [*compiler, "-std=c++17", "-O1", "-Wall", "-Wno-unused", "-Werror", "-shared", "-fPIC"]
+            subprocess.run([*command, str(source), "-o", str(unfinished)], check=True)
+            unfinished.rename(library)
+        return ctypes.CDLL(str(library)).run
+
+
 class Function:
     """``cupy.add``, and what it has besides being called."""
 
@@ -508,6 +569,7 @@ def module() -> ModuleType:
         "__version__": "13.6.0",
         "ndarray": ndarray,
         "asarray": asarray,
+        "ElementwiseKernel": ElementwiseKernel,
         "asnumpy": lambda a, *rest, **more: a.get() if isinstance(a, ndarray) else np.asarray(a),
         "get_array_module": lambda *args: cupy if any(isinstance(a, ndarray) for a in args) else np,
         "from_dlpack": lambda a, **options: ndarray(np.from_dlpack(a)) if not isinstance(a, ndarray) else a,
@@ -531,6 +593,7 @@ def installed(monkeypatch: Any, extension: Any = None) -> Any:
 
     State.limit, State.used, State.to_device, State.to_host = None, 0, 0, 0
     monkeypatch.setitem(sys.modules, "cupy", module())
+    import_module("nnlite.kernels.cupy_elementwise")._compiled.cache_clear()
     monkeypatch.setattr(device, "missing_driver", lambda: None)
     if extension is not None:
         cuda = import_module("nnlite.kernels.cuda")

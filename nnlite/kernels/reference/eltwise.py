@@ -39,7 +39,7 @@ def passes(g: NormGeometry | EltwiseGeometry, z: Array) -> Array:
         return as_array(~(z <= 0))
     if g.activation == CLAMP:
         return as_array((z >= z.dtype.type(g.low)) & (z <= z.dtype.type(g.high)))
-    return np.ones(z.shape, bool)
+    return np.ones_like(z, bool)
 
 
 def combine(g: EltwiseGeometry, a: Array, b: Array | None, y: Array, workspace: Array | None) -> None:
