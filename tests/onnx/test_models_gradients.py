@@ -86,3 +86,23 @@ def test_declared_sizes_are_those_of_the_file(assets):
     path = assets / "models" / "mtcnn_pnet.onnx"
     (entry,) = onnx.load(path).graph.input
     assert nx.load(path).input_sizes == (declared_sizes(entry),)
+
+
+def test_fusing_changes_no_gradient(model):
+    """As fine-tuning runs it: float32 kernels, activations within convolutions and normalisations."""
+    _, module, x = model
+    found = []
+    for one in (module, module.fused()):
+        one.zero_grad()
+        outputs = one(Tensor(x))
+        rng, total = np.random.default_rng(0), Tensor(np.float32(0))
+        for y in outputs if isinstance(outputs, tuple) else (outputs,):
+            if y.dtype.kind == "f":
+                total = total + (y * Tensor(rng.standard_normal(y.shape).astype(np.float32))).sum()
+        total.backward()
+        found.append([p.grad.numpy().copy() for p in module.parameters() if p.grad is not None])
+    plain, fused = found
+    assert len(plain) == len(fused) > 10
+    for expected, actual in zip(plain, fused, strict=True):
+        # Where sums cancel, rounding is large beside them; a gate that leaks is orders of magnitude off.
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-2 * np.abs(expected).max() + 1e-6)
