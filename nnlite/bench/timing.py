@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 
 PAUSE = 0.01
-"""Seconds before each measurement: the threads of OpenMP pools spin for 8 ms after their work (measured beside
-PyTorch), and a kernel that starts meanwhile shares its cores with them."""
+"""Seconds before each measurement: the threads of OpenMP pools spin for 8 ms after their work (measured
+beside PyTorch), and a kernel that starts meanwhile shares its cores with them."""
 
 
 def alternate(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
