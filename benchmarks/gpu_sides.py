@@ -90,13 +90,9 @@ def kinds(case: KernelCase) -> tuple[str, ...]:
 # ------------------------------------------------------------------------------------ correctness
 
 
-def use_products(kind: str) -> bool:
-    """Whether convolutions multiply in ``kind`` from here on."""
-    try:
-        cuda_backend.use_products(kind)
-    except (AttributeError, nl.NnliteError):
-        return kind == "float32"
-    return True
+def use_products(kind: str) -> None:
+    """Let convolutions multiply in ``kind`` from here on."""
+    cuda_backend.use_products(kind)
 
 
 def on_gpu(array: Any) -> Any:

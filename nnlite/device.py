@@ -58,10 +58,11 @@ def is_available() -> bool:
 
 def device_count() -> int:
     """How many GPUs there are: 0 without a driver or CuPy."""
-    return int(_cupy().cuda.runtime.getDeviceCount()) if is_available() else 0
+    return int(cupy_module().cuda.runtime.getDeviceCount()) if is_available() else 0
 
 
-def _cupy() -> ModuleType:
+def cupy_module() -> ModuleType:
+    """CuPy, imported when it is first asked for."""
     return import_module("cupy")
 
 
@@ -83,11 +84,22 @@ def resolve(device: str) -> str:
     return f"cuda:{number}"
 
 
+def use(device: str) -> str:
+    """Make ``device`` the one in use, and return its full name; raises what :func:`resolve` raises.
+
+    CuPy computes on the GPU in use, "cuda:0" at first, in each thread. Only who has several needs this.
+    """
+    name = resolve(device)
+    if name != CPU:
+        cupy_module().cuda.Device(int(name.partition(":")[2])).use()
+    return name
+
+
 def describe(device: str) -> str:
     """A device, as :func:`resolve` names it, with its model and memory: ``cuda:0 (NVIDIA H100, 80 GB)``."""
     if device == CPU:
         return CPU
-    known = _cupy().cuda.runtime.getDeviceProperties(int(device.partition(":")[2]))
+    known = cupy_module().cuda.runtime.getDeviceProperties(int(device.partition(":")[2]))
     return f"{device} ({known['name'].decode()}, {known['totalGlobalMem'] / 1e9:.0f} GB)"
 
 
@@ -155,7 +167,7 @@ def moved(array: Any, device: str) -> Array:
     host = to_host(array)
     if device == CPU:
         return host
-    cupy = _cupy()
+    cupy = cupy_module()
     ordered, back = dense(host)
     with cupy.cuda.Device(int(device.partition(":")[2])):
         try:
@@ -192,7 +204,7 @@ _DLPACK_HOST, _DLPACK_CUDA = (1, 3), (2, 13)  # kDLCPU, kDLCUDAHost; kDLCUDA, kD
 def _interchange() -> ModuleType:
     if reason := why_unavailable():
         raise DeviceError(f"asarray: the array lies on a GPU, which cannot be used: {reason}")
-    return _cupy()
+    return cupy_module()
 
 
 # --------------------------------------------------------------------------------- out of memory

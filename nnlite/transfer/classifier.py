@@ -13,7 +13,7 @@ import numpy as np
 
 from nnlite.data import Loader, Preprocessing, Sample, open_dataset
 from nnlite.data.folder import EXTENSIONS
-from nnlite.device import CPU, resolve
+from nnlite.device import CPU, use
 from nnlite.errors import DataError, ModelError
 from nnlite.graph import Plan
 from nnlite.layout import Array
@@ -53,7 +53,7 @@ class Classifier:
 
         Raises ModelError when it is no classifier of pictures, DeviceError where there is no such device.
         """
-        where = resolve(device)  # before anything is read
+        where = use(device)  # before anything is read
         module = load(path)
         chosen = choose_preprocessing(module, path, name=preprocessing, size=size)
         names = classes_of(module)

@@ -144,7 +144,7 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
 
     ``run``: the folder of a run to go on with, else a new one is made.
     """
-    out, where = Path(config.out), device.resolve(config.device)
+    out, where = Path(config.out), device.use(config.device)
     if config.memory is not None:
         if memory.resident() is None:
             raise ConfigError(f"memory={config.memory!r} needs Linux, which counts what is resident")

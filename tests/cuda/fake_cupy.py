@@ -44,7 +44,8 @@ class State:
     """What a test may look at and change."""
 
     limit: int | None = None
-    used = 0
+    count = 1
+    used = in_use = 0
     to_device = to_host = 0
 
 
@@ -407,6 +408,9 @@ class Device:
     def __init__(self, device: int = 0) -> None:
         self.id = device
 
+    def use(self) -> None:
+        State.in_use = self.id
+
     def __enter__(self) -> Device:
         return self
 
@@ -559,7 +563,7 @@ def module() -> ModuleType:
         get_current_stream=Stream,
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
         runtime=SimpleNamespace(
-            getDeviceCount=lambda: 1,
+            getDeviceCount=lambda: State.count,
             getDeviceProperties=lambda number: {"name": b"Stand-in", "totalGlobalMem": 16_000_000_000},
             memGetInfo=lambda: (8_000_000_000, 16_000_000_000),
         ),
@@ -592,6 +596,7 @@ def installed(monkeypatch: Any, extension: Any = None) -> Any:
     forget = select.forget
 
     State.limit, State.used, State.to_device, State.to_host = None, 0, 0, 0
+    State.count, State.in_use = 1, 0
     monkeypatch.setitem(sys.modules, "cupy", module())
     import_module("nnlite.kernels.cupy_elementwise")._compiled.cache_clear()
     monkeypatch.setattr(device, "missing_driver", lambda: None)

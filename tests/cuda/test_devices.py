@@ -76,6 +76,21 @@ def test_a_gpu_that_does_not_exist_is_named(gpu):
         nl.tensor([1.0]).to("cuda:3")
 
 
+def test_the_gpu_in_use_can_be_chosen(gpu):
+    gpu.count = 2
+    assert (nl.device.device_count(), gpu.in_use) == (2, 0)
+    assert (nl.device.use("cuda:1"), gpu.in_use) == ("cuda:1", 1)
+    assert (nl.device.use("cpu"), gpu.in_use) == ("cpu", 1)
+
+
+def test_recomputation_and_clipping_stay_there(gpu):
+    x = nl.nn.Parameter(np.ones((2, 3), np.float32))
+    x.move("cuda")
+    nl.checkpoint(lambda t: (t * t).sum(), x).backward()
+    assert x.grad.device == "cuda:0"
+    assert nl.nn.utils.clip_grad_norm_([x], 1.0) == pytest.approx(2 * 6**0.5)
+
+
 def test_numpy_is_refused_and_item_is_not(gpu):
     x = nl.tensor([[2.0]], device="cuda")
     with pytest.raises(DeviceError, match=r"numpy\(\): the tensor is on cuda:0; .*\.to\('cpu'\)"):
