@@ -29,14 +29,14 @@ class _Stage:
 
     def send(self, array: Array, stream: Any) -> Array:
         """``array`` on the GPU, in the same memory order, as soon as ``copied`` has happened."""
+        if self.copied is not None:
+            self.copied.synchronize()  # the copy before reads the same pinned memory
         if self._pinned.nbytes < array.nbytes:
             pinned = self._cupy.cuda.alloc_pinned_memory(array.nbytes)  # may be larger
             self._pinned = np.frombuffer(pinned, np.uint8, array.nbytes)
             self._there = self._cupy.empty(array.nbytes, np.uint8)
             # What computed in this memory before may still be on its way.
             self.used = self._cupy.cuda.get_current_stream().record()
-        elif self.copied is not None:
-            self.copied.synchronize()  # the copy before reads the same pinned memory
         if self.used is not None:
             stream.wait_event(self.used)
         ordered, back = dense(array)
