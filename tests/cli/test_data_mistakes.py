@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -147,8 +148,9 @@ def test_arrays_that_are_damaged(said, tmp_path, change, expected):
 def model(onnx_model, normal, tmp_path):
     """``model(nodes, outputs)``: a file of one convolution and what follows; arrays w, v, b are there."""
 
-    def make(nodes, outputs=("y",), name="model.onnx", **options):
-        arrays = {"w": normal(4, 3, 3, 3), "v": normal(2, 4), "b": normal(2), "k": normal(2, 4, 1, 1)}
+    def make(nodes, outputs=("y",), name="model.onnx", k=None, **options):
+        arrays = {"w": normal(4, 3, 3, 3), "v": normal(2, 4), "b": normal(2)}
+        arrays["k"] = normal(2, 4, 1, 1) if k is None else k
         first = ("Conv", ["x", "w"], ["c"], dict(strides=[4, 4], pads=[1, 1, 1, 1]))
         proto = onnx_model([first, *nodes], {"x": ["N", 3, None, None]}, [*outputs], arrays, **options)
         onnx.save(proto, tmp_path / name)
@@ -258,3 +260,43 @@ def test_what_is_missing_or_too_much(said, small, pictures):
     assert line.endswith('MODEL is missing: give it, or a line model = "..." in the file of --config')
     folder = pictures / "val" / "bird"
     assert f"{folder}: is a folder; give one picture" in said("attribute", small, folder)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("mean=grey,scale=1", "'mean=grey' needs numbers, several with / between them"),
+        ("lite,colour=BGR", "'colour=BGR' is none of mean, std, scale, channels, crop and filter"),
+    ],
+)
+def test_preprocessing_that_is_not_understood(said, small, pictures, told, expected):
+    assert expected in said("predict", small, pictures / "val" / "bird", "--preprocessing", told)
+
+
+def test_names_of_classes_that_are_too_few(said, model, pictures):
+    nodes = [*POOLED, ("Gemm", ["f", "k"], ["y"], dict(transB=1))]
+    path = model(nodes, k=np.ones((3, 4), np.float32), metadata={"nnlite.classes": '["bird", "plant"]'})
+    assert "names 2 classes but has 3 outputs" in said("eval", path, pictures, "--size", 32)
+    picture = next((pictures / "val" / "bird").iterdir())
+    assert "the model names 2 classes but has an output 2" in said(
+        "attribute", path, picture, "--size", 32, "--class", 2
+    )
+
+
+def test_a_history_that_cannot_be_written(said, small, pictures, tmp_path, monkeypatch):
+    inner = open
+
+    def refuse(path, *arguments, **options):
+        if Path(str(path)).name == "history.jsonl" and "a" in arguments:
+            raise OSError(28, "No space left on device")
+        return inner(path, *arguments, **options)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    line = said("finetune", small, pictures, "--out", tmp_path / "t.onnx", "--quiet", *FAST)
+    assert "history.jsonl: cannot be written: No space left on device" in line
+
+
+def test_logs_that_need_another_package(said, small, pictures, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    line = said("finetune", small, pictures, "--out", tmp_path / "t.onnx", "--tensorboard", "--quiet", *FAST)
+    assert "tensorboard=True needs tensorboardX; install nnlite[tensorboard]" in line
