@@ -9,6 +9,7 @@
 #include <string>
 
 #include "../cpu/dispatch.h"
+#include "calls.h"
 #include "checks.h"
 
 namespace nnlite {
@@ -91,13 +92,5 @@ inline void* bytes(const py::object& object, const char* name, size_t size) {
 
 // Scratch memory.
 inline void* scratch(const py::object& object, size_t size) { return bytes(object, "workspace", size); }
-
-// Other Python threads run meanwhile, and denormals are zeros in this one.
-template <class Function>
-void without_gil(const Function& function) {
-    py::gil_scoped_release released;
-    const FlushDenormals flush;
-    function();
-}
 
 }  // namespace nnlite

@@ -62,7 +62,7 @@ void forward(Fields fields, Object x_, Object w_, Object bias_, Object residual_
     const Forward f(g, x_, bias_, residual_, y_);
     const float* w = in<float>(w_, "w", w_shape(g));
     void* workspace = scratch(workspace_, size(g));
-    without_gil([&] { kernel(g, f.x, w, f.bias, f.residual, f.y, workspace); });
+    without_gil([=] { kernel(g, f.x, w, f.bias, f.residual, f.y, workspace); });
 }
 
 // ---- prepared weights
@@ -78,7 +78,7 @@ void prepare(const char* name, Fields fields, Object w_, Object prepared_) {
     rule(g);
     const float* w = in<float>(w_, "w", w_shape(g));
     void* prepared = prepared_for(name, prepared_, size(g));
-    without_gil([&] { kernel(g, w, prepared); });
+    without_gil([=] { kernel(g, w, prepared); });
 }
 
 template <void (*kernel)(const Conv2d&, const float*, const void*, const float*, const float*, float*, void*),
@@ -90,7 +90,7 @@ void forward_prepared(const char* name, Fields fields, Object x_, Object prepare
     const Forward f(g, x_, bias_, residual_, y_);
     const void* prepared = prepared_by(name, prepared_, weights(g));
     void* workspace = scratch(workspace_, size(g));
-    without_gil([&] { kernel(g, f.x, prepared, f.bias, f.residual, f.y, workspace); });
+    without_gil([=] { kernel(g, f.x, prepared, f.bias, f.residual, f.y, workspace); });
 }
 
 template <void (*kernel)(const Conv2d&, const float*, const float*, float*, void*), Conv2dSize size, Rule rule>
@@ -101,7 +101,7 @@ void grad_input(Fields fields, Object gy_, Object w_, Object gx_, Object workspa
     const float* w = in<float>(w_, "w", w_shape(g));
     float* gx = out<float>(gx_, "gx", x_shape(g));
     void* workspace = scratch(workspace_, size(g));
-    without_gil([&] { kernel(g, gy, w, gx, workspace); });
+    without_gil([=] { kernel(g, gy, w, gx, workspace); });
 }
 
 template <void (*kernel)(const Conv2d&, const float*, const float*, float*, void*), Conv2dSize size, Rule rule>
@@ -112,7 +112,7 @@ void grad_weight(Fields fields, Object x_, Object gy_, Object gw_, Object worksp
     const float* gy = in<float>(gy_, "gy", y_shape(g));
     float* gw = out<float>(gw_, "gw", w_shape(g));
     void* workspace = scratch(workspace_, size(g));
-    without_gil([&] { kernel(g, x, gy, gw, workspace); });
+    without_gil([=] { kernel(g, x, gy, gw, workspace); });
 }
 
 void bind_conv2d(py::module_& m) {
@@ -154,26 +154,26 @@ void bind_pool2d(py::module_& m) {
         const float* x = in<float>(x_, "x", x_shape(g));
         float* y = out<float>(y_, "y", y_shape(g));
         int32_t* indices = out_or_null<int32_t>(indices_, "indices", y_shape(g));
-        without_gil([&] { max_pool2d_forward(g, x, y, indices); });
+        without_gil([=] { max_pool2d_forward(g, x, y, indices); });
     });
     m.def("max_pool2d_backward", [](const PoolInts& ints, Object gy_, Object indices_, Object gx_, Object) {
         const Pool2d g = pool2d(ints);
         const float* gy = in<float>(gy_, "gy", y_shape(g));
         const int32_t* indices = in<int32_t>(indices_, "indices", y_shape(g));
         float* gx = out<float>(gx_, "gx", x_shape(g));
-        without_gil([&] { max_pool2d_backward(g, gy, indices, gx); });
+        without_gil([=] { max_pool2d_backward(g, gy, indices, gx); });
     });
     m.def("avg_pool2d_forward", [](const PoolInts& ints, Object x_, Object y_, Object) {
         const Pool2d g = pool2d(ints);
         const float* x = in<float>(x_, "x", x_shape(g));
         float* y = out<float>(y_, "y", y_shape(g));
-        without_gil([&] { avg_pool2d_forward(g, x, y); });
+        without_gil([=] { avg_pool2d_forward(g, x, y); });
     });
     m.def("avg_pool2d_backward", [](const PoolInts& ints, Object gy_, Object gx_, Object) {
         const Pool2d g = pool2d(ints);
         const float* gy = in<float>(gy_, "gy", y_shape(g));
         float* gx = out<float>(gx_, "gx", x_shape(g));
-        without_gil([&] { avg_pool2d_backward(g, gy, gx); });
+        without_gil([=] { avg_pool2d_backward(g, gy, gx); });
     });
 }
 
@@ -182,6 +182,10 @@ void bind_pool2d(py::module_& m) {
 
 PYBIND11_MODULE(_native, m) {
     m.doc() = "nnlite's CPU kernels; use them through nnlite.kernels.";
+    pybind11::class_<nnlite::Calls>(m, "Calls")
+        .def(pybind11::init<>())
+        .def("keep", &nnlite::Calls::keep)
+        .def("__call__", &nnlite::Calls::run);
     m.def("isa", [] { return nnlite::kernels().name; });
     m.def("use_isa", &nnlite::use_isa);
     m.def("compiled_isas", &nnlite::compiled_isas);

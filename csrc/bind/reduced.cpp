@@ -90,7 +90,7 @@ struct Kernel {
             k.rule(g.conv);
             const W* w = k.weights(g, w_);
             void* to = prepared_for(k.name.c_str(), prepared_, k.prepared_size(g));
-            without_gil([&] { k.prepare(g, w, to); });
+            without_gil([=] { k.prepare(g, w, to); });
         });
         def("", [=](NNLITE_REDUCED_FIELDS, Object x_, Object w_, Object scale_, Object bias_, Object residual_,
                     Object y_, Object workspace_) {
@@ -99,7 +99,7 @@ struct Kernel {
             const Operands<X, Y> o(g.conv, x_, scale_, bias_, residual_, y_);
             const W* w = k.weights(g, w_);
             void* workspace = scratch(workspace_, size(g));
-            without_gil([&] { kernel(g, o.x, w, o.scale, o.bias, o.residual, o.y, workspace); });
+            without_gil([=] { kernel(g, o.x, w, o.scale, o.bias, o.residual, o.y, workspace); });
         });
         def("_prepared", [=](NNLITE_REDUCED_FIELDS, Object x_, Object prepared_, Object scale_, Object bias_,
                              Object residual_, Object y_, Object workspace_) {
@@ -108,7 +108,7 @@ struct Kernel {
             const Operands<X, Y> o(g.conv, x_, scale_, bias_, residual_, y_);
             const void* weights = prepared_by(k.name.c_str(), prepared_, k.prepared_size(g));
             void* workspace = scratch(workspace_, prepared_workspace(g));
-            without_gil([&] { on_prepared(g, o.x, weights, o.scale, o.bias, o.residual, o.y, workspace); });
+            without_gil([=] { on_prepared(g, o.x, weights, o.scale, o.bias, o.residual, o.y, workspace); });
         });
     }
 };
@@ -137,13 +137,13 @@ void bind_reduced(py::module_& m) {
         const Rounding g = rounding(size, scale, zero);
         const float* x = in<float>(x_, "x", {size});
         uint8_t* y = out<uint8_t>(y_, "y", {size});
-        without_gil([&] { quantise(g, x, y); });
+        without_gil([=] { quantise(g, x, y); });
     });
     m.def("round_bfloat16", [](int64_t size, double scale, double zero, Object x_, Object y_, Object) {
         const Rounding g = rounding(size, scale, zero);
         const float* x = in<float>(x_, "x", {size});
         uint16_t* y = out<uint16_t>(y_, "y", {size});
-        without_gil([&] { round_bfloat16(g, x, y); });
+        without_gil([=] { round_bfloat16(g, x, y); });
     });
 }
 

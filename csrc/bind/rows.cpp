@@ -41,7 +41,7 @@ void bind_norm(py::module_& m) {
               float* mean = out<float>(mean_, "mean", {C});
               float* inv_std = out<float>(inv_std_, "inv_std", {C});
               void* workspace = scratch(workspace_, batch_norm_training_forward_workspace(g));
-              without_gil([&] {
+              without_gil([=] {
                   batch_norm_training_forward(g, epsilon, x, weight, bias, residual, y, mean, inv_std, workspace);
               });
           });
@@ -62,7 +62,7 @@ void bind_norm(py::module_& m) {
               float* gbias = out<float>(gbias_, "gbias", {C});
               float* gresidual = out_or_null<float>(gresidual_, "gresidual", {M, C});
               void* workspace = scratch(workspace_, batch_norm_training_backward_workspace(g));
-              without_gil([&] {
+              without_gil([=] {
                   batch_norm_training_backward(g, x, gy, y, weight, bias, mean, inv_std, gx, gweight, gbias,
                                                gresidual, workspace);
               });
@@ -76,7 +76,7 @@ void bind_norm(py::module_& m) {
               const float* shift = in<float>(shift_, "shift", {C});
               const float* residual = in_or_null<float>(residual_, "residual", {M, C});
               float* y = out<float>(y_, "y", {M, C});
-              without_gil([&] { batch_norm_inference_forward(g, x, scale, shift, residual, y); });
+              without_gil([=] { batch_norm_inference_forward(g, x, scale, shift, residual, y); });
           });
     m.def("batch_norm_inference_backward",
           [](NNLITE_NORM, Object x_, Object gy_, Object y_, Object scale_, Object shift_, Object mean_,
@@ -95,7 +95,7 @@ void bind_norm(py::module_& m) {
               float* gbias = out_or_null<float>(gbias_, "gbias", {C});
               float* gresidual = out_or_null<float>(gresidual_, "gresidual", {M, C});
               void* workspace = scratch(workspace_, batch_norm_inference_backward_workspace(g));
-              without_gil([&] {
+              without_gil([=] {
                   batch_norm_inference_backward(g, x, gy, y, scale, shift, mean, inv_std, gx, gweight, gbias,
                                                 gresidual, workspace);
               });
@@ -106,7 +106,7 @@ void bind_norm(py::module_& m) {
         const float* x = in<float>(x_, "x", {M, C});
         float* total = out<float>(total_, "total", {C});
         void* workspace = scratch(workspace_, channel_sum_workspace(g));
-        without_gil([&] { channel_sum(g, x, total, workspace); });
+        without_gil([=] { channel_sum(g, x, total, workspace); });
     });
 #define NNLITE_SIZE(name)                   \
     m.def(#name "_workspace", [](NNLITE_NORM) { \
@@ -126,7 +126,7 @@ void line_forward(NNLITE_NORM, Object x_, Object y_, Object) {
     const Norm g = norm(M, C, kind, low, high);
     const float* x = in<float>(x_, "x", {M, C});
     float* y = out<float>(y_, "y", {M, C});
-    without_gil([&] { kernel(g, x, y); });
+    without_gil([=] { kernel(g, x, y); });
 }
 
 template <void (*kernel)(const Norm&, const float*, const float*, float*)>
@@ -136,7 +136,7 @@ void line_backward(NNLITE_NORM, Object gy_, Object y_, Object gx_, Object) {
     const float* gy = in<float>(gy_, "gy", {M, C});
     const float* y = in<float>(y_, "y", {M, C});
     float* gx = out<float>(gx_, "gx", {M, C});
-    without_gil([&] { kernel(g, gy, y, gx); });
+    without_gil([=] { kernel(g, gy, y, gx); });
 }
 
 void bind_lines(py::module_& m) {
@@ -155,7 +155,7 @@ void bind_lines(py::module_& m) {
         float* losses = out<float>(losses_, "losses", {M});
         float* gradient = out_or_null<float>(gradient_, "gradient", {M, C});
         for (int64_t m_ = 0; m_ < M; ++m_) require(labels[m_] < C, "a label must be below C");
-        without_gil([&] { cross_entropy(g, logits, labels, weight, options, losses, gradient); });
+        without_gil([=] { cross_entropy(g, logits, labels, weight, options, losses, gradient); });
     });
     m.def("layer_norm_forward", [](NNLITE_NORM, Object x_, Object weight_, Object bias_, Object y_, Object mean_,
                                    Object inv_std_, Object) {
@@ -166,7 +166,7 @@ void bind_lines(py::module_& m) {
         float* y = out<float>(y_, "y", {M, C});
         float* mean = out<float>(mean_, "mean", {M});
         float* inv_std = out<float>(inv_std_, "inv_std", {M});
-        without_gil([&] { layer_norm_forward(g, epsilon, x, weight, bias, y, mean, inv_std); });
+        without_gil([=] { layer_norm_forward(g, epsilon, x, weight, bias, y, mean, inv_std); });
     });
     m.def("layer_norm_backward",
           [](NNLITE_NORM, Object x_, Object gy_, Object weight_, Object mean_, Object inv_std_, Object gx_,
@@ -182,7 +182,7 @@ void bind_lines(py::module_& m) {
               float* gweight = out_or_null<float>(gweight_, "gweight", {C});
               float* gbias = out_or_null<float>(gbias_, "gbias", {C});
               void* workspace = scratch(workspace_, layer_norm_backward_workspace(g));
-              without_gil([&] { layer_norm_backward(g, x, gy, weight, mean, inv_std, gx, gweight, gbias, workspace); });
+              without_gil([=] { layer_norm_backward(g, x, gy, weight, mean, inv_std, gx, gweight, gbias, workspace); });
           });
     m.def("layer_norm_backward_workspace", [](NNLITE_NORM) {
         (void)epsilon;
@@ -218,7 +218,7 @@ void bind_resize(py::module_& m) {
         const Taps rows(row_start, row, row_weight, g.P, g.row_taps, g.H);
         const Taps columns(column_start, column, column_weight, g.Q, g.column_taps, g.W);
         float* y = out<float>(y_, "y", {g.N, g.C, g.P, g.Q});
-        without_gil([&] {
+        without_gil([=] {
             resize(g, x, rows.start, rows.index, rows.weight, columns.start, columns.index, columns.weight, y);
         });
     });
@@ -230,34 +230,34 @@ void bind_eltwise(py::module_& m) {
         const float* a = in<float>(a_, "a", {size});
         const float* b = in<float>(b_, "b", {size});
         float* y = out<float>(y_, "y", {size});
-        without_gil([&] { multiply(g, a, b, y); });
+        without_gil([=] { multiply(g, a, b, y); });
     });
     m.def("combine", [](NNLITE_ELTWISE, Object a_, Object b_, Object y_, Object) {
         const Eltwise g = eltwise(size, alpha, beta, kind, low, high);
         const float* a = in<float>(a_, "a", {size});
         const float* b = in_or_null<float>(b_, "b", {size});
         float* y = out<float>(y_, "y", {size});
-        without_gil([&] { combine(g, a, b, y); });
+        without_gil([=] { combine(g, a, b, y); });
     });
     m.def("activation_backward", [](NNLITE_ELTWISE, Object gy_, Object z_, Object gx_, Object) {
         const Eltwise g = eltwise(size, alpha, beta, kind, low, high);
         const float* gy = in<float>(gy_, "gy", {size});
         const float* z = in<float>(z_, "z", {size});
         float* gx = out<float>(gx_, "gx", {size});
-        without_gil([&] { activation_backward(g, gy, z, gx); });
+        without_gil([=] { activation_backward(g, gy, z, gx); });
     });
     m.def("function_forward", [](NNLITE_FUNCTION, Object x_, Object y_, Object) {
         const Named g = named(size, function, a, b);
         const float* x = in<float>(x_, "x", {size});
         float* y = out<float>(y_, "y", {size});
-        without_gil([&] { function_forward(g, x, y); });
+        without_gil([=] { function_forward(g, x, y); });
     });
     m.def("function_backward", [](NNLITE_FUNCTION, Object gy_, Object z_, Object gx_, Object) {
         const Named g = named(size, function, a, b);
         const float* gy = in<float>(gy_, "gy", {size});
         const float* z = in<float>(z_, "z", {size});
         float* gx = out<float>(gx_, "gx", {size});
-        without_gil([&] { function_backward(g, gy, z, gx); });
+        without_gil([=] { function_backward(g, gy, z, gx); });
     });
     m.def("sgd_step", [](NNLITE_ELTWISE, Object weight_, Object gradient_, Object velocity_, Object options_,
                          Object new_weight_, Object new_velocity_, Object) {
@@ -268,7 +268,7 @@ void bind_eltwise(py::module_& m) {
         const float* options = in<float>(options_, "options", {5});
         float* new_weight = out<float>(new_weight_, "new_weight", {size});
         float* new_velocity = out_or_null<float>(new_velocity_, "new_velocity", {size});
-        without_gil([&] { sgd_step(g, weight, gradient, velocity, options, new_weight, new_velocity); });
+        without_gil([=] { sgd_step(g, weight, gradient, velocity, options, new_weight, new_velocity); });
     });
     m.def("adam_step", [](NNLITE_ELTWISE, Object weight_, Object gradient_, Object mean_, Object square_,
                           Object options_, Object new_weight_, Object new_mean_, Object new_square_, Object) {
@@ -281,7 +281,7 @@ void bind_eltwise(py::module_& m) {
         float* new_weight = out<float>(new_weight_, "new_weight", {size});
         float* new_mean = out<float>(new_mean_, "new_mean", {size});
         float* new_square = out<float>(new_square_, "new_square", {size});
-        without_gil([&] {
+        without_gil([=] {
             adam_step(g, weight, gradient, mean, square, options, new_weight, new_mean, new_square);
         });
     });

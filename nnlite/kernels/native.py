@@ -7,7 +7,7 @@ set. Variants are registered in any case, so that an explanation can say why the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from importlib import import_module
@@ -63,6 +63,20 @@ def _function(name: str) -> Callable[..., Any]:
 def unavailable() -> str | None:
     """None when the extension can be used, else the reason; raises ConfigError for a wrong NNLITE_ISA."""
     return _load()[1]
+
+
+def kept(functions: Iterable[Callable[[], None]]) -> Callable[[], None]:
+    """One call of the extension that makes the kernel calls of ``functions``, in order and without Python.
+
+    Each function makes one kernel call; its operands are checked now, and must stay where they are for as
+    long as the result is used.
+    """
+    calls = _function("Calls")()
+    for function in functions:
+        count = calls.keep(function)
+        assert count == 1, f"a kept function makes one kernel call, not {count}"
+    run: Callable[[], None] = calls
+    return run
 
 
 @dataclass(frozen=True)

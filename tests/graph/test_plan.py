@@ -292,6 +292,17 @@ def test_threads_do_not_disturb_one_another(mobilenet_path):
     assert not wrong
 
 
+def test_steps_on_the_block_alone_are_one_call(mobilenet_path):
+    plan = nx.load(mobilenet_path).freeze().eval().compile()
+    x = normal(1, 3, 64, 64)
+    result = plan(x)
+    ((block, ((program, bound),)),) = [(b, [*by_program.items()]) for b, by_program in plan._blocks]
+    if nl.kernels.unavailable("native") is None:
+        assert len(bound.calls) <= 3 < len(program.steps)
+    stepwise = type(bound)(bound.slots, [(step.run, ()) for step in program.steps])
+    np.testing.assert_array_equal(program.run(block, stepwise, [x])[0], result)
+
+
 def test_a_plan_of_other_weights_is_refused():
     module = traced(Everything(), (2, 3, 16, 16))
     plan = module.compile()

@@ -156,6 +156,11 @@ class Layout:
         """Whether the value lies in a buffer of the program."""
         return self._slots.get(value) in self.places
 
+    def slots_of(self, node: Node) -> set[int]:
+        """The slots of what ``node`` reads and writes; what it holds itself has none."""
+        values = (*operands(node), *node.outputs)
+        return {self._slots[value] for value in values if value in self._slots}
+
     def as_channels_last(self, value: Value) -> Callable[[Array], Array] | None:
         """What makes arrays of the value channels-last; None where its place says that they are."""
         place = self.places.get(self._slots.get(value, -1))

@@ -19,8 +19,7 @@ from nnlite.graph.ir import Graph
 from nnlite.graph.passes import PASSES, annotate
 from nnlite.graph.plan.layout import Prepared
 from nnlite.graph.plan.precision import Precision, check_precision, reduce
-from nnlite.graph.plan.program import MemoryReport, Program
-from nnlite.graph.plan.steps import Slots
+from nnlite.graph.plan.program import Bound, MemoryReport, Program
 from nnlite.kernels import requested_backend
 from nnlite.layout import Array
 from nnlite.ops import ArrayType
@@ -73,7 +72,7 @@ class Plan:
         self._most = memory.max_tensor_bytes() if module.from_file else None
         self._prepared: Prepared = {}
         self._programs: OrderedDict[Any, Program | None] = OrderedDict()
-        self._blocks: list[tuple[Array, dict[Program, Slots]]] = []
+        self._blocks: list[tuple[Array, dict[Program, Bound]]] = []
         self._lock = threading.Lock()
         self._like = moved(np.empty(0, np.uint8), self.device)
 
@@ -162,7 +161,7 @@ class Plan:
         """The first output."""
         return self.run(*arrays)[0]
 
-    def _take(self, program: Program) -> tuple[Array, dict[Program, Slots]]:
+    def _take(self, program: Program) -> tuple[Array, dict[Program, Bound]]:
         """A block that no other call uses, with the slots of ``program`` bound to it."""
         with self._lock:
             block, bound = self._blocks.pop() if self._blocks else (None, {})
@@ -172,7 +171,7 @@ class Plan:
             bound[program] = program.bind(block)
         return block, bound
 
-    def _give(self, block: Array, bound: dict[Program, Slots]) -> None:
+    def _give(self, block: Array, bound: dict[Program, Bound]) -> None:
         with self._lock:
             self._blocks.append((block, bound))
 

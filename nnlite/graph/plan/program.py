@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from math import prod
 from typing import Any
 
@@ -18,9 +20,9 @@ from nnlite.graph.ir import Graph, operands
 from nnlite.graph.plan.arena import Placement, peak, place
 from nnlite.graph.plan.layout import Layout, Place, Prepared
 from nnlite.graph.plan.reduced import REDUCED
-from nnlite.graph.plan.steps import Slots, Step, build
+from nnlite.graph.plan.steps import Run, Slots, Step, build
 from nnlite.kernels import Decision, record
-from nnlite.kernels.native import native_info
+from nnlite.kernels.native import kept, native_info
 from nnlite.layout import Array
 from nnlite.node import Value
 from nnlite.ops import ArrayType
@@ -40,6 +42,16 @@ class MemoryReport:
     """Weights and other constants, beside the block."""
     prepared: int
     """The same weights as kernels read them: packed, transformed or in another memory order."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What every run of a program over one block shares."""
+
+    slots: Slots
+    """The constants, and the views into the block."""
+    calls: list[tuple[Run, tuple[int, ...]]]
+    """What is done in order, and the slots that nobody reads after it."""
 
 
 class Program:
@@ -100,6 +112,8 @@ class Program:
                 self._in_block[slot] = (at, offsets[at.buffer])
             else:
                 self._outside.setdefault(at.buffer, []).append((slot, at))
+        within = self._in_block.keys() | layout.constants.keys()
+        self._direct = [step.direct and layout.slots_of(step.node) <= within for step in self.steps]
         self._outside_sizes = {index: layout.buffers[index].size for index in self._outside}
         self.memory = MemoryReport(
             planned=self._placement.total,
@@ -114,25 +128,34 @@ class Program:
         """Bytes of the block that :meth:`run` wants."""
         return self._placement.total
 
-    def bind(self, block: Array) -> Slots:
-        """The slots with the constants and the views into ``block`` that every run over it shares."""
+    def bind(self, block: Array) -> Bound:
+        """The slots over ``block``; direct steps in a row are checked now and are one call from then on."""
         slots: Slots = list(self._constants)
         for slot, (at, offset) in self._in_block.items():
             slots[slot] = _view(block, offset, at)
-        return slots
+        calls: list[tuple[Run, tuple[int, ...]]] = []
+        each = zip(self._direct, self.steps, self._frees, strict=True)
+        for direct, group in groupby(each, key=lambda item: item[0]):
+            _, steps, frees = zip(*group, strict=True)
+            if direct:
+                together = kept(partial(step.run, slots) for step in steps)
+                calls.append((partial(_without_slots, together), sum(frees, ())))
+            else:
+                calls.extend((step.run, done) for step, done in zip(steps, frees, strict=True))
+        return Bound(slots, calls)
 
-    def run(self, block: Array, bound: Slots, inputs: Sequence[Array]) -> list[Array]:
+    def run(self, block: Array, bound: Bound, inputs: Sequence[Array]) -> list[Array]:
         """The outputs for ``inputs``; ``block`` and ``bound`` belong to this run until it ends."""
         record(*self._decisions)
         slots = self._start(block, bound, inputs)
-        for step, done in zip(self.steps, self._frees, strict=True):
-            step.run(slots)
+        for call, done in bound.calls:
+            call(slots)
             for slot in done:
                 slots[slot] = None
         return [slots[slot].copy() if slot in self._shared else slots[slot] for slot in self._outputs]
 
-    def _start(self, like: Array, bound: Slots, inputs: Sequence[Array]) -> Slots:
-        slots = bound.copy()
+    def _start(self, like: Array, bound: Bound, inputs: Sequence[Array]) -> Slots:
+        slots = bound.slots.copy()
         for index, seen in self._outside.items():
             block = memory.workspace(max(self._outside_sizes[index], 1), like)
             for slot, at in seen:
@@ -141,7 +164,7 @@ class Program:
             np.copyto(slots[slot], moved(array, self.device))
         return slots
 
-    def timed(self, block: Array, bound: Slots, inputs: Sequence[Array]) -> list[float]:
+    def timed(self, block: Array, bound: Bound, inputs: Sequence[Array]) -> list[float]:
         """Seconds of each step of one run."""
         slots = self._start(block, bound, inputs)
         seconds = []
@@ -194,6 +217,10 @@ class Program:
                 row["gflops"] = 2 * macs / seconds[index] / 1e9 if macs and seconds[index] else None
             result.append(row)
         return result
+
+
+def _without_slots(call: Callable[[], None], slots: Slots) -> None:
+    call()
 
 
 def _view(block: Array, offset: int, at: Place) -> Array:

@@ -44,6 +44,9 @@ class Step:
     run: Run
     how: Decision | str = "numpy"
     """Which kernel variant serves it and why, or what else does."""
+    direct: bool = False
+    """Whether it is one call of a native kernel on the very arrays of its slots, no copies of them: it can
+    be checked once and then be made without Python."""
 
     @property
     def variant(self) -> str:
@@ -63,6 +66,12 @@ def launcher(
         run(geometry, *operands, None if scratch is None else slots[scratch])
 
     return launch, decision
+
+
+def is_direct(layout: Layout, decision: Decision, *pictures: Value | None) -> bool:
+    """Whether a kernel is native and takes ``pictures`` as they lie."""
+    as_they_lie = all(v is None or layout.as_channels_last(v) is None for v in pictures)
+    return decision.variant.backend == "native" and as_they_lie
 
 
 def flat(array: Array) -> Array:
@@ -98,7 +107,7 @@ def conv2d(layout: Layout, node: Node) -> Step | None:
             addend = other_order(addend)
         launch(slots, pictures, weight, bias_array, addend, slots[target])
 
-    return Step(node, run, decision)
+    return Step(node, run, decision, is_direct(layout, decision, x, residual))
 
 
 def conv_transpose2d(layout: Layout, node: Node) -> Step | None:
@@ -166,7 +175,8 @@ def batch_norm(layout: Layout, node: Node) -> Step | None:
         other = None if residual is None else rows(channels_last(slots[residual]))
         launch(slots, rows(channels_last(slots[source])), scale, shift, other, rows(slots[target]))
 
-    return Step(node, run, decision)
+    addend = None if residual is None else node.inputs[5]
+    return Step(node, run, decision, is_direct(layout, decision, x, addend))
 
 
 # ---------------------------------------------------------------------------------------- pooling
@@ -195,7 +205,7 @@ def pool2d(kernel: str, absent: int) -> Callable[[Layout, Node], Step | None]:
         def run(slots: Slots) -> None:
             launch(slots, channels_last(slots[source]), slots[target], *rest)
 
-        return Step(node, run, decision)
+        return Step(node, run, decision, is_direct(layout, decision, x))
 
     return build
 
@@ -216,7 +226,7 @@ def _in_one_pass(layout: Layout, node: Node, kernel: Kernel) -> Step | None:
     def run(slots: Slots) -> None:
         launch(slots, flat(slots[source]), *absent, flat(slots[target]))
 
-    return Step(node, run, decision)
+    return Step(node, run, decision, is_direct(layout, decision))
 
 
 def clamp(layout: Layout, node: Node) -> Step | None:
