@@ -19,6 +19,11 @@ from nnlite.tensors import Tensor
 
 RNG = np.random.default_rng(0)
 
+only_native = pytest.mark.skipif(
+    nl.kernels.unavailable("native") is not None,
+    reason=f"native kernels alone have it: {nl.kernels.unavailable('native')}",
+)
+
 
 def normal(*shape):
     return RNG.standard_normal(shape).astype(np.float32)
@@ -73,6 +78,7 @@ def test_a_chain_needs_two_of_its_arrays():
 # ----------------------------------------------------------------------------------- what it computes
 
 
+@only_native
 def test_weights_are_prepared_once_for_all_batch_sizes():
     module = traced(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 1)), (1, 3, 9, 9))
     plan = module.compile()
@@ -292,13 +298,13 @@ def test_threads_do_not_disturb_one_another(mobilenet_path):
     assert not wrong
 
 
+@only_native
 def test_steps_on_the_block_alone_are_one_call(mobilenet_path):
     plan = nx.load(mobilenet_path).freeze().eval().compile()
     x = normal(1, 3, 64, 64)
     result = plan(x)
     ((block, ((program, bound),)),) = [(b, [*by_program.items()]) for b, by_program in plan._blocks]
-    if nl.kernels.unavailable("native") is None:
-        assert len(bound.calls) <= 3 < len(program.steps)
+    assert len(bound.calls) <= 3 < len(program.steps)
     stepwise = type(bound)(bound.slots, [(step.run, ()) for step in program.steps])
     np.testing.assert_array_equal(program.run(block, stepwise, [x])[0], result)
 
