@@ -2,6 +2,8 @@
 // converted or copied: an operand of another type, shape or layout is an error, as in args.h.
 #pragma once
 
+#include <array>
+
 #include "../cuda/cuda.h"
 #include "checks.h"
 
@@ -81,6 +83,16 @@ T* out(Object object, const char* name, const Shape& shape) {
 template <class T>
 T* out_or_null(Object object, const char* name, const Shape& shape) {
     return object.is_none() ? nullptr : out<T>(object, name, shape);
+}
+
+// A few numbers that the host holds, in an array of NumPy or a tuple; they go to a kernel as arguments.
+template <size_t count>
+std::array<float, count> numbers(Object object, const char* name) {
+    std::array<float, count> found;
+    if (!py::isinstance<py::sequence>(object) || py::len(object) != count)
+        refuse(name, std::to_string(count) + " numbers of the host's", std::string(py::str(py::type::handle_of(object))));
+    for (size_t i = 0; i < count; ++i) found[i] = object[py::int_(i)].cast<float>();
+    return found;
 }
 
 // At least `size` bytes of uint8.

@@ -135,11 +135,11 @@ void bind_lines(py::module_& m) {
         const float* logits = in<float>(logits_, "logits", {M, C});
         const int64_t* labels = in<int64_t>(labels_, "labels", {M});
         const float* weight = in_or_null<float>(weight_, "weight", {C});
-        const float* options = in<float>(options_, "options", {2});
+        const std::array<float, 2> options = numbers<2>(options_, "options");
         float* losses = out<float>(losses_, "losses", {M});
         float* gradient = out_or_null<float>(gradient_, "gradient", {M, C});
         const Release released;
-        cross_entropy(r.g, logits, labels, weight, options, losses, gradient, stream(handle));
+        cross_entropy(r.g, logits, labels, weight, options[0], options[1], losses, gradient, stream(handle));
     });
     m.def("layer_norm_forward", [](Stream handle, Fields fields, Object x_, Object weight_, Object bias_, Object y_,
                                    Object mean_, Object inv_std_, Object) {

@@ -68,8 +68,8 @@ void softmax_forward(const Norm&, const float* x, float* y, cudaStream_t);
 void softmax_backward(const Norm&, const float* gy, const float* y, float* gx, cudaStream_t);
 void log_softmax_forward(const Norm&, const float* x, float* y, cudaStream_t);
 void log_softmax_backward(const Norm&, const float* gy, const float* y, float* gx, cudaStream_t);
-void cross_entropy(const Norm&, const float* logits, const int64_t* labels, const float* weight, const float* options,
-                   float* losses, float* gradient, cudaStream_t);
+void cross_entropy(const Norm&, const float* logits, const int64_t* labels, const float* weight, float smoothing,
+                   float scale, float* losses, float* gradient, cudaStream_t);
 void layer_norm_forward(const Norm&, double epsilon, const float* x, const float* weight, const float* bias, float* y,
                         float* mean, float* inv_std, cudaStream_t);
 void layer_norm_backward(const Norm&, const float* x, const float* gy, const float* weight, const float* mean,

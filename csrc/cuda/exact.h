@@ -80,7 +80,7 @@ struct ExactColumns {
     }
 
     __device__ void multiply(const char* a, const char* b) {
-#pragma unroll 4
+#pragma unroll 2
         for (int d = 0; d < depth; ++d) {
             Pack<float, 4> left[high], right[wide];
 #pragma unroll

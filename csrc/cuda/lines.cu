@@ -74,14 +74,14 @@ __global__ void __launch_bounds__(256) softmax_gradient(int M, int C, const floa
     }
 }
 
-// options: smoothing, scale. losses[m] = sum over c of share[c] l[c], l = -ln softmax; gradient = scale d losses.
+// losses[m] = sum over c of share[c] l[c], l = -ln softmax; gradient = scale d losses.
 __global__ void __launch_bounds__(256) cross_entropy_lines(int M, int C, const float* logits, const int64_t* labels,
-                                                           const float* weight, const float* options, float* losses,
-                                                           float* gradient) {
+                                                           const float* weight, float smoothing, float scale,
+                                                           float* losses, float* gradient) {
     const Line line(M, C);
     if (!line.exists) return;
     const int64_t label = labels[line.row];
-    const float smoothing = options[0], scale = options[1], each = smoothing / float(C);
+    const float each = smoothing / float(C);
     if (label < 0 || label >= C) {
         if (line.lane == 0) losses[line.row] = label < 0 ? 0 : NAN;
         for (int c = line.lane; gradient && c < C; c += 32) gradient[line.at + c] = label < 0 ? 0 : NAN;
@@ -187,9 +187,9 @@ void log_softmax_backward(const Norm& g, const float* gy, const float* y, float*
     run("log_softmax_backward", g, stream, softmax_gradient<true>, gy, y, gx);
 }
 
-void cross_entropy(const Norm& g, const float* logits, const int64_t* labels, const float* weight, const float* options,
-                   float* losses, float* gradient, cudaStream_t stream) {
-    run("cross_entropy", g, stream, cross_entropy_lines, logits, labels, weight, options, losses, gradient);
+void cross_entropy(const Norm& g, const float* logits, const int64_t* labels, const float* weight, float smoothing,
+                   float scale, float* losses, float* gradient, cudaStream_t stream) {
+    run("cross_entropy", g, stream, cross_entropy_lines, logits, labels, weight, smoothing, scale, losses, gradient);
 }
 
 void layer_norm_forward(const Norm& g, double epsilon, const float* x, const float* weight, const float* bias, float* y,

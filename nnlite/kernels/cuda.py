@@ -27,7 +27,7 @@ from nnlite.geometry import (
     ReducedConv2dGeometry,
     ResizeGeometry,
 )
-from nnlite.kernels.spec import REGISTRY, SPECS, DType, Variant
+from nnlite.kernels.spec import REGISTRY, DType, Variant
 
 Supports = Callable[[Any, DType], str | None]
 
@@ -185,17 +185,6 @@ def _grouped(g: Conv2dGeometry, dtype: DType, outputs: str) -> str | None:
 # ------------------------------------------------------------------------------------- variants
 
 
-def _with_copies(operands: tuple[Any, ...], host: list[int]) -> list[Any]:
-    """``operands`` with the numbers that the host holds on the GPU, where these kernels read them."""
-    there = list(operands)
-    for i in host:
-        if isinstance(there[i], np.ndarray):
-            import cupy
-
-            there[i] = cupy.asarray(there[i])
-    return there
-
-
 def _register(
     kernel: str,
     name: str,
@@ -207,13 +196,8 @@ def _register(
     """``values``: what the extension is told of the geometry."""
     function = function or f"{kernel}_{name}"
 
-    spec = SPECS[kernel]
-    host = [i for i, operand in enumerate((*spec.inputs, *spec.outputs)) if operand in spec.host]
-
     def run(geometry: Any, *operands: Any) -> None:
-        _function(function)(
-            _stream(), values(geometry), *(_with_copies(operands, host) if host else operands)
-        )
+        _function(function)(_stream(), values(geometry), *operands)
 
     def size(geometry: Any) -> int:
         return int(_function(f"{function}_workspace")(values(geometry)))

@@ -65,8 +65,12 @@ def emulated(kernel: str, name: str):
     """The variant, taking NumPy's arrays."""
     (variant,) = (v for v in VARIANTS[kernel] if (v.backend, v.name) == ("cuda", name))
 
+    spec = SPECS[kernel]
+    names = (*spec.inputs, *spec.outputs, "workspace")
+
     def on_gpu(geometry, *operands):
-        variant.run(geometry, *(None if a is None else OnGpu(a) for a in operands))
+        there = [a if a is None or n in spec.host else OnGpu(a) for n, a in zip(names, operands, strict=True)]
+        variant.run(geometry, *there)
 
     return replace(variant, run=on_gpu)
 
@@ -81,12 +85,12 @@ def large_tiles(kernel: str):
     if kernel == "conv2d_grad_weight":
         yield conv2d_geometry((2, 16, 9, 9), (72, 16, 3, 3), pads=(1, 1, 1, 1))
     elif kernel == "conv2d_grad_input":
-        yield conv2d_geometry((1, 128, 128, 128), (56, 128, 1, 1))
+        yield conv2d_geometry((1, 128, 128, 128), (40, 128, 1, 1))
         yield conv2d_geometry((2, 128, 128, 128), (24, 128, 1, 1))
-        yield conv2d_geometry((1, 64, 128, 128), (56, 64, 1, 1))
+        yield conv2d_geometry((1, 64, 128, 128), (24, 64, 1, 1))
     elif kernel == "conv2d_forward":
-        yield conv2d_geometry((1, 56, 128, 128), (128, 56, 1, 1)).activated(RELU, 0.0, np.inf)
-        yield conv2d_geometry((1, 56, 128, 128), (64, 56, 1, 1))
+        yield conv2d_geometry((1, 40, 128, 128), (128, 40, 1, 1)).activated(RELU, 0.0, np.inf)
+        yield conv2d_geometry((1, 24, 128, 128), (64, 24, 1, 1))
         yield conv2d_geometry((2, 24, 128, 128), (128, 24, 1, 1))
 
 

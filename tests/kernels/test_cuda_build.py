@@ -140,6 +140,42 @@ def test_the_disassembly_shows_them(compiled, file):
         assert not re.search(r"\b(LDL|STL)\b", body), f"{name} keeps something in local memory"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "nvcc", "driver", "reason"),
+    [
+        ("off", "/bin/nvcc", True, "NNLITE_CUDA=off"),
+        ("", None, True, "no nvcc was found"),
+        (
+            "auto",
+            "/bin/nvcc",
+            False,
+            "this machine has no NVIDIA driver; NNLITE_CUDA=on builds it all the same",
+        ),
+        ("auto", "/bin/nvcc", True, None),
+        ("on", "/bin/nvcc", False, None),
+    ],
+)
+def test_when_it_is_built(monkeypatch, wanted, nvcc, driver, reason):
+    monkeypatch.setenv("NNLITE_CUDA", wanted)
+    names = BUILD["missing"].__globals__
+    monkeypatch.setitem(names, "nvcc", lambda: nvcc)
+    monkeypatch.setitem(names, "has_driver", lambda: driver)
+    assert BUILD["missing"]() == reason
+
+
+def test_wishes_that_cannot_be_fulfilled(monkeypatch):
+    monkeypatch.setitem(BUILD["missing"].__globals__, "nvcc", lambda: None)
+    for wanted, message in (("on", "there is no nvcc"), ("yes", "must be auto, on or off")):
+        monkeypatch.setenv("NNLITE_CUDA", wanted)
+        with pytest.raises(SystemExit, match=message):
+            BUILD["missing"]()
+    monkeypatch.setenv("NNLITE_CUDA_ARCH", "hopper")
+    with pytest.raises(SystemExit, match="must be compute capabilities, such as 90"):
+        BUILD["architectures"]("nvcc")
+    monkeypatch.setenv("NNLITE_CUDA_ARCH", "90, 80")
+    assert BUILD["architectures"]("nvcc") == [80, 90]
+
+
 def test_the_extension_links(compiled):
     objects = [str(compiled / f"{Path(source).name}.o") for source in BUILD["SOURCES"]]
     module = compiled / "_cuda.so"
