@@ -39,6 +39,8 @@ def _load() -> tuple[Any, str | None]:
         return None, "switched off by NNLITE_CUDA=off"
     if reason := why_unavailable():
         return None, reason
+    if _products not in PRODUCTS:
+        raise ConfigError(f"NNLITE_CUDA_PRODUCTS={_products} must be one of {', '.join(PRODUCTS)}")
     try:
         return import_module("nnlite._cuda"), None
     except ModuleNotFoundError:
@@ -48,7 +50,10 @@ def _load() -> tuple[Any, str | None]:
 
 
 def unavailable() -> str | None:
-    """None when kernels can run, else the reason: no driver, no GPU, no CuPy, or no extension."""
+    """None when kernels can run, else the reason: no driver, no GPU, no CuPy, or no extension.
+
+    Raises ConfigError for a wrong NNLITE_CUDA_PRODUCTS.
+    """
     return _load()[1]
 
 

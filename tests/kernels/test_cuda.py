@@ -122,6 +122,13 @@ def test_products_are_chosen_by_name():
         cuda.use_products("tf16")
 
 
+def test_a_wrong_wish_for_a_whole_process_is_an_error(monkeypatch):
+    monkeypatch.setattr(cuda, "why_unavailable", lambda: None)
+    monkeypatch.setattr(cuda, "_products", "tf16")
+    with pytest.raises(ConfigError, match="NNLITE_CUDA_PRODUCTS=tf16 must be one of float32, tf32, bfloat16"):
+        cuda._load.__wrapped__()
+
+
 def test_explains_why_it_does_not_serve():
     reason = unavailable("cuda")
     if reason is None:
