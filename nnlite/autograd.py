@@ -21,6 +21,7 @@ from nnlite.node import Node, Value
 from nnlite.ops.record import ArrayType, Context, Op, Params
 from nnlite.ops.runs import add
 
+_ARRAY = np.ndarray
 _mode = threading.local()
 
 
@@ -122,7 +123,7 @@ def apply(
     OutOfMemoryError where there is no room for the result.
     """
     for array in arrays:
-        if type(array) is not np.ndarray and array is not None:
+        if type(array) is not _ARRAY and array is not None:
             _check_devices(op, arrays)
             break
     types = [None if a is None else ArrayType(a.shape, a.dtype) for a in arrays]

@@ -172,13 +172,14 @@ class Tensor:
     def __dlpack_device__(self) -> Any:
         return self._array.__dlpack_device__()
 
-    def __getattr__(self, name: str) -> Any:
-        # Only what lies on a GPU has the interface; who asks for it with hasattr must get the truth.
-        if name == "__cuda_array_interface__" and not on_host(self._array):
-            if self.requires_grad:
-                raise GradientError("a tensor that requires gradients cannot be exported; use detach()")
-            return getattr(self._array, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    @property
+    def __cuda_array_interface__(self) -> Any:
+        # Only what lies on a GPU has it: who asks for it with hasattr must get the truth.
+        if on_host(self._array):
+            raise AttributeError("only a tensor on a GPU has a __cuda_array_interface__")
+        if self.requires_grad:
+            raise GradientError("a tensor that requires gradients cannot be exported; use detach()")
+        return getattr(self._array, "__cuda_array_interface__")  # noqa: B009 - mypy sees NumPy's type
 
     def item(self) -> float | int | bool:
         """The only element as a Python number; ShapeError when there are several."""
