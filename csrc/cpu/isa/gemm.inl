@@ -48,7 +48,7 @@ NNLITE_INLINE void gemm_steps(const float* const* a, int64_t step, int64_t d, in
     }
 }
 
-// What follows the products: whole vectors that replace what was there, or anything.
+// What follows the products: of whole vectors, or of anything.
 
 template <int M, int NV>
 NNLITE_INLINE void finish_whole(const GemmTile& t, const vec (*sums)[NV]) {
@@ -62,6 +62,9 @@ NNLITE_INLINE void finish_whole(const GemmTile& t, const vec (*sums)[NV]) {
         vec sum[NV];
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) sum[v] = sums[i][v] + bias[v];
+        if (t.accumulate)
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; ++v) sum[v] += load(out + v * VL);
         if (t.residual)
 #pragma GCC unroll 2
             for (int v = 0; v < NV; ++v) sum[v] += load(t.residual[i] + t.out_offset + v * VL);
@@ -125,7 +128,7 @@ void gemm_tile(const GemmTile& t) {
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) sums[i][v] = acc[i][v];
     leave_registers(sums);
-    if (t.columns == NV * VL && !t.accumulate)
+    if (t.columns == NV * VL)
         finish_whole<M, NV>(t, sums);
     else
         finish_part<M, NV>(t, sums);
