@@ -30,6 +30,14 @@ inline void require(bool good, const char* rule) {
     if (!good) throw py::value_error(std::string("geometry: ") + rule);
 }
 
+// Of a forward convolution, which a function may follow, too.
+inline Activation conv2d_activation(int64_t kind, double low, double high) {
+    require(kind >= no_activation && kind <= function_activation + erf_function,
+            "activation must be 0 (none), 1 (relu), 2 (clamp) or 3 and the number of a function");
+    if (kind == relu_activation) low = 0;
+    return {kind, static_cast<float>(low), static_cast<float>(high)};
+}
+
 inline Activation activation(int64_t kind, double low, double high) {
     require(kind >= no_activation && kind <= clamp_activation, "activation must be 0 (none), 1 (relu) or 2 (clamp)");
     if (kind == relu_activation) low = 0;

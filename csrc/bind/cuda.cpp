@@ -19,6 +19,7 @@ using Conv2dSize = size_t (*)(const Conv2d&);
 // 32 bits count elements and bytes of shared places: Python's supports() says so first.
 Conv2d small_conv2d(Fields fields) {
     const Conv2d g = conv2d(fields);
+    require(g.act.kind <= clamp_activation, "no function may follow a convolution here");
     const int64_t most = INT32_MAX, side = 1 << 14;
     require(g.N * g.H * g.W * g.C <= most && g.N * g.P * g.Q * g.K <= most && g.K * g.group_C() * g.taps() <= most,
             "a CUDA kernel takes at most 2^31 - 1 elements in an array");

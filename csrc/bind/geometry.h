@@ -21,7 +21,7 @@ inline Conv2d conv2d(Fields fields) {
     for (size_t i = 0; i < ints.size(); ++i) ints[i] = fields[i].cast<int64_t>();
     Conv2d g;
     std::memcpy(&g, ints.data(), sizeof ints);
-    g.act = activation(fields[ints.size()].cast<int64_t>(), fields[ints.size() + 1].cast<double>(),
+    g.act = conv2d_activation(fields[ints.size()].cast<int64_t>(), fields[ints.size() + 1].cast<double>(),
                        fields[ints.size() + 2].cast<double>());
     require(g.N >= 0 && g.C > 0 && g.H > 0 && g.W > 0 && g.K > 0, "sizes must be positive");
     require(g.R > 0 && g.S > 0 && g.P > 0 && g.Q > 0, "kernel and output sizes must be positive");

@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "after.h"
 #include "bands.h"
 #include "cpu.h"
 #include "dispatch.h"
@@ -124,10 +125,11 @@ void compute(const Kernels& k, const Conv2d& g, const Gather& gather, const floa
 void depthwise(const Conv2d& g, const float* x, const float* packed, const Epilogue& epilogue, float* y) {
     const Kernels& k = kernels();
     const Gather gather = forward_gather(g, x, y, nullptr);
-    const bool stream = streams(y, g.N * g.P * g.Q * g.K, g.K);
+    const bool stream = !has_function(g.act) && streams(y, g.N * g.P * g.Q * g.K, g.K);
     const int64_t work = g.Q * g.K * (g.taps() + 1), bytes = 4 * (g.stride_h * g.W * g.C + g.Q * g.K);
     for_each_band(g.N, g.P, work, bytes, [&](int64_t n, int64_t begin, int64_t end) {
         compute(k, g, gather, packed, epilogue, stream, n, begin, end);
+        apply_function(k, g.act, gather.to(n, begin, 0), (end - begin) * g.Q * g.K);
     });
 }
 

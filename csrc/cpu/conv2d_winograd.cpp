@@ -18,6 +18,7 @@
 // Relative error on unit-scale data: 3e-7 for m = 2, 1.6e-6 for m = 4 (direct: 1e-6), a sixth of what the spec
 // allows. Limited by multiplications in wide layers, and by the transforms' loads and stores in narrow ones.
 
+#include "after.h"
 #include "cpu.h"
 #include "dispatch.h"
 #include "gemm.h"
@@ -337,6 +338,11 @@ void prepare(int64_t m, const Conv2d& g, const float* w, void* prepared) {
 void forward(int64_t m, const Conv2d& g, const float* x, const float* w, const void* prepared,
              const Epilogue& epilogue, float* y, void* workspace) {
     convolve(forward_plan(m, g, prepared, workspace), forward_gather(g, x, y, nullptr), forward_view(g, w), epilogue);
+    // Its items write tiles, scattered over the picture: a function has a pass of its own.
+    if (has_function(epilogue.act))
+        parallel_for(g.N * g.P, grain_for(g.Q * g.K * 16), [&](int64_t begin, int64_t end) {
+            apply_function(kernels(), epilogue.act, y + begin * g.Q * g.K, (end - begin) * g.Q * g.K);
+        });
 }
 
 Winograd grad_input_plan(int64_t m, const Conv2d& g, void* memory) {

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 #endif
 
+#include "after.h"
 #include "bands.h"
 #include "parallel.h"
 
@@ -156,7 +157,8 @@ void with_many_rows(const Kernels& k, const Gather& gather, const Panels& panels
     const int64_t rows = gather.rows(), taps = gather.taps(), depth = view.depth, groups = view.groups;
     const Cut cut(k, gather, panels, groups);
     // Every group's columns must be whole lines: their panels are stored apart.
-    const bool stream = cut.tap_block >= taps && streams(gather.out, rows * groups * panels.columns, panels.columns);
+    const bool stream = cut.tap_block >= taps && !has_function(epilogue.act) &&
+                        streams(gather.out, rows * groups * panels.columns, panels.columns);
     const int64_t work = cut.block_rows * cut.panel_block * panels.width * panels.length;
     parallel_for(cut.blocks * groups * cut.panel_blocks, grain_for(work), [&](int64_t begin, int64_t end) {
         Block block;
@@ -195,6 +197,12 @@ void with_many_rows(const Kernels& k, const Gather& gather, const Panels& panels
                 }
                 tap = tap_end;
             } while (tap < taps);
+            if (has_function(epilogue.act)) {
+                const int64_t first = panel_begin * panels.width, upto = panel_end * panels.width;
+                const int64_t count = (upto < panels.columns ? upto : panels.columns) - first;
+                for (int64_t row = 0; row < row_end - row_begin; ++row)
+                    apply_function(k, epilogue.act, block.out[row] + group * panels.columns + first, count);
+            }
         }
         if (stream) done_streaming();
     });
@@ -264,6 +272,9 @@ void with_few_rows(const Kernels& k, const Gather& gather, const Panels& panels,
                     }
                     t.bias = nullptr, t.accumulate = true;
                 }
+            if (has_function(epilogue.act))
+                for (int64_t row = 0; row < rows; ++row)
+                    apply_function(k, epilogue.act, block.out[row] + t.out_offset, t.columns);
         }
     });
 }

@@ -8,8 +8,9 @@
 
 namespace nnlite {
 
-// What follows a sum, elementwise: nothing, max(z, 0), or z kept within [low, high].
-constexpr int64_t no_activation = 0, relu_activation = 1, clamp_activation = 2;
+// What follows a sum, elementwise: nothing, max(z, 0), z kept within [low, high], or, of a forward convolution on the
+// CPU, the function (kind - function_activation) below with a = low and b = high.
+constexpr int64_t no_activation = 0, relu_activation = 1, clamp_activation = 2, function_activation = 3;
 
 struct Activation {
     int64_t kind;

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from nnlite.geometry.kinds import (
     CLAMP,
+    FUNCTION,
     FUNCTIONS,
     NO_ACTIVATION,
     RELU,
@@ -44,6 +45,7 @@ from nnlite.geometry.windows import (
 
 __all__ = [
     "CLAMP",
+    "FUNCTION",
     "FUNCTIONS",
     "NO_ACTIVATION",
     "RELU",

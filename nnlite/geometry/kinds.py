@@ -9,8 +9,11 @@ from typing import Any
 
 Shape = tuple[int, ...]
 
-NO_ACTIVATION, RELU, CLAMP = 0, 1, 2
-"""What may follow a sum elementwise: nothing, max(z, 0), or z kept within [low, high]."""
+NO_ACTIVATION, RELU, CLAMP, FUNCTION = 0, 1, 2, 3
+"""What may follow a sum elementwise: nothing, max(z, 0), z kept within [low, high].
+
+Behind a convolution also the function whose place in :data:`FUNCTIONS` is ``activation - FUNCTION``, with
+a = ``low`` and b = ``high``."""
 
 
 class _Fields:

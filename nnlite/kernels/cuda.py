@@ -20,6 +20,7 @@ from nnlite.device import why_unavailable
 from nnlite.errors import ConfigError
 from nnlite.geometry import (
     CLAMP,
+    FUNCTION,
     NO_ACTIVATION,
     Conv2dGeometry,
     NormGeometry,
@@ -116,6 +117,8 @@ def _conv(g: Conv2dGeometry, dtype: DType) -> str | None:
 
 
 def _sizes(g: Conv2dGeometry) -> str | None:
+    if g.activation >= FUNCTION:
+        return "a function that follows has a pass of its own"
     if not (g.C and g.K):
         return "needs at least one channel"
     if max(map(_size, (g.x_shape, g.w_shape, g.y_shape))) >= _MOST:

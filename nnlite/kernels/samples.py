@@ -9,6 +9,7 @@ from math import inf
 from nnlite.errors import ShapeError
 from nnlite.geometry import (
     CLAMP,
+    FUNCTION,
     FUNCTIONS,
     NO_ACTIVATION,
     RELU,
@@ -82,6 +83,26 @@ def conv2d_samples() -> Iterator[Conv2dGeometry]:
 def conv2d_forward_samples() -> Iterator[Conv2dGeometry]:
     """The same, most of them with what may follow the sum: every kernel meets every activation."""
     yield from (g.activated(*act) for g, act in zip(conv2d_samples(), cycle(_CONV_ACTIVATIONS)))
+    yield from conv2d_function_samples()
+
+
+def conv2d_function_samples() -> Iterator[Conv2dGeometry]:
+    """Convolutions that a function follows: each of them, behind every kernel that native code has."""
+    layers = (
+        ((2, 3, 13, 11), (8, 3, 3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 1),  # a first layer
+        ((2, 20, 9, 7), (36, 20, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+        ((1, 40, 3, 5), (300, 40, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),  # few rows, many panels
+        ((2, 36, 9, 10), (36, 1, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 36),  # depthwise
+        ((1, 5, 8, 9), (10, 1, 5, 5), (2, 2), (2, 1, 2, 1), (1, 1), 5),  # two outputs for each input
+        ((1, 12, 7, 8), (18, 6, 3, 2), (1, 2), (1, 0, 1, 1), (2, 1), 2),
+        ((2, 32, 12, 13), (40, 32, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),  # Winograd
+        ((1, 16, 64, 72), (512, 16, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),  # beyond the caches
+    )
+    factors = {"hardsigmoid": (1 / 6, 0.5), "hardswish": (1 / 6, 0.5), "leaky_relu": (0.1, 0.0)}
+    for number, name in enumerate(FUNCTIONS):
+        for at, layer in enumerate(layers):
+            if at in (number % 8, (number + 3) % 8):
+                yield conv2d_geometry(*layer).activated(FUNCTION + number, *factors.get(name, (0.0, 0.0)))
 
 
 def winograd_samples() -> Iterator[Conv2dGeometry]:

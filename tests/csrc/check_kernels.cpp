@@ -200,7 +200,7 @@ Outputs run(const Function& function, const Case& c, size_t turn, std::string& w
             call.operands.push_back(memory.back()->data());
             continue;
         }
-        memory.push_back(std::make_unique<Memory>(operand.size(), 4 * ((turn + memory.size()) % 4)));
+        memory.push_back(std::make_unique<Memory>(operand.size(), operand.alignment * ((turn + memory.size()) % 4)));
         unsigned char* data = memory.back()->data();
         if (operand.size()) std::memset(data, unwritten, operand.size());
         if (!operand.input.empty()) std::memcpy(data, operand.input.data(), operand.size());

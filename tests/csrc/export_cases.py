@@ -85,7 +85,7 @@ def operand(name, array, expected, allowed) -> bytes:
     if array is None:
         return struct.pack("<I", ABSENT)
     if name not in expected:
-        return struct.pack("<II", INPUT, array.nbytes) + in_memory_order(array, array)
+        return struct.pack("<III", INPUT, array.itemsize, array.nbytes) + in_memory_order(array, array)
     # Expected floats in float64; integers must be met exactly.
     exact = expected[name].astype(np.float64 if array.dtype.kind == "f" else np.int32)
     known = (np.float32, np.int32, np.uint16, np.uint8)
@@ -121,7 +121,8 @@ def case(variant, geometry, absent, prepared, inputs, expected) -> bytes:
             geometry_numbers.append(argument)
         elif prepared and argument is stand.weights[0]:
             weights = stand.weights[1]
-            operands.append(struct.pack("<II", PREPARED, weights.nbytes) + in_memory_order(weights, weights))
+            head = struct.pack("<III", PREPARED, weights.itemsize, weights.nbytes)
+            operands.append(head + in_memory_order(weights, weights))
         elif argument is None or id(argument) in names:
             operands.append(operand(names.get(id(argument)), argument, expected, allowed))
         else:

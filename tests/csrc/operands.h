@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -108,6 +109,7 @@ struct Operand {
     std::vector<double> floats;  // expected, where the output holds floats
     std::vector<int32_t> integers;
     size_t integer_size = 0;  // in bytes
+    size_t alignment = 4;     // of an input with larger elements theirs
 
     size_t size() const {
         return kind == Kind::output ? floats.size() * sizeof(float) + integers.size() * integer_size : input.size();
@@ -127,8 +129,10 @@ inline Case read_case(Reader& from) {
     c.geometry = from.values<double>(from.value<uint32_t>());
     const uint32_t count = from.value<uint32_t>();
     for (uint32_t i = 0; i < count; ++i) {
-        Operand operand{from.value<Kind>(), {}, 0, {}, {}, 0};
+        Operand operand;
+        operand.kind = from.value<Kind>();
         if (operand.kind == Kind::input || operand.kind == Kind::prepared) {
+            operand.alignment = std::max(operand.alignment, static_cast<size_t>(from.value<uint32_t>()));
             operand.input = from.values<unsigned char>(from.value<uint32_t>());
         } else if (operand.kind == Kind::output) {
             const uint32_t size = from.value<uint32_t>();

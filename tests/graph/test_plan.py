@@ -341,3 +341,53 @@ def test_the_bits_do_not_depend_on_the_number_of_threads():
         nl.set_num_threads(before)
     for other in results[1:]:
         np.testing.assert_array_equal(other, results[0])
+
+
+# --------------------------------------------------------------------------- functions behind layers
+
+
+class Gated(nn.Module):
+    """Convolutions of every kind with functions behind them, and one whose sum is read twice."""
+
+    def __init__(self):
+        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.wide = nn.Conv2d(16, 48, 1)
+        self.depthwise = nn.Conv2d(48, 48, 5, padding=2, groups=48)
+        self.narrow = nn.Conv2d(48, 16, 1)
+        self.dense = nn.Conv2d(16, 24, 3, padding=1)
+        self.squeeze, self.excite = nn.Conv2d(24, 6, 1), nn.Conv2d(6, 24, 1)
+
+    def forward(self, x):
+        x = F.silu(self.stem(x))
+        y = self.narrow(F.gelu(self.depthwise(F.hardswish(self.wide(x)))))
+        z = F.leaky_relu(self.dense(x + y), 0.1)
+        gate = F.sigmoid(self.excite(F.relu(self.squeeze(F.adaptive_avg_pool2d(z, 1)))))
+        return z * gate + F.tanh(z)
+
+
+def test_functions_join_the_convolutions_before_them():
+    module = traced(Gated(), (2, 3, 21, 17))
+    plan, x = module.compile(), normal(2, 3, 21, 17)
+    assert_same(module, plan, x, tolerance=5e-6)
+    described = [row["op"] for row in plan.profile(x)]
+    functions = ["silu", "hardswish", "gelu", "leaky_relu", "sigmoid"]
+    if nl.kernels.unavailable("native") is None:
+        assert [op for op in described if op.startswith("conv2d+") and op != "conv2d+relu"] == [
+            f"conv2d+{name}" for name in functions
+        ]
+        assert "tanh" in described and not {*functions} & {*described}
+    with nl.use_backend("reference"):  # there each is a step of its own
+        assert_same(module, module.compile(), x, tolerance=5e-6)
+
+
+def test_a_result_that_others_read_too_keeps_its_function_apart():
+    class Twice(nn.Module):
+        def __init__(self):
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return y + F.silu(y)
+
+    module = traced(Twice(), (1, 3, 9, 9))
+    assert_same(module, module.compile(), normal(1, 3, 9, 9))

@@ -19,6 +19,7 @@ from nnlite.device import CPU, moved
 from nnlite.geometry import Conv2dGeometry
 from nnlite.graph.infer import resolve
 from nnlite.graph.ir import Graph, Types, operands
+from nnlite.graph.passes.rewrite import only_users
 from nnlite.graph.plan.arena import Lifetime
 from nnlite.kernels import Decision
 from nnlite.layout import Array, channels_last
@@ -75,6 +76,8 @@ class Layout:
         self, graph: Graph, types: Types, known: Mapping[Value, Array], prepared: Prepared, device: str = CPU
     ) -> None:
         self.device = device
+        self.kind = device.partition(":")[0]
+        """The device without its number."""
         self.types = types
         self.known = known
         self._prepared = prepared
@@ -88,6 +91,9 @@ class Layout:
         self.step = 0
         self._slots: dict[Value, int] = {}
         self._count = 0
+        self._only_user = only_users(graph)
+        self.absorbed: set[Node] = set()
+        """Nodes that the step of another does."""
         self._last_use: dict[Value, int] = {}
         for index, node in enumerate(graph.nodes):
             for value in operands(node):
@@ -156,9 +162,13 @@ class Layout:
         """Whether the value lies in a buffer of the program."""
         return self._slots.get(value) in self.places
 
-    def slots_of(self, node: Node) -> set[int]:
-        """The slots of what ``node`` reads and writes; what it holds itself has none."""
-        values = (*operands(node), *node.outputs)
+    def only_user(self, node: Node) -> Node | None:
+        """The one node that reads the result of ``node``, where nothing else does."""
+        return self._only_user.get(node.outputs[0])
+
+    def slots_of(self, *nodes: Node | None) -> set[int]:
+        """The slots of what ``nodes`` read and write; what they hold themselves has none."""
+        values = [v for node in nodes if node is not None for v in (*operands(node), *node.outputs)]
         return {self._slots[value] for value in values if value in self._slots}
 
     def as_channels_last(self, value: Value) -> Callable[[Array], Array] | None:

@@ -24,7 +24,7 @@ from nnlite.graph.plan.steps import Run, Slots, Step, build
 from nnlite.kernels import Decision, record
 from nnlite.kernels.native import kept, native_info
 from nnlite.layout import Array
-from nnlite.node import Value
+from nnlite.node import Node, Value
 from nnlite.ops import ArrayType
 
 
@@ -81,6 +81,8 @@ class Program:
         frees: list[tuple[int, ...]] = []
         for index, node in enumerate(graph.nodes):
             layout.step = index
+            if node in layout.absorbed:  # it reads what nothing else did: nothing is freed after it
+                continue
             if all(value in known for value in node.outputs):
                 # Follows from the shapes; what only this read is not needed since the step before.
                 if frees:
@@ -113,7 +115,9 @@ class Program:
             else:
                 self._outside.setdefault(at.buffer, []).append((slot, at))
         within = self._in_block.keys() | layout.constants.keys()
-        self._direct = [step.direct and layout.slots_of(step.node) <= within for step in self.steps]
+        self._direct = [
+            step.direct and layout.slots_of(step.node, step.then) <= within for step in self.steps
+        ]
         self._outside_sizes = {index: layout.buffers[index].size for index in self._outside}
         self.memory = MemoryReport(
             planned=self._placement.total,
@@ -190,7 +194,10 @@ class Program:
             inputs = [None if value is None else numbers[value] for value in node.inputs]
             params = {k: numbers[p] if isinstance(p, Value) else p for k, p in node.params.items()}
             outputs = [(numbers[value], str(self.types[value])) for value in node.outputs]
-            digest.update(repr((node.op.name, inputs, params, outputs, step.variant)).encode())
+            function = None if step.then is None else (step.then.op.name, dict(step.then.params))
+            if step.then is not None:
+                numbers[step.then.outputs[0]] = numbers[node.outputs[0]]
+            digest.update(repr((node.op.name, inputs, params, function, outputs, step.variant)).encode())
             for value in operands(node):
                 if value in self._known:
                     array = self._known[value]
@@ -206,7 +213,7 @@ class Program:
             macs = node_macs(node, self.types)
             row: dict[str, Any] = {
                 "name": node.name,
-                "op": _described(node.op.name, node.params),
+                "op": _described(node.op.name, node.params, step.then),
                 "variant": step.variant,
                 "shape": list(known.shape),
                 "bytes": known.dtype.itemsize * int(np.prod(known.shape)),
@@ -238,9 +245,9 @@ def _view(block: Array, offset: int, at: Place) -> Array:
     return view
 
 
-def _described(op: str, params: Mapping[str, Any]) -> str:
+def _described(op: str, params: Mapping[str, Any], then: Node | None) -> str:
     """The op with what was fused into it: ``conv2d+relu``."""
     activation = params.get("activation")
     if activation is None:
-        return op
+        return op if then is None else f"{op}+{then.op.name}"
     return f"{op}+{activation}" if isinstance(activation, str) else f"{op}+clamp"

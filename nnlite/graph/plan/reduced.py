@@ -32,7 +32,7 @@ def rounding(kernel: str) -> Callable[[Layout, Node], Step]:
         def run(slots: Slots) -> None:
             launch(slots, flat(channels_last(slots[source])), flat(slots[target]))
 
-        return Step(node, run, decision, is_direct(layout, decision, x))
+        return Step(node, run, decision, direct=is_direct(layout, decision, x))
 
     return build
 
@@ -58,7 +58,7 @@ def convolution(layout: Layout, node: Node) -> Step:
         addend = None if other is None else pictures(slots[other])
         launch(slots, pictures(slots[source]), weight, *numbers, addend, pictures(slots[target]))
 
-    return Step(node, run, decision, is_direct(layout, decision, x, residual))
+    return Step(node, run, decision, direct=is_direct(layout, decision, x, residual))
 
 
 REDUCED: Mapping[str, Callable[[Layout, Node], Step]] = {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnlite.geometry import Geometry, NormGeometry, pair
+from nnlite.geometry import FUNCTION, Conv2dGeometry, Geometry, NormGeometry, pair
 from nnlite.kernels import Decision, select
 from nnlite.layout import Array, as_array, channels_last, contiguous, rows
 from nnlite.node import Node, Value
@@ -44,6 +44,8 @@ class Step:
     run: Run
     how: Decision | str = "numpy"
     """Which kernel variant serves it and why, or what else does."""
+    then: Node | None = None
+    """The function that it applies to the node's result."""
     direct: bool = False
     """Whether it is one call of a native kernel on the very arrays of its slots, no copies of them: it can
     be checked once and then be made without Python."""
@@ -58,7 +60,7 @@ def launcher(
     kernel: str, geometry: Geometry, dtype: Any, layout: Layout
 ) -> tuple[Callable[..., None], Decision]:
     """A kernel with its variant chosen now: function(slots, *operands), and the choice."""
-    decision = select(kernel, geometry, dtype, prepared=True, device=layout.device.partition(":")[0])
+    decision = select(kernel, geometry, dtype, prepared=True, device=layout.kind)
     scratch = layout.scratch(decision.workspace) if decision.workspace else None
     run = decision.run
 
@@ -85,18 +87,36 @@ def flat(array: Array) -> Array:
 # ----------------------------------------------------------------------------- layers with weights
 
 
+def _function_after(layout: Layout, node: Node, plain: Conv2dGeometry) -> tuple[Node | None, Conv2dGeometry]:
+    """The function that alone reads a convolution's result, and the geometry of both in one pass."""
+    after = layout.only_user(node)
+    kernel = None if after is None else row_kernel(after.op.name, after.params)
+    known = layout.types[node.outputs[0]]
+    if kernel is None or kernel.name != "function_forward" or plain.activation or known.dtype != np.float32:
+        return None, plain
+    function = kernel.geometry(1)
+    both = plain.activated(FUNCTION + function.function, function.a, function.b)
+    # Others than native kernels have a pass of their own for it, as for a node of its own.
+    if select("conv2d_forward", plain, prepared=True, device=layout.kind).variant.backend != "native":
+        return None, plain
+    return after, both
+
+
 def conv2d(layout: Layout, node: Node) -> Step | None:
-    """Convolution with constant weights, residual and activation in the same pass."""
+    """Convolution with constant weights; residual, activation and a function in the same pass."""
     params = dict(node.params)
     activation = params.pop("activation", None)
     x, w, bias, residual = (*node.inputs, None, None)[:4]
     if x is None or w is None or not layout.are_constant(w, bias):
         return None
-    plain = conv2d_geometry_of(layout.types[x].shape, layout.types[w].shape, **params)
-    launch, decision = launcher("conv2d_forward", activated(plain, activation), layout.types[w].dtype, layout)
+    plain = activated(conv2d_geometry_of(layout.types[x].shape, layout.types[w].shape, **params), activation)
+    then, geometry = _function_after(layout, node, plain)
+    launch, decision = launcher("conv2d_forward", geometry, layout.types[w].dtype, layout)
     weight, bias_array = layout.weight(w, decision), layout.operand(bias)
     source, other = layout.slot(x), None if residual is None else layout.slot(residual)
-    target = layout.new(node.outputs[0])
+    if then is not None:
+        layout.absorbed.add(then)
+    target = layout.new((then or node).outputs[0])
     x_order = layout.as_channels_last(x)
     other_order = None if residual is None else layout.as_channels_last(residual)
 
@@ -107,7 +127,7 @@ def conv2d(layout: Layout, node: Node) -> Step | None:
             addend = other_order(addend)
         launch(slots, pictures, weight, bias_array, addend, slots[target])
 
-    return Step(node, run, decision, is_direct(layout, decision, x, residual))
+    return Step(node, run, decision, then, is_direct(layout, decision, x, residual))
 
 
 def conv_transpose2d(layout: Layout, node: Node) -> Step | None:
@@ -176,7 +196,7 @@ def batch_norm(layout: Layout, node: Node) -> Step | None:
         launch(slots, rows(channels_last(slots[source])), scale, shift, other, rows(slots[target]))
 
     addend = None if residual is None else node.inputs[5]
-    return Step(node, run, decision, is_direct(layout, decision, x, addend))
+    return Step(node, run, decision, direct=is_direct(layout, decision, x, addend))
 
 
 # ---------------------------------------------------------------------------------------- pooling
@@ -205,7 +225,7 @@ def pool2d(kernel: str, absent: int) -> Callable[[Layout, Node], Step | None]:
         def run(slots: Slots) -> None:
             launch(slots, channels_last(slots[source]), slots[target], *rest)
 
-        return Step(node, run, decision, is_direct(layout, decision, x))
+        return Step(node, run, decision, direct=is_direct(layout, decision, x))
 
     return build
 
@@ -226,7 +246,7 @@ def _in_one_pass(layout: Layout, node: Node, kernel: Kernel) -> Step | None:
     def run(slots: Slots) -> None:
         launch(slots, flat(slots[source]), *absent, flat(slots[target]))
 
-    return Step(node, run, decision, is_direct(layout, decision))
+    return Step(node, run, decision, direct=is_direct(layout, decision))
 
 
 def clamp(layout: Layout, node: Node) -> Step | None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from nnlite.geometry import NO_ACTIVATION, Conv2dGeometry, EltwiseGeometry
+from nnlite.geometry import FUNCTION, NO_ACTIVATION, Conv2dGeometry, EltwiseGeometry
 from nnlite.kernels.numba_cpu.eltwise import combine
 from nnlite.kernels.numba_cpu.launch import compiled, flat, floating, session
 from nnlite.kernels.spec import REGISTRY, DType, Variant
@@ -254,6 +254,8 @@ def _depthwise_chunks(g: Conv2dGeometry) -> int:
 
 
 def _serves(g: Conv2dGeometry, dtype: DType) -> str | None:
+    if g.activation >= FUNCTION:
+        return "a function that follows has a pass of its own"
     return floating(dtype) or (None if g.C and g.K else "needs at least one channel")
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from operator import attrgetter
 
-from nnlite.geometry import Conv2dGeometry
+from nnlite.geometry import FUNCTION, Conv2dGeometry
 from nnlite.kernels.numba_cpu.launch import floating
 from nnlite.kernels.numba_cuda.launch import absent, compiled, flat, stream
-from nnlite.kernels.spec import REGISTRY, Variant
+from nnlite.kernels.spec import REGISTRY, DType, Variant
 from nnlite.layout import Array
 
 _ints = attrgetter(
@@ -46,7 +46,9 @@ def grad_weight(g: Conv2dGeometry, x: Array, gy: Array, gw: Array, workspace: Ar
     _launch("grad_weight", g, g.K // g.groups, g.R * g.S * g.C // g.groups, gy, x, gw)
 
 
+def _serves(g: Conv2dGeometry, dtype: DType) -> str | None:
+    return "a function that follows has a pass of its own" if g.activation >= FUNCTION else floating(dtype)
+
+
 for _name, _run in (("forward", forward), ("grad_input", grad_input), ("grad_weight", grad_weight)):
-    REGISTRY.add_variant(
-        Variant(f"conv2d_{_name}", "numba-cuda", "tiles", _run, lambda geometry, dtype: floating(dtype))
-    )
+    REGISTRY.add_variant(Variant(f"conv2d_{_name}", "numba-cuda", "tiles", _run, _serves))

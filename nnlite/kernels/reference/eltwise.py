@@ -8,6 +8,7 @@ import numpy as np
 
 from nnlite.geometry import (
     CLAMP,
+    FUNCTION,
     FUNCTIONS,
     NO_ACTIVATION,
     RELU,
@@ -23,6 +24,10 @@ from nnlite.layout import Array, as_array
 
 def activate(g: Conv2dGeometry | NormGeometry | EltwiseGeometry, z: Array, y: Array) -> None:
     """y = act(z); a NaN stays one."""
+    if g.activation >= FUNCTION:
+        function = FunctionGeometry(z.size, g.activation - FUNCTION, g.low, g.high)
+        function_forward(function, z.copy() if y is z else z, y, None)
+        return
     low, high = z.dtype.type(g.low), z.dtype.type(g.high)
     if g.activation == NO_ACTIVATION:
         if y is not z:
