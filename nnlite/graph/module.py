@@ -54,6 +54,8 @@ class GraphModule(Module):
         self.from_file = origin is not None
         """Whether the graph comes from a file: then no node may compute more than the budget of bytes."""
         self.input_sizes = None if input_sizes is None else tuple(input_sizes)
+        self.trained_inputs: tuple[Value, ...] = ()
+        """Inputs that depend on parameters which are trained, where this is a part of a network."""
         if leaves is None:
             trainable = parameter_leaves(graph)
             leaves = {v: Parameter(a) if v in trainable else Buffer(a) for v, a in graph.arrays.items()}
@@ -81,7 +83,8 @@ class GraphModule(Module):
 
     def trainable_nodes(self) -> set[Node]:
         """The nodes that are not frozen."""
-        return self.graph.dependents(v for v, leaf in self._leaves.items() if leaf.requires_grad)
+        leaves = [value for value, leaf in self._leaves.items() if leaf.requires_grad]
+        return self.graph.dependents((*self.trained_inputs, *leaves))
 
     def forward(self, *inputs: Tensor) -> Any:
         """The output, or a tuple of all outputs, of the inputs in the graph's order."""

@@ -39,6 +39,7 @@ from nnlite.transfer.precision import Frozen
 from nnlite.transfer.provenance import Provenance
 from nnlite.transfer.recipes import Recipe, Situation, Stretch, choose_recipe
 from nnlite.transfer.run_folder import RunFolder, check_writable
+from nnlite.transfer.segments import segment_ends
 from nnlite.transfer.stages import choose_cut, stage_cuts, types_for
 from nnlite.transfer.targets import Targets, targets_for
 from nnlite.transfer.training import EpochRecord
@@ -260,9 +261,10 @@ def _needs(
         trained=leaf_bytes(module, after) if trains else 0,
         live=live_bytes(graph, types),
         kept=result_bytes(after, types),
+        recomputed=segment_ends(after, types)[1],
         results=result_bytes(graph, types),
         head_features=4 * prod(types[head.features].shape),
-        cut_features=4 * prod(types[cut].shape) if trains and cut.node is not None else 0,
+        cut_features=4 * prod(types[cut].shape) if trains else 0,
         picture=3 * typical_side(folder) ** 2,
         prepared=picture,
         train=len(folder.train),

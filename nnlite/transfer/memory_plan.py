@@ -23,16 +23,20 @@ from nnlite.graph import Graph, GraphModule
 from nnlite.graph.ir import Types, operands
 from nnlite.ops import ArrayType
 from nnlite.transfer.config import FinetuneConfig
+from nnlite.transfer.training import Rules
 
 MARGIN = 0.03
 """Part of the budget that a prediction leaves free."""
 SLACK = 1 << 20
 """Code that is imported and objects that are made only later."""
-COPIES = 10
-"""Of what is trained: gradient, two moments, the best so far, that of the epoch; folded and packed where
-validation runs; one row-major while it is written; two for blocks that wait for reuse."""
+COPIES = 9
+"""Of what is trained, beside its gradient: two moments, the best so far, that of the epoch; folded and packed
+where validation runs; one row-major while it is written; two for blocks that wait for reuse."""
 KEPT = 1.3
 """Bytes of a backward pass over those of the results: scratch memory, and blocks that wait for reuse."""
+WAITING = 0.2
+"""Of the bytes that a backward pass holds which computes results again, those of blocks that may wait for
+reuse: every segment has blocks of other sizes, which together would be all that was saved."""
 SCRATCH = 4 << 20
 """Bytes per picture of a batch that the small network from scratch takes."""
 
@@ -49,6 +53,10 @@ class Holding:
     """Whether a small network is trained from scratch, to compare with."""
     maps: bool = True
     """Whether the report shows where the network looked."""
+    step_in_backward: bool = False
+    """Whether gradients are used and freed while backward runs, where the rules of training allow it."""
+    recompute: bool = False
+    """Whether backward computes results of the unfrozen part again, segment by segment."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +75,12 @@ class Needs:
     """What lives at once in the frozen part, for one picture."""
     kept: int
     """All results of the unfrozen part, for one picture: what a backward pass keeps and makes."""
+    recomputed: int
+    """Of these what a backward pass holds at once that computes them again, segment by segment."""
     results: int
     """All results of the whole network, for one picture."""
     head_features: int
-    """Of one picture at the head; ``cut_features``: at the cut, where stages are trained."""
+    """Of one picture at the head; ``cut_features``: where what is trained begins, if stages are."""
     cut_features: int
     picture: int
     """One decoded picture; ``prepared``: as the network takes it."""
@@ -84,9 +94,8 @@ def predict(needs: Needs, config: FinetuneConfig, holding: Holding) -> dict[str,
     """Bytes resident at most in each phase of a run."""
     base = needs.now + SLACK
     sets = config.views * needs.train + needs.held
-    features = sets * needs.head_features
-    if config.cache != "off":
-        features += sets * needs.cut_features
+    anew = config.cache == "off" or not needs.frozen  # training pictures are augmented anew in every epoch
+    features = sets * needs.head_features + (needs.held if anew else sets) * needs.cut_features
     decoded = min(holding.decoded, needs.train * needs.picture)
 
     def loaded(pictures: int) -> int:
@@ -97,10 +106,17 @@ def predict(needs: Needs, config: FinetuneConfig, holding: Holding) -> dict[str,
     frozen = 2 * needs.frozen + holding.pictures * needs.live
     phases = {"features": base + frozen + features + loading + (decoded if config.views > 1 else 0)}
     if needs.trained:
-        step = int(KEPT * config.batch_size * needs.kept) + COPIES * needs.trained
-        if config.cache == "off":  # whole training batches pass through the frozen part
-            batch = config.batch_size
-            step += 2 * needs.frozen + batch * needs.live + decoded + loaded(batch)
+        gradient = 0 if Rules.of(config, holding).steps_in_backward else needs.trained
+        step = COPIES * needs.trained + gradient
+        if holding.recompute:  # few blocks wait, and validation's copies are there when the results are not
+            passing = int(KEPT * config.batch_size * needs.recomputed)
+            step += max(passing, 2 * needs.trained) - 4 * needs.trained
+        else:
+            step += int(KEPT * config.batch_size * needs.kept)
+        if anew:
+            step += decoded + loaded(config.batch_size)
+            if needs.frozen:  # whole training batches pass through the frozen part
+                step += 2 * needs.frozen + config.batch_size * needs.live
         phases["stages"] = base + features + step
     phases["evaluation"] = base + features + 2 * needs.weights + holding.pictures * needs.live + loading
     if config.baselines:
@@ -128,10 +144,17 @@ def _no_kept_features(config: FinetuneConfig, holding: Holding) -> tuple[Finetun
     return (replace(config, cache="off") if config.cache == "auto" else config), holding
 
 
+def _recompute(config: FinetuneConfig, holding: Holding) -> tuple[FinetuneConfig, Holding]:
+    """Not where running statistics would be updated twice."""
+    return config, replace(holding, recompute=not config.train_batch_norm)
+
+
 SAVINGS: tuple[Saving, ...] = (
+    ("gradients are used and freed during backward", lambda c, h: (c, replace(h, step_in_backward=True))),
     ("decoded pictures are not kept", lambda c, h: (c, replace(h, decoded=0))),
     ("one picture at a time", lambda c, h: (c, replace(h, pictures=1))),
     ("one thread decodes", lambda c, h: (replace(c, workers=min(c.workers, 1)), h)),
+    ("results of the stages are computed again in backward", _recompute),
     *(("half the batch, twice as many for a step", _smaller_steps),) * 5,
     ("no maps in the report (nnlite report RUN draws them)", lambda c, h: (c, replace(h, maps=False))),
     ("features at the cut are not kept", _no_kept_features),
@@ -182,13 +205,12 @@ def choose(needs: Needs, config: FinetuneConfig) -> tuple[FinetuneConfig, Memory
         worst = max(phases, key=phases.__getitem__)
         return changed, holding, int(phases[worst] / (1 - MARGIN)), worst
 
-    taken: list[Saving] = []
-    for saving in SAVINGS:
-        if applied(taken)[2] <= budget:
-            break
-        taken.append(saving)
-    least = applied(taken)[2]
-    if least > budget:
+    # Not always all of them: a step of several batches needs the gradients that another saving frees.
+    tried = [list(SAVINGS[:count]) for count in range(len(SAVINGS) + 1)]
+    taken = next((some for some in tried if applied(some)[2] <= budget), None)
+    if taken is None:
+        taken = min(tried, key=lambda some: applied(some)[2])
+        least = applied(taken)[2]
         raise ConfigError(
             f"memory={config.memory!r}: this run needs at least {-(-least // 10**6)}MB "
             f"(the {applied(taken)[3]}); allow that, or use a smaller --size or fewer stages"
@@ -211,8 +233,8 @@ def live_bytes(graph: Graph, types: Types) -> int:
     current = most = 0
     for index, node in enumerate(graph.nodes):
         inputs = {v for v in operands(node) if v not in graph.arrays}
-        made = sum(_size(types[v]) for v in node.outputs)
-        freed = sum(_size(types[v]) for v in inputs if last[v] == index)
+        made = sum(array_bytes(types[v]) for v in node.outputs)
+        freed = sum(array_bytes(types[v]) for v in inputs if last[v] == index)
         first = node.inputs[0] if node.inputs else None
         in_place = first in inputs and types[first].shape == types[node.outputs[0]].shape
         most = max(most, current + (0 if in_place and node.op.name != "conv2d" else made))
@@ -222,7 +244,7 @@ def live_bytes(graph: Graph, types: Types) -> int:
 
 def result_bytes(graph: Graph, types: Types) -> int:
     """Bytes of the results of all nodes."""
-    return sum(_size(types[value]) for node in graph.nodes for value in node.outputs)
+    return sum(array_bytes(types[value]) for node in graph.nodes for value in node.outputs)
 
 
 def leaf_bytes(module: GraphModule, graph: Graph) -> int:
@@ -230,7 +252,8 @@ def leaf_bytes(module: GraphModule, graph: Graph) -> int:
     return sum(module.leaf(value).array.nbytes for value in graph.arrays)
 
 
-def _size(known: ArrayType) -> int:
+def array_bytes(known: ArrayType) -> int:
+    """Bytes of an array of a known type."""
     return prod(known.shape) * np.dtype(known.dtype).itemsize
 
 

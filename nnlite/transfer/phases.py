@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from nnlite import memory
 from nnlite.device import CPU
 from nnlite.errors import TrainingError
 from nnlite.graph import GraphModule, add_channel_affine
@@ -17,8 +18,10 @@ from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.feature_file import Features
 from nnlite.transfer.features import in_batches
 from nnlite.transfer.job import Job
+from nnlite.transfer.memory_plan import WAITING
 from nnlite.transfer.outcome import export
 from nnlite.transfer.recipes import Stretch, depths, names
+from nnlite.transfer.segments import Recomputed
 from nnlite.transfer.stages import choose_cut, freeze_below, types_for, write_head
 from nnlite.transfer.training import Phase, Rules
 from nnlite.transfer.views import Views, anew, classes_if_mixed, features_at, over_views
@@ -74,7 +77,7 @@ def head(job: Job, material: Material, stretch: Stretch) -> None:
         "head", layer, optimizer, stretch.epochs, steps, over_views(views.train, config, stretch.number),
         lambda: _validate(job, layer, views.held),
         None if aside is None else lambda: _validate(job, layer, aside)[0],
-        rules=_rules(config), targets=job.targets, on_step=job.callbacks.on_step, say=job.say,
+        rules=Rules.of(config, job.holding), targets=job.targets, on_step=job.callbacks.on_step, say=job.say,
     )  # fmt: skip
     shape = list(views.train[0].values.shape[1:])
     job.say(f"training the head on frozen features {shape}, {stretch.epochs} epochs")
@@ -121,16 +124,21 @@ def stages(job: Job, material: Material, stretch: Stretch) -> None:
         anchors = {
             p: p.to(CPU).numpy().copy(order="K") for g in optimizer.param_groups[:-1] for p in g["params"]
         }
+    again = Recomputed(suffix, types[cut]) if job.holding.recompute else None
     phase = Phase(
         names(job.stretches)[stretch.number], suffix, optimizer, stretch.epochs, steps, batches,
         lambda: _validate(job, suffix, held),
         None if aside is None else lambda: _validate(job, suffix, aside)[0],
-        rules=_rules(config), anchors=anchors, targets=job.targets, on_step=job.callbacks.on_step,
-        say=job.say,
+        rules=Rules.of(config, job.holding), anchors=anchors, targets=job.targets,
+        forward=again, on_step=job.callbacks.on_step, say=job.say,
     )  # fmt: skip
+    limit = memory.limit()
+    if again is not None:
+        memory.set_limit(min(limit, int(WAITING * config.batch_size * again.bytes)))
     try:
         material.keeper.train(phase)
     finally:
+        memory.set_limit(limit)
         if merge is not None:  # also where training had to stop: the best so far is written
             merge()
     if loader is not None:
@@ -151,10 +159,6 @@ def run_phase(stretch: Stretch, job: Job, material: Material) -> None:
         best = job.run.path / "best.onnx"
         export(job, best)
         raise TrainingError(f"{error}. They are in {best}") from None
-
-
-def _rules(config: FinetuneConfig) -> Rules:
-    return Rules(**{field.name: getattr(config, field.name) for field in fields(Rules)})
 
 
 def _with_affine(suffix: GraphModule, head: Head) -> tuple[GraphModule, Callable[[], None]]:

@@ -85,6 +85,21 @@ class Rules:
     retry_smaller: bool = False
     """Where memory runs out, learn from a batch in two parts, four, ...: the same step, but for what
     normalisation by the batch measures."""
+    step_in_backward: bool = False
+    """Step while backward runs and free each gradient, where no other rule needs all of them together."""
+
+    @property
+    def steps_in_backward(self) -> bool:
+        """Whether that is done: not for sums over batches, a common norm, weights that are moved before
+        the step, or a batch that may have to be learned from again."""
+        together = self.accumulate > 1 or self.clip or self.l2_sp or self.retry_smaller
+        return self.step_in_backward and not together
+
+    @classmethod
+    def of(cls, config: Any, holding: Any) -> Rules:
+        """Those of the options, and of what a run may have in memory."""
+        sources = {f.name: config if hasattr(config, f.name) else holding for f in fields(cls)}
+        return cls(**{name: getattr(source, name) for name, source in sources.items()})
 
 
 @dataclass
@@ -136,6 +151,8 @@ class Phase:
     """What is learned."""
     anchors: Mapping[Parameter, Array] = field(default_factory=dict)
     """Where pretrained weights began, for ``rules.l2_sp``."""
+    forward: Callable[[Tensor], Tensor] | None = None
+    """How training computes what ``module`` does, where that is not by calling it."""
     on_step: Callable[[Step], None] = _nothing
     say: Callable[[str], None] = _nothing
     """Hears a line about a decision."""
@@ -243,13 +260,17 @@ class Phase:
         size = -(-count // self.at.parts)
         for begin in range(0, count, size):
             x, known = Tensor(inputs[begin : begin + size]), labels[begin : begin + size]
-            logits = self.module(x)
+            logits = (self.forward or self.module)(x)
             loss = self.targets.loss(logits, known, self.rules.label_smoothing)
             if not np.isfinite(loss.item()):
                 self._stop(number, x)
             # Sums over batches, so that their mean is that of all pictures, in batches of any size.
             share = float(len(known)) if self.rules.accumulate > 1 else len(known) / count
-            (loss if share == 1 else loss * share).backward()
+            total = loss if share == 1 else loss * share
+            if self.rules.steps_in_backward:
+                self.optimizer.step_in_backward(total)
+            else:
+                total.backward()
             value += float(loss.item()) * len(known) / count
             hits += self.targets.right(logits.to(CPU).numpy(), known)
         return value, hits
@@ -271,7 +292,7 @@ class Phase:
                         weight = p.writable()
                         pull = weight.dtype.type(group["lr"] * rules.l2_sp)
                         weight -= pull * (weight - self.anchors[p])
-        self.optimizer.step()
+        self.optimizer.step()  # does nothing where backward has done it
         self.schedule.step()
         if self.average is not None:
             self.average.update()
