@@ -106,8 +106,13 @@ def test_segments_hold_little(mobilenet_path):
     [dict(step_in_backward=True), dict(recompute=True), dict(step_in_backward=True, recompute=True)],
     ids=str,
 )
-def test_what_is_saved_in_backward_changes_no_bit(saved, network, few_pictures, tmp_path, monkeypatch):
-    """With dropout, an average of the weights and two stages; also when the run is interrupted."""
+@pytest.mark.parametrize(
+    "kind",
+    [dict(unfreeze="all"), dict(recipe="gradual", unfreeze="2"), dict(unfreeze="2", tune="affine")],
+    ids=str,
+)
+def test_what_is_saved_in_backward_changes_no_bit(kind, saved, network, few_pictures, tmp_path, monkeypatch):
+    """With dropout, and an average of the weights; also when the run is interrupted."""
     # So small a network is best in one segment.
     monkeypatch.setattr(segments, "segment_ends", lambda graph, types: (graph.cut_points(), MB))
     stepped, again = [], []
