@@ -54,7 +54,7 @@ def test_new_memory_is_poisoned(cupy):
 
 def test_it_knows_nothing_that_cupy_lacks(monkeypatch):
     if find_spec("cupy") is None:
-        pytest.skip("CuPy is not installed; install nnlite[cuda12] or nnlite[cuda13]")
+        pytest.skip("there is no CuPy to compare with (nnlite[cuda12], nnlite[cuda13])")
     monkeypatch.syspath_prepend(Path(__file__).parent)
     import fake_cupy
 
