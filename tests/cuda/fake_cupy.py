@@ -594,6 +594,11 @@ def installed(monkeypatch: Any, extension: Any = None) -> Any:
 
     select = import_module("nnlite.kernels.select")
     forget = select.forget
+    # Imported before anything is changed: they would keep what they import from nnlite.device for good.
+    backends = {
+        name: import_module(f"nnlite.kernels.{select._MODULES.get(name, name)}")
+        for name in select.DEVICES["cuda"]
+    }
 
     State.limit, State.used, State.to_device, State.to_host = None, 0, 0, 0
     State.count, State.in_use = 1, 0
@@ -606,9 +611,8 @@ def installed(monkeypatch: Any, extension: Any = None) -> Any:
         monkeypatch.setattr(cuda, "_stream", lambda: 0)
         cuda._function.cache_clear()
         cuda._capability.cache_clear()
-    for backend in set(select.DEVICES["cuda"]) - ({"cupy"} if extension is None else {"cupy", "cuda"}):
-        compiled = import_module(f"nnlite.kernels.{select._MODULES.get(backend, backend)}")
-        monkeypatch.setattr(compiled, "unavailable", lambda: "its kernels need a GPU")
+    for name in backends.keys() - ({"cupy"} if extension is None else {"cupy", "cuda"}):
+        monkeypatch.setattr(backends[name], "unavailable", lambda: "its kernels need a GPU")
     forget()
     try:
         yield State

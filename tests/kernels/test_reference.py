@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from kernel_harness import FLOAT64, outputs, reference
 
-from nnlite.geometry import CLAMP, RELU, EltwiseGeometry, NormGeometry, conv2d_geometry, pool2d_geometry
+from nnlite.geometry import (
+    CLAMP,
+    FUNCTION,
+    FUNCTIONS,
+    RELU,
+    EltwiseGeometry,
+    NormGeometry,
+    conv2d_geometry,
+    pool2d_geometry,
+)
 from nnlite.kernels import SPECS
 
 
@@ -199,6 +208,18 @@ def leaves(torch, *arrays):
     return [torch.tensor(a, requires_grad=True) for a in arrays]
 
 
+def activated(torch, z, g):
+    """What PyTorch has for the activation of ``g``."""
+    if g.activation < FUNCTION:
+        return torch.clamp(z, g.low, g.high)
+    functional, name = torch.nn.functional, FUNCTIONS[g.activation - FUNCTION]
+    if name == "leaky_relu":
+        return functional.leaky_relu(z, g.low)
+    if name.startswith("gelu"):
+        return functional.gelu(z, approximate="tanh" if name == "gelu_tanh" else "none")
+    return getattr(torch if name in ("sigmoid", "tanh", "erf") else functional, name)(z)
+
+
 def test_conv2d_against_pytorch(torch):
     for g in SPECS["conv2d_forward"].samples():
         values = inputs_of("conv2d_forward", g)
@@ -207,7 +228,8 @@ def test_conv2d_against_pytorch(torch):
         y = torch.nn.functional.conv2d(
             padded, w, bias, (g.stride_h, g.stride_w), 0, (g.dilation_h, g.dilation_w), g.groups
         )
-        finished = torch.clamp(y + torch.tensor(values["residual"]), g.low, g.high)
+        total = y + torch.tensor(values["residual"])
+        finished = activated(torch, total, g)
         close(run("conv2d_forward", g, **values)["y"], finished, g)
         gy = inputs_of("conv2d_grad_input", g, 1)["gy"]
         gx, gw = torch.autograd.grad(y, (x, w), torch.tensor(gy))
