@@ -89,10 +89,9 @@ size_t conv2d_grad_input_grouped_workspace(const Conv2d& g) { return exchanged_b
 
 void conv2d_grad_input_grouped(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace,
                                cudaStream_t stream) {
-    if (!g.N) return;
-    float* exchanged = static_cast<float*>(workspace);
-    exchange_channels("conv2d_grad_input", g, w, exchanged, stream);
-    run("conv2d_grad_input", {g, true, gy, exchanged, nullptr, nullptr, gx}, stream);
+    with_exchanged(g, w, workspace, stream, [&](const float* exchanged) {
+        run("conv2d_grad_input", {g, true, gy, exchanged, nullptr, nullptr, gx}, stream);
+    });
 }
 
 }  // namespace cuda

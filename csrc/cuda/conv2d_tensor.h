@@ -36,9 +36,9 @@ struct TensorConv2d {
     }
 
     static void grad_input(const Conv2d& g, const T* gy, const T* w, T* gx, void* workspace, cudaStream_t stream) {
-        T* exchanged = static_cast<T*>(workspace);
-        exchange_channels("conv2d_grad_input", g, w, exchanged, stream);
-        rows<T, T>("conv2d_grad_input", {g, true, gy, exchanged, nullptr, nullptr, gx}, stream);
+        with_exchanged(g, w, workspace, stream, [&](const T* exchanged) {
+            rows<T, T>("conv2d_grad_input", {g, true, gy, exchanged, nullptr, nullptr, gx}, stream);
+        });
     }
 
     static void grad_weight(const Conv2d& g, const T* x, const T* gy, T* gw, void* workspace, cudaStream_t stream) {

@@ -39,5 +39,14 @@ void exchange_channels(const char* what, const Conv2d& g, const T* from, T* to, 
     start({what, grid, 256, 0, stream}, exchange_channels_kernel<T>, int(g.group_K()), int(g.group_C()), int(g.taps()), from, to);
 }
 
+// A gradient by the input: run(exchanged weights), where there are pictures.
+template <class T, class Run>
+void with_exchanged(const Conv2d& g, const T* w, void* workspace, cudaStream_t stream, const Run& run) {
+    if (!g.N) return;
+    T* exchanged = static_cast<T*>(workspace);
+    exchange_channels("conv2d_grad_input", g, w, exchanged, stream);
+    run(exchanged);
+}
+
 }  // namespace cuda
 }  // namespace nnlite
