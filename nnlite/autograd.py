@@ -133,7 +133,8 @@ def apply(
     needs = tuple([recording and value is not None and value.requires_grad for value in values])
     context = Context(params, needs)
     try:
-        result = op.forward(context, *(_in_order(op, array) for array in arrays), **params)
+        operands = tuple([_in_order(op, array) for array in arrays])
+        result = op.forward(context, *operands, **params)
     except MemoryError as error:
         raise device.out_of_memory(_described(op, arrays), error) from error
     except (TypeError, NotImplementedError) as error:
@@ -147,7 +148,21 @@ def apply(
         watched.update(dict.fromkeys(value for value in values if value is not None))
     if not context.recording:
         return outputs, (None,) * len(outputs)
+    _defer(context, operands, values)
     return outputs, record(op, context, values, output_types)
+
+
+def _defer(context: Context, operands: Sequence[Array | None], values: Sequence[Value | None]) -> None:
+    """Do not keep operands that the op which made them can compute again in one pass over what it keeps.
+
+    A batch norm keeps its input and the convolution behind it would keep its output: nearly every activation
+    of a network, twice.
+    """
+    for operand, value in zip(operands, values, strict=True):
+        if value is not None and value.index == 0 and isinstance(value.node, TapeNode):
+            again = value.node.context.again
+            if again is not None and operand is not None:
+                context.defer(operand, again)
 
 
 def record(
@@ -213,10 +228,14 @@ def _node_gradients(
     _check_alive(node)
     ordered = tuple(_in_order(node.op, gradient) for gradient in gradients)
     assert node.op.backward is not None
+    kept = node.context.saved
     try:
+        node.context.saved = node.context.complete()
         result = node.op.backward(node.context, ordered if len(ordered) > 1 else ordered[0], needs)
     except MemoryError as error:
         raise device.out_of_memory(f"the gradient of {node.op.name}", error) from error
+    finally:
+        node.context.saved = kept
     if len(result) != len(node.inputs):
         raise AssertionError(f"{node.op.name}.backward returned {len(result)} gradients")
     return list(result)
@@ -288,7 +307,7 @@ def gradients(
         leaving = _node_gradients(node, arriving, needs)
         if not retain_graph:
             # At once: what the next nodes allocate is then memory that is still in the cache.
-            node.context.saved = None
+            node.context.free()
         for value, need, gradient in zip(node.inputs, needs, leaving, strict=True):
             if value is not None and need and gradient is not None:
                 deliver(value, as_array(gradient), *arriving)
@@ -297,7 +316,7 @@ def gradients(
     hand_out(list(result) if ready is not None else ())  # a root may be a leaf itself
     if not retain_graph:
         for node in order:  # those that led to no target, too
-            node.context.saved = None
+            node.context.free()
     return result
 
 

@@ -61,17 +61,18 @@ void bind_norm(py::module_& m) {
               batch_norm_training_backward(r.g, x, gy, y, weight, bias, mean, inv_std, gx, gweight, gbias, gresidual,
                                            workspace, stream(handle));
           });
-    m.def("batch_norm_inference_forward", [](Stream handle, Fields fields, Object x_, Object scale_, Object shift_,
-                                             Object residual_, Object y_, Object) {
+    m.def("batch_norm_inference_forward", [](Stream handle, Fields fields, Object x_, Object mean_, Object scale_,
+                                             Object shift_, Object residual_, Object y_, Object) {
         const Rows r(fields);
         const int64_t M = r.g.M, C = r.g.C;
         const float* x = in<float>(x_, "x", {M, C});
+        const float* mean = in_or_null<float>(mean_, "mean", {C});
         const float* scale = in<float>(scale_, "scale", {C});
         const float* shift = in<float>(shift_, "shift", {C});
         const float* residual = in_or_null<float>(residual_, "residual", {M, C});
         float* y = out<float>(y_, "y", {M, C});
         const Release released;
-        batch_norm_inference_forward(r.g, x, scale, shift, residual, y, stream(handle));
+        batch_norm_inference_forward(r.g, x, mean, scale, shift, residual, y, stream(handle));
     });
     m.def("batch_norm_inference_backward",
           [](Stream handle, Fields fields, Object x_, Object gy_, Object y_, Object scale_, Object shift_, Object mean_,

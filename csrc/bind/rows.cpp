@@ -68,15 +68,16 @@ void bind_norm(py::module_& m) {
               });
           });
     m.def("batch_norm_inference_forward",
-          [](NNLITE_NORM, Object x_, Object scale_, Object shift_, Object residual_, Object y_, Object) {
+          [](NNLITE_NORM, Object x_, Object mean_, Object scale_, Object shift_, Object residual_, Object y_, Object) {
               (void)epsilon;
               const Norm g = norm(M, C, kind, low, high);
               const float* x = in<float>(x_, "x", {M, C});
+              const float* mean = in_or_null<float>(mean_, "mean", {C});
               const float* scale = in<float>(scale_, "scale", {C});
               const float* shift = in<float>(shift_, "shift", {C});
               const float* residual = in_or_null<float>(residual_, "residual", {M, C});
               float* y = out<float>(y_, "y", {M, C});
-              without_gil([=] { batch_norm_inference_forward(g, x, scale, shift, residual, y); });
+              without_gil([=] { batch_norm_inference_forward(g, x, mean, scale, shift, residual, y); });
           });
     m.def("batch_norm_inference_backward",
           [](NNLITE_NORM, Object x_, Object gy_, Object y_, Object scale_, Object shift_, Object mean_,

@@ -90,8 +90,8 @@ size_t batch_norm_training_backward_workspace(const Norm& g);
 void batch_norm_training_backward(const Norm& g, const float* x, const float* gy, const float* y,
                                   const float* weight, const float* bias, const float* mean, const float* inv_std,
                                   float* gx, float* gweight, float* gbias, float* gresidual, void* workspace);
-void batch_norm_inference_forward(const Norm& g, const float* x, const float* scale, const float* shift,
-                                  const float* residual, float* y);
+void batch_norm_inference_forward(const Norm& g, const float* x, const float* mean, const float* scale,
+                                  const float* shift, const float* residual, float* y);
 size_t batch_norm_inference_backward_workspace(const Norm& g);
 void batch_norm_inference_backward(const Norm& g, const float* x, const float* gy, const float* y,
                                    const float* scale, const float* shift, const float* mean, const float* inv_std,

@@ -181,11 +181,11 @@ void batch_norm_training_backward(const Norm& g, const float* x, const float* gy
     input_gradient(g, all);
 }
 
-void batch_norm_inference_forward(const Norm& g, const float* x, const float* scale, const float* shift,
-                                  const float* residual, float* y) {
+void batch_norm_inference_forward(const Norm& g, const float* x, const float* mean, const float* scale,
+                                  const float* shift, const float* residual, float* y) {
     const bool stream = streams(y, g.M * g.C, g.C);
     for_each_rows(g, [&](int64_t begin, int64_t end) {
-        kernels().scale_rows({end - begin, g.C, x + begin * g.C, nullptr, scale, shift, from(residual, begin * g.C),
+        kernels().scale_rows({end - begin, g.C, x + begin * g.C, mean, scale, shift, from(residual, begin * g.C),
                               g.act, y + begin * g.C, stream});
     });
 }

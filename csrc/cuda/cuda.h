@@ -57,8 +57,8 @@ void batch_norm_training_forward(const Norm&, double epsilon, const float* x, co
 void batch_norm_training_backward(const Norm&, const float* x, const float* gy, const float* y, const float* weight,
                                   const float* bias, const float* mean, const float* inv_std, float* gx, float* gweight,
                                   float* gbias, float* gresidual, void* workspace, cudaStream_t);
-void batch_norm_inference_forward(const Norm&, const float* x, const float* scale, const float* shift,
-                                  const float* residual, float* y, cudaStream_t);
+void batch_norm_inference_forward(const Norm&, const float* x, const float* mean, const float* scale,
+                                  const float* shift, const float* residual, float* y, cudaStream_t);
 void batch_norm_inference_backward(const Norm&, const float* x, const float* gy, const float* y, const float* scale,
                                    const float* shift, const float* mean, const float* inv_std, float* gx, float* gweight,
                                    float* gbias, float* gresidual, void* workspace, cudaStream_t);

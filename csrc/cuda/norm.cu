@@ -233,9 +233,9 @@ void batch_norm_training_backward(const Norm& g, const float* x, const float* gy
               unsigned(threads), float(1.0 / double(g.M)), p, gweight, gbias, gx);
 }
 
-void batch_norm_inference_forward(const Norm& g, const float* x, const float* scale, const float* shift,
-                                  const float* residual, float* y, cudaStream_t stream) {
-    run_apply("batch_norm_inference_forward", g, {x, nullptr, nullptr, scale, shift, residual, g.act, y}, stream);
+void batch_norm_inference_forward(const Norm& g, const float* x, const float* mean, const float* scale,
+                                  const float* shift, const float* residual, float* y, cudaStream_t stream) {
+    run_apply("batch_norm_inference_forward", g, {x, mean, nullptr, scale, shift, residual, g.act, y}, stream);
 }
 
 void batch_norm_inference_backward(const Norm& g, const float* x, const float* gy, const float* y, const float* scale,

@@ -108,14 +108,14 @@ REGISTRY.add_spec(
 REGISTRY.add_spec(
     KernelSpec(
         name="batch_norm_inference_forward",
-        formula="y = act(x scale + shift + residual); per channel scale = weight / sqrt(running_var +"
-        " epsilon), shift = bias - running_mean scale",
-        inputs=("x", "scale", "shift", "residual"),
+        formula="y = act((x - mean) scale + shift + residual), mean 0 where it is not given; per channel"
+        " scale = weight / sqrt(running_var + epsilon), shift = bias - running_mean scale",
+        inputs=("x", "mean", "scale", "shift", "residual"),
         outputs=("y",),
-        optional=frozenset({"residual"}),
+        optional=frozenset({"mean", "residual"}),
         types=_norm_types,
         flops=lambda g: 2 * g.M * g.C,
-        tolerance=lambda g: sum_tolerance(2),
+        tolerance=lambda g: sum_tolerance(3),
         samples=norm_samples,
     )
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -76,6 +76,19 @@ def _residual_gradient(
     return gradient, gradient
 
 
+def _again(
+    geometry: NormGeometry, x: Array, mean: Array | None, scale: Array, shift: Array
+) -> Callable[[], Array]:
+    """Computes y without a residual from what backward needs anyway."""
+
+    def again() -> Array:
+        y = memory.empty(x.shape, x.dtype, like=x)
+        launch("batch_norm_inference_forward", geometry, rows(x), mean, scale, shift, None, rows(y))
+        return y
+
+    return again
+
+
 # ---------------------------------------------------------------------- with running statistics
 
 
@@ -114,11 +127,13 @@ def batch_norm_forward(
     scale = weight * inv_std
     shift = bias - mean * scale
     y = memory.empty(x.shape, x.dtype, like=x)
-    launch("batch_norm_inference_forward", geometry, rows(x), scale, shift, _rows(residual), rows(y))
+    launch("batch_norm_inference_forward", geometry, rows(x), None, scale, shift, _rows(residual), rows(y))
     # Whoever reads y keeps it; x only where backward needs it: for gweight, and to see a clamp from.
     keep_x = ctx.needs[1] or geometry.activation == CLAMP
     keep_y = geometry.activation == RELU and (residual is not None or not keep_x)
     ctx.save(x if keep_x else None, y if keep_y else None, scale, shift, mean, inv_std)
+    if ctx.recording and keep_x and residual is None:
+        ctx.again = _again(geometry, x, None, scale, shift)
     ctx.values["geometry"] = geometry
     ctx.values["residual"] = residual is not None
     return y
@@ -266,6 +281,8 @@ def batch_norm_training_forward(
     # Without a residual backward finds where the activation passes from x, which it reads anyway.
     keep_y = geometry.activation != NO_ACTIVATION and residual is not None
     ctx.save(x, y if keep_y else None, weight, bias, mean, inv_std)
+    if ctx.recording and residual is None:
+        ctx.again = _again(geometry, x, mean, inv_std * weight, bias)
     ctx.values["geometry"] = geometry
     ctx.values["residual"] = residual is not None
     variance = (1 / np.square(inv_std, dtype=np.float64) - epsilon).clip(0).astype(x.dtype)

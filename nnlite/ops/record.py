@@ -7,6 +7,7 @@ the registry, so adding an op edits one file. A record that is not complete does
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
@@ -35,13 +36,18 @@ class ArrayType(NamedTuple):
 class Context:
     """What forward leaves for backward: arrays, freed after use, and plain values."""
 
-    __slots__ = ("needs", "params", "saved", "values")
+    __slots__ = ("again", "deferred", "needs", "params", "saved", "values")
 
     def __init__(self, params: Params, needs: Needs) -> None:
         self.params = params
         self.needs = needs
         self.saved: tuple[Array | None, ...] | None = ()
         self.values: dict[str, Any] = {}
+        self.again: Callable[[], Array] | None = None
+        """Set by an op whose first output is one cheap pass over what it saves: it computes that output
+        again, to the bit, so that the ops that read it need not keep it."""
+        self.deferred: list[tuple[list[int], weakref.ref[Array], Callable[[], Array]]] = []
+        """Places in ``saved`` whose array is not kept; the array, while somebody holds it; how it is made."""
 
     @property
     def recording(self) -> bool:
@@ -52,6 +58,30 @@ class Context:
         """Keep ``arrays`` until backward; does nothing when no gradient is wanted."""
         if self.recording:
             self.saved = arrays
+
+    def defer(self, array: Array, again: Callable[[], Array]) -> None:
+        """Do not keep ``array`` where it is saved: backward asks ``again`` for it, unless it still lives."""
+        if self.saved and any(kept is array for kept in self.saved):
+            places = [place for place, kept in enumerate(self.saved) if kept is array]
+            self.saved = tuple([None if kept is array else kept for kept in self.saved])
+            self.deferred.append((places, weakref.ref(array), again))
+
+    def complete(self) -> tuple[Array | None, ...] | None:
+        """What is saved, with what was deferred."""
+        if self.saved is None or not self.deferred:
+            return self.saved
+        found = list(self.saved)
+        for places, held, again in self.deferred:
+            array = held()
+            if array is None:
+                array = again()
+            for place in places:
+                found[place] = array
+        return tuple(found)
+
+    def free(self) -> None:
+        """Let go of everything: backward is over."""
+        self.saved, self.again, self.deferred = None, None, []
 
 
 # ------------------------------------------------------------------------------------- samples

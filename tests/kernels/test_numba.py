@@ -41,7 +41,7 @@ g = NormGeometry(4, 3, 1e-5)
 x, channel = np.ones((4, 3), np.float32), np.ones(3, np.float32)
 y = np.empty_like(x)
 def normalise(x=x, channel=channel, y=y):
-    launch("batch_norm_inference_forward", g, x, channel, channel, None, y)
+    launch("batch_norm_inference_forward", g, x, None, channel, channel, None, y)
 """
 
 

@@ -193,7 +193,7 @@ def batch_norm(layout: Layout, node: Node) -> Step | None:
 
     def run(slots: Slots) -> None:
         other = None if residual is None else rows(channels_last(slots[residual]))
-        launch(slots, rows(channels_last(slots[source])), scale, shift, other, rows(slots[target]))
+        launch(slots, rows(channels_last(slots[source])), None, scale, shift, other, rows(slots[target]))
 
     addend = None if residual is None else node.inputs[5]
     return Step(node, run, decision, direct=is_direct(layout, decision, x, addend))

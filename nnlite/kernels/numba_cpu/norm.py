@@ -103,15 +103,16 @@ def training_backward(
 def inference_forward(
     g: NormGeometry,
     x: Array,
+    mean: Array | None,
     scale: Array,
     shift: Array,
     residual: Array | None,
     y: Array,
     workspace: Array | None,
 ) -> None:
-    zeros, added = np.zeros(g.C, x.dtype), _or_empty(residual, x)
+    centre, added = np.zeros(g.C, x.dtype) if mean is None else mean, _or_empty(residual, x)
     with session():
-        compiled("rows").affine(x, zeros, scale, shift, added, y, *bounds(g, x.dtype), _chunks(g))
+        compiled("rows").affine(x, centre, scale, shift, added, y, *bounds(g, x.dtype), _chunks(g))
 
 
 def inference_backward(

@@ -69,13 +69,14 @@ def training_backward(
 def inference_forward(
     g: NormGeometry,
     x: Array,
+    mean: Array | None,
     scale: Array,
     shift: Array,
     residual: Array | None,
     y: Array,
     workspace: Array | None,
 ) -> None:
-    np.multiply(x, scale, out=y)
+    np.multiply(x if mean is None else x - mean, scale, out=y)
     y += shift
     if residual is not None:
         y += residual
