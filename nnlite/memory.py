@@ -1,24 +1,20 @@
 """Arrays from a caching pool of aligned blocks.
 
 A fresh 50 MB array costs more in page faults than a 1x1 convolution costs in arithmetic, so a
-block whose arrays are gone is kept for the next request of its size class instead of going back to
+block whose arrays are gone is kept for the next requests (nnlite/pool.py) instead of going back to
 the operating system. ``empty`` is what ops allocate their outputs with.
 
 At most ``set_limit`` bytes are kept (``NNLITE_MEMORY_LIMIT``: bytes, or a number with K, M or G; by
-default a quarter of the machine's memory), those of the size classes that were used last.
+default a quarter of the machine's memory), those that were used last.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
-import mmap
 import os
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -28,12 +24,11 @@ import numpy as np
 
 from nnlite.errors import ConfigError, NnliteError, ShapeError
 from nnlite.layout import Array
+from nnlite.pool import MAPPED, Pool
 
-ALIGNMENT = 64
 SMALLEST = 4096  # smaller arrays are cheaper straight from NumPy
-MAPPED = 1 << 18  # blocks of fewer bytes come from malloc
+_STEP = 4096  # blocks are whole pages
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
-HUGE = 1 << 22  # from here on huge pages pay
 _BYTE = np.dtype(np.uint8)
 MAX_BYTES = 1 << 46  # what an address space can hold; larger requests are arithmetic gone wrong
 
@@ -112,31 +107,10 @@ def parse_bytes(name: str, text: str | int) -> int:
     return int(float(match[1]) * UNITS[match[2]])
 
 
+@cache
 def _initial_limit() -> int:
     text = os.environ.get("NNLITE_MEMORY_LIMIT", "").strip()
     return parse_bytes("NNLITE_MEMORY_LIMIT", text) if text else available() // 4
-
-
-_Memory = tuple[Array, int]
-"""Bytes, and the first aligned address among them."""
-
-
-def _fresh(size: int) -> Array:
-    """Bytes from the operating system, which has large ones back the moment that nobody holds them.
-
-    malloc would take them out of its own heap as soon as one of their size was freed once, and give back
-    only what lies at the heap's end.
-    """
-    if size < MAPPED or not hasattr(mmap, "MAP_ANONYMOUS"):
-        return np.empty(size, np.uint8)
-    try:
-        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as error:  # what NumPy says
-        raise MemoryError(f"{size} bytes cannot be allocated: {error.strerror}") from None
-    if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):  # fewer page faults, as in NumPy's own arrays
-        with suppress(OSError):
-            pages.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(pages, np.uint8)
 
 
 def frugal_malloc() -> None:
@@ -152,91 +126,15 @@ def frugal_malloc() -> None:
         mallopt(_M_ARENA_MAX, 2)
 
 
-class _Pool:
-    def __init__(self) -> None:
-        self._limit: int | None = None  # until it is needed
-        self._free: OrderedDict[int, list[_Memory]] = OrderedDict()  # sizes in the order of their last use
-        self._lock = threading.RLock()  # a block may be released by the collector inside take()
-        self._current = self._peak = self._cached = 0
-
-    @property
-    def limit(self) -> int:
-        if self._limit is None:
-            self._limit = _initial_limit()
-        return self._limit
-
-    def set_limit(self, size: int) -> None:
-        with self._lock:
-            self._limit = size
-            self._shrink(size)
-
-    def take(self, size: int) -> _Memory:
-        with self._lock:
-            self._current += size
-            if self._current > self._peak:
-                self._peak = self._current
-            blocks = self._free.get(size)
-            if blocks:
-                self._cached -= size
-                self._free.move_to_end(size)
-                return blocks.pop()
-        try:
-            raw = _fresh(size)
-            start = raw.ctypes.data
-            return raw, start + -start % ALIGNMENT
-        except BaseException:  # nothing was taken
-            with self._lock:
-                self._current -= size
-            raise
-
-    def give(self, raw: _Memory, size: int) -> None:
-        with self._lock:
-            self._current -= size
-            if size > self.limit:
-                return
-            if self._cached + size > self.limit:
-                self._shrink(self.limit - size)
-            self._cached += size
-            self._free.setdefault(size, []).append(raw)
-
-    def _shrink(self, most: int) -> None:
-        """Keep at most ``most`` bytes; blocks of the size that was not used for longest go first."""
-        while self._cached > most and self._free:
-            size, blocks = next(iter(self._free.items()))
-            if blocks:
-                blocks.pop()
-                self._cached -= size
-            else:
-                del self._free[size]
-
-    def release(self) -> None:
-        with self._lock:
-            self._free.clear()
-            self._cached = 0
-
-    def stats(self) -> Stats:
-        with self._lock:
-            return Stats(self._current, self._peak, self._cached)
-
-    def reset_peak(self) -> None:
-        with self._lock:
-            self._peak = self._current
-
-
-_pool = _Pool()
-
-
-def _forget_lock() -> None:
-    # fork() may come while another thread holds the lock, and in the child nobody would release it.
-    _pool._lock = threading.RLock()
-
+_pool = Pool()
+_limit: int | None = None  # until it is needed
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_lock)
+    os.register_at_fork(after_in_child=_pool.forget_lock)
 
 
 def _give_back(block: Any) -> None:
-    _pool.give(block._memory, block._bytes)
+    _pool.give(block._memory, block._bytes, limit())
 
 
 @cache
@@ -246,7 +144,7 @@ def _block_type(size: int) -> Any:
     A ctypes array, because that is the cheapest object over memory of somebody else that NumPy takes as
     a buffer: 1.5 microseconds with its end, where ``__array_interface__`` takes 5.
     """
-    return type("Block", (ctypes.c_ubyte * size,), {"__del__": _give_back, "_bytes": size + ALIGNMENT})
+    return type("Block", (ctypes.c_ubyte * size,), {"__del__": _give_back, "_bytes": size})
 
 
 @lru_cache(maxsize=4096)
@@ -268,14 +166,8 @@ def _plan(
     for axis in (1, *range(len(shape) - 1, 1, -1), 0) if last else range(len(shape) - 1, -1, -1):
         strides[axis] = step
         step *= shape[axis]
-    block = _size_class(size + ALIGNMENT)
-    return block, tuple(strides), _block_type(block - ALIGNMENT), None
-
-
-def _size_class(size: int) -> int:
-    # Eight classes per power of two: at most an eighth is wasted.
-    step = max(4096, 1 << max(size.bit_length() - 4, 0))
-    return -(-size // step) * step
+    block = -(-size // _STEP) * _STEP
+    return block, tuple(strides), _block_type(block), None
 
 
 def empty(
@@ -300,9 +192,9 @@ def empty(
         axes = range(1, len(small) - 1)
         view: Array = np.empty(small, dtype).transpose(0, len(small) - 1, *axes)
         return view
-    raw = _pool.take(size)
-    block = block_type.from_address(raw[1])
-    block._memory = raw
+    memory = _pool.take(size, limit())
+    block = block_type.from_address(memory.start)
+    block._memory = memory
     array: Array = np.ndarray(shape, dtype, block, 0, strides)
     return array
 
@@ -340,24 +232,26 @@ def workspace(size: int, like: Array | None = None) -> Array:
 
 def stats() -> Stats:
     """What the pool holds: current and peak bytes in use, bytes cached."""
-    return _pool.stats()
+    return Stats(*_pool.counts())
 
 
 def reset_peak() -> None:
     """Begin a new measurement of the peak."""
-    _pool.reset_peak()
+    _pool.counts(anew=True)
 
 
 def release() -> None:
     """Give every cached block back to the operating system."""
-    _pool.release()
+    _pool.shrink(0)
 
 
 def set_limit(size: int) -> None:
     """Keep at most ``size`` bytes for reuse (0 switches caching off)."""
-    _pool.set_limit(size)
+    global _limit
+    _limit = size
+    _pool.shrink(size)
 
 
 def limit() -> int:
     """The most bytes that are kept for reuse."""
-    return _pool.limit
+    return _initial_limit() if _limit is None else _limit
