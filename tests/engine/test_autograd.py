@@ -39,7 +39,7 @@ def test_a_chain_of_many_ops_neither_overflows_nor_leaks():
 
 
 def test_a_graph_goes_away_without_the_garbage_collector():
-    F.relu(F.max_pool2d(leaf(1, 8, 32, 32) * 2, 2)).sum().backward()  # a compiler, when it runs, leaves cycles
+    F.relu(F.max_pool2d(leaf(1, 8, 32, 32) * 2, 2)).sum().backward()  # a compiler leaves cycles
     gc.collect()
     gc.disable()
     try:
