@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nnlite.transfer import FinetuneResult
+if TYPE_CHECKING:
+    from nnlite.transfer import FinetuneResult
 
 MOST_LISTED = 10
 """Findings of one kind that are spelled out."""

@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from nnlite.data import Batch
-from nnlite.transfer import Callback
-from nnlite.transfer.report.environment import resident_memory
+from nnlite.memory import resident
+from nnlite.transfer.callbacks import Callback
 
 if TYPE_CHECKING:
+    from nnlite.data import Batch
     from nnlite.transfer import FinetuneResult
     from nnlite.transfer.job import Job
     from nnlite.transfer.training import EpochRecord, Step
@@ -112,7 +112,7 @@ class _Training:
         self.seen += step.pictures
         now = time.monotonic()
         if now - self.looked > LOOKED_AT:
-            self.memory, self.looked = resident_memory(), now
+            self.memory, self.looked = resident(), now
         number = f"{step.epoch + 1}" + (f"/{self.epochs}" if self.epochs else "")
         self.bar.set_description_str(f"{self.phase} {number}", refresh=False)
         parts = [f"loss {self.loss / self.seen:.3f}", f"accuracy {self.right / self.seen:.1%}"]

@@ -8,7 +8,6 @@ Exact duplicates have the same bytes. Near duplicates look alike: their 256-bit 
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -163,7 +162,7 @@ def _sizes(facts: Sequence[_Facts]) -> dict[str, list[int]]:
     heights, widths = zip(*(one.size for one in facts), strict=True)
     return {
         name: [int(measure(heights)), int(measure(widths))]
-        for name, measure in (("least", min), ("median", statistics.median), ("most", max))
+        for name, measure in (("least", min), ("median", np.median), ("most", max))
     }
 
 

@@ -6,13 +6,15 @@ Letters: N pictures, K labels. Labels are 0 or 1 of shape [N,K], scores rank pic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from nnlite.errors import ConfigError, ShapeError
 from nnlite.layout import Array
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:

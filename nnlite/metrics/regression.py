@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from nnlite.errors import ShapeError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 def regression_report(values: ArrayLike, predictions: ArrayLike, names: Sequence[str]) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from nnlite.data import Batch
-
 if TYPE_CHECKING:
+    from nnlite.data import Batch
     from nnlite.transfer.job import Job
     from nnlite.transfer.run import FinetuneResult
     from nnlite.transfer.training import EpochRecord, Step

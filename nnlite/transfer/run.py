@@ -22,7 +22,7 @@ from nnlite.transfer.interrupt import Interrupt
 from nnlite.transfer.job import Job, prepare
 from nnlite.transfer.outcome import evaluate_file, export, run_baselines
 from nnlite.transfer.phases import Material, run_phase
-from nnlite.transfer.report import ReportWriter
+from nnlite.transfer.report.callback import ReportWriter
 from nnlite.transfer.run_folder import RunFolder
 from nnlite.transfer.training import EpochRecord
 from nnlite.transfer.views import compute_views

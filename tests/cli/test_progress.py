@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from nnlite.cli.progress import Bars
-from nnlite.memory import peak_resident
-from nnlite.transfer.report.environment import resident_memory
+from nnlite.memory import peak_resident, resident
 from nnlite.transfer.training import EpochRecord, Step
 
 
@@ -77,9 +76,9 @@ def test_batches_of_pictures_are_counted(monkeypatch):
 
 
 def test_memory_is_read():
-    before = resident_memory()
+    before = resident()
     if before is None:
         pytest.skip("this system does not say how much memory a process holds")
     array = np.ones(8_000_000)
-    assert resident_memory() >= before + 0.9 * array.nbytes
-    assert peak_resident() >= resident_memory() * 0.99
+    assert resident() >= before + 0.9 * array.nbytes
+    assert peak_resident() >= resident() * 0.99

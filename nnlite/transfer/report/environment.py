@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import platform
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,8 @@ PACKAGES = ("onnx", "Pillow", "safetensors", "numba")
 
 def describe_environment() -> dict[str, Any]:
     """Versions, processor, threads and kernels as plain JSON types; no names of people or machines."""
+    from importlib import metadata  # brings the parsers of e-mail with it
+
     known = describe_backends()
     serving = next((row for row in known["backends"] if row["reason"] is None), None)
     versions = {"nnlite": __version__, "python": platform.python_version(), "numpy": np.__version__}
@@ -32,12 +32,3 @@ def describe_environment() -> dict[str, Any]:
         "threads": threads.get_num_threads(),
         "kernels": None if serving is None else f"{serving['name']}: {serving['detail']}",
     }
-
-
-def resident_memory() -> int | None:
-    """Bytes that this process holds in memory now; None where unknown."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return None
