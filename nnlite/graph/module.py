@@ -58,7 +58,11 @@ class GraphModule(Module):
         """Inputs that depend on parameters which are trained, where this is a part of a network."""
         if leaves is None:
             trainable = parameter_leaves(graph)
-            leaves = {v: Parameter(a) if v in trainable else Buffer(a) for v, a in graph.arrays.items()}
+            constant = self.from_file
+            leaves = {
+                v: Parameter(a, constant=constant) if v in trainable else Buffer(a, constant=constant)
+                for v, a in graph.arrays.items()
+            }
         self._leaves = dict(leaves)
         self._last_uses = graph.last_uses()
 
@@ -78,6 +82,16 @@ class GraphModule(Module):
     def leaf(self, value: Value) -> State:
         """The parameter or constant behind a leaf of the graph."""
         return self._leaves[value]
+
+    def forget(self) -> None:
+        """Give back the memory of all that is as the file has it: a plan has its own form of it.
+
+        It is read again where it is needed, so that the file must stay as it is.
+        """
+        for leaf in self._leaves.values():
+            leaf.forget()
+        if self.origin is not None:
+            self.origin.forget()
 
     # ------------------------------------------------------------------------------ running
 

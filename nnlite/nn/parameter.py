@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -21,19 +22,52 @@ class State(Tensor):
     Arrays with more than two axes are stored channels-last, so that kernels take them as they are.
     ``writable`` is the one way to change them: a tape, a plan or a cache that used the old
     ones sees by ``version`` that it is stale.
+
+    Where ``constant`` says that the array ``data`` never changes (it is a view of a file), :meth:`forget`
+    gives the memory of elements back that nobody changed.
     """
 
-    __slots__ = ()
+    __slots__ = ("_source",)
 
-    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+    def __init__(self, data: Any, requires_grad: bool = False, *, constant: bool = False) -> None:
+        self._source: Array | None = data if constant else None
         source = data._array if isinstance(data, Tensor) else data if is_array(data) else np.asarray(data)
         dtype = source.dtype
         if dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic, Tensor)):
             dtype = np.dtype(np.float32)  # Python numbers
-        array = memory.empty(source.shape, dtype, like=source)
-        array[...] = source
-        super().__init__(array, _value=Value(type=ArrayType(array.shape, array.dtype)))
+        super().__init__(_copy(source, dtype), _value=Value(type=ArrayType(source.shape, dtype)))
         self.requires_grad = requires_grad
+
+    def __getattr__(self, name: str) -> Any:
+        # Python asks here only for what is not there, such as elements that were forgotten.
+        if name != "_array" or self._source is None:
+            return super().__getattribute__(name)  # raises
+        self._array = _copy(self._source, self._source.dtype)
+        return self._array
+
+    def forget(self) -> None:
+        """Give the elements' memory back where they are those of a constant array, unchanged.
+
+        They are copied again when they are asked for again.
+        """
+        if self._source is not None and not self.version:
+            with suppress(AttributeError):  # not there
+                del self._array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return self._type.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type."""
+        return self._type.dtype
+
+    @property
+    def _type(self) -> ArrayType:
+        assert self._value is not None and self._value.type is not None
+        return self._value.type
 
     @property
     def version(self) -> int:
@@ -85,6 +119,13 @@ class State(Tensor):
         return type(self), (to_host(self._array).copy("C"), self.requires_grad)
 
 
+def _copy(source: Array, dtype: np.dtype[Any]) -> Array:
+    """The elements as a state has them: aligned, channels-last."""
+    array = memory.empty(source.shape, dtype, like=source)
+    array[...] = source
+    return array
+
+
 class Parameter(State):
     """A tensor to be learned: it requires gradients unless it is frozen.
 
@@ -93,8 +134,8 @@ class Parameter(State):
 
     __slots__ = ()
 
-    def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(data, requires_grad)
+    def __init__(self, data: Any, requires_grad: bool = True, *, constant: bool = False) -> None:
+        super().__init__(data, requires_grad, constant=constant)
         autograd.check_differentiable(self.dtype)
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ import onnx
 
 from nnlite.graph.module import MALFORMED
 from nnlite.layout import Array
-from nnlite.onnx.content import Content
+from nnlite.onnx.content import Content, forget
 
 __all__ = ["MALFORMED", "Origin", "Problem"]
 
@@ -41,6 +41,10 @@ class Origin:
     """The file's bytes."""
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Name of a tensor whose numbers the outline lacks -> from where to where ``data`` holds them."""
+
+    def forget(self) -> None:
+        """Give back the memory of a mapped file's pages."""
+        forget(self.data)
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -13,7 +13,6 @@ import onnx
 
 from nnlite.errors import ModelError
 from nnlite.graph import Graph, GraphModule
-from nnlite.onnx.content import forget
 from nnlite.onnx.control import READERS as CONTROL
 from nnlite.onnx.files import parse
 from nnlite.onnx.origin import MALFORMED, Origin, Problem
@@ -64,7 +63,7 @@ def read(model: str | Path | bytes | onnx.ModelProto) -> tuple[GraphModule | Non
     graph = graph.between(graph.inputs, graph.outputs)
     module = GraphModule(graph, input_sizes=sizes, origin=reading.origin)
     module.eval()
-    forget(reading.origin.data)  # the parameters are copies
+    reading.origin.forget()  # the parameters are copies
     return module, reading.origin, []
 
 

@@ -98,6 +98,7 @@ def grad_cam(
     *,
     at: Value | str | None = None,
     size: tuple[int, int] | None = None,
+    maps: Array | None = None,
 ) -> Array:
     """Gradient-weighted class activation maps, float32 [N,h,w], or [N,H,W] where ``size`` = (H, W).
 
@@ -106,13 +107,15 @@ def grad_cam(
     with A [N,K,h,w] the feature map ``at`` (found by :func:`find_map`) and c the class of each picture
     in ``classes`` [N], by default the one of highest score. L is 0 where nothing speaks for the class,
     and as large as the scores make it: divide by its largest value to draw it. Enlarged bilinearly.
+    ``maps`` is A where it is known already.
 
     Raises ModelError where the scores do not depend on the map. Source: Selvaraju et al. 2017,
     "Grad-CAM", equations 1 and 2.
     """
     scores, inputs = score_value(module), module.graph.inputs
     value = at if isinstance(at, Value) else find_map(module, images.shape[2:4], at)
-    maps = module.part(inputs, [value]).compile()(images)
+    if maps is None:
+        maps = module.part(inputs, [value]).compile()(images)
     # What else reads the picture, past the map, is computed again from it.
     rest = module.part([*inputs, value], [scores]).eval()
     a = Tensor(maps, requires_grad=True)
@@ -177,7 +180,7 @@ def occlusion(
     patch: int | None = None,
     stride: int | None = None,
     fill: ArrayLike = 0.0,
-    batch_size: int = 4,
+    batch_size: int = 2,
 ) -> Array:
     """How much the class loses when a part of the picture is covered, float32 [N,H,W].
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from nnlite.data.decode import decode_array
 from nnlite.errors import ConfigError, DataError, ModelError
 from nnlite.graph import GraphModule
 from nnlite.layout import Array
+from nnlite.node import Value
 from nnlite.onnx import load
+from nnlite.ops import ArrayType
 from nnlite.transfer import attribute as maps
 from nnlite.transfer.metadata import choose_preprocessing, classes_of, task_of
 from nnlite.transfer.overlay import colours_of, overlay, scaled
@@ -62,7 +65,12 @@ class Attributor:
         self.task = task
         steps = preprocessing.evaluation().steps
         self._show, self._normalise = Compose(steps[:-1]), steps[-1]
-        self._scores = module.part(module.graph.inputs, [maps.score_value(module)]).compile()
+        self._map: Value | None = None
+        """The feature map that Grad-CAM looks at, where there is one; the plan gives it beside the scores."""
+        with suppress(ModelError):
+            self._map = maps.find_map(module, preprocessing.size)
+        outputs = [maps.score_value(module), *([] if self._map is None else [self._map])]
+        self._plan = module.part(module.graph.inputs, outputs).compile()
 
     @classmethod
     def open(
@@ -73,9 +81,17 @@ class Attributor:
         chosen = choose_preprocessing(module, path, name=preprocessing, size=size)
         return cls(module, chosen.preprocessing, classes_of(module), task_of(module))
 
+    def settle(self) -> None:
+        """Give back the memory of weights that are in the file as well, which must then stay as it is."""
+        one = (self.preprocessing.planes, *self.preprocessing.size)
+        self._plan.settle(*([ArrayType((n, *one), np.dtype(np.float32))] for n in (1, 2)))
+        self.module.forget()
+
     def scores(self, images: Array) -> Array:
         """What the model says of prepared pictures [N,C,H,W]: probabilities, or numbers, [N,classes]."""
-        raw = self._scores(images)
+        return self._said(self._plan(images))
+
+    def _said(self, raw: Array) -> Array:
         raw = raw.reshape(len(raw), -1)
         names = self.classes or [f"class {c}" for c in range(raw.shape[1])]
         return targets_named(self.task, names).scores(raw)
@@ -113,11 +129,14 @@ class Attributor:
             raise DataError(f"{picture}: {what}")
         seen = self._show(picture)
         x = self._normalise(seen)[np.newaxis]
-        p = self.scores(x)[0]
+        raw, *seen_at = self._plan.run(x)
+        p = self._said(raw)[0]
         c = int(p.argmax()) if target is None else self._index(target, len(p))
         if method == "gradcam":
-            value = maps.find_map(self.module, self.preprocessing.size, at)
-            small = maps.grad_cam(self.module, x, [c], at=value)
+            value, known = self._map, next(iter(seen_at), None)
+            if value is None or at is not None:
+                value, known = maps.find_map(self.module, self.preprocessing.size, at), None
+            small = maps.grad_cam(self.module, x, [c], at=value, maps=known)
             values = maps.enlarge(small, x.shape[2:])[0]
             note = f"feature map {value.name!r}, {small.shape[1]} x {small.shape[2]}"
             if not small.any():
@@ -137,7 +156,7 @@ class Attributor:
             raise ConfigError(f"baseline={grey} must be a grey level, 0 (black) to 255 (white)")
         start = self._normalise(np.full(shape, grey, np.uint8))
         shares = maps.integrated_gradients(self.module, x, [c], baseline=start, steps=steps)[0]
-        scores = self._scores(np.stack([x[0], start])).reshape(2, -1)[:, c]
+        scores = self._plan(np.stack([x[0], start])).reshape(2, -1)[:, c]
         change, total = float(scores[0] - scores[1]), float(shares.sum(dtype=np.float64))
         note = f"shares sum to {total:.3f}; the score rose by {change:.3f} from the baseline ({steps} steps)"
         return shares.sum(axis=0), note

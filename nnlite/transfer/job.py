@@ -22,6 +22,7 @@ from nnlite.graph.ir import Types
 from nnlite.graph.plan import Plan
 from nnlite.graph.stem import adapt_stem
 from nnlite.node import Value
+from nnlite.ops import ArrayType
 from nnlite.transfer.callbacks import Callbacks
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.memory_plan import (
@@ -96,7 +97,15 @@ class Job:
             self.module.part([at], [self.head.features]),
         )
         loader = self.loader(self.folder.train, False)
-        return self.frozen.compile(part, rest, loader, len(self.folder.classes), self.config.seed)
+        plan = self.frozen.compile(part, rest, loader, len(self.folder.classes), self.config.seed)
+        self.module.forget()
+        return plan
+
+    def settle(self, plan: Plan) -> None:
+        """Let ``plan`` keep of its weights what batches of pictures that pass through need, no more."""
+        one = (self.chosen.preprocessing.planes, *self.chosen.preprocessing.size)
+        counts = range(1, self.holding.pictures + 1)
+        plan.settle(*([ArrayType((count, *one), np.dtype(np.float32))] for count in counts))
 
     def say(self, text: str) -> None:
         """A line about a decision."""

@@ -38,6 +38,7 @@ def export(job: Job, path: Path) -> None:
 def evaluate_file(job: Job, path: Path) -> dict[str, Any]:
     """Metrics of the file that was written, read anew: what is reported is what was exported."""
     classifier = Classifier.open(path, device=job.device)
+    job.settle(classifier.run)
     loader = job.loader(job.folder.validation, False)
     scores, labels, indices = run_over(classifier.scores, loader, 0, "evaluate", job.callbacks.on_batches)
     report = job.targets.report(labels, scores)

@@ -64,6 +64,8 @@ def compute_views(job: Job) -> tuple[Views, Views | None]:
         mode = "disk"
     at = head.features if kept is None else kept
     frozen = job.frozen_plan(at)
+    if mode != "disk":  # whose files are named after the weights
+        job.settle(frozen)
     store = open_store(config, mode, (job.chosen.preprocessing.planes, *job.chosen.preprocessing.size))
     plain, held_out = job.loader(job.train, False), job.loader(job.folder.validation, False)
     augmented = job.loader(job.train, True)

@@ -391,3 +391,19 @@ def test_a_result_that_others_read_too_keeps_its_function_apart():
 
     module = traced(Twice(), (1, 3, 9, 9))
     assert_same(module, module.compile(), normal(1, 3, 9, 9))
+
+
+def test_a_settled_plan_computes_the_same_for_its_shapes_and_refuses_others(mobilenet_path):
+    module = nx.load(mobilenet_path)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 3, 64, 64)).astype(np.float32)
+    plain, settled = module.compile(), module.compile()
+    settled.settle(*([ArrayType((n, 3, 64, 64), x.dtype)] for n in (1, 2)))
+    module.forget()
+    for images in (x, x[:1]):
+        np.testing.assert_array_equal(settled(images), plain(images))
+    with pytest.raises(ModelError, match="settled"):
+        settled(np.concatenate([x, x]))
+    with pytest.raises(ModelError, match="settled"):
+        settled.fingerprint([ArrayType(x.shape, x.dtype)])
+    np.testing.assert_array_equal(module.compile()(x), plain(x))  # read again from the file

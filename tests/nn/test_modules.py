@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nnlite as nl
-from nnlite import layout, nn
+from nnlite import layout, memory, nn
 from nnlite.errors import ConfigError, DTypeError, ModelError, ShapeError
 
 
@@ -317,3 +317,29 @@ def test_a_partly_frozen_network_computes_the_same_gradients_for_the_rest():
             assert p.grad is None
         else:
             np.testing.assert_array_equal(p.grad.numpy(), full[name])
+
+
+def test_parameters_forget_what_a_constant_array_knows_and_keep_what_was_changed():
+    source = np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)
+    same, changed = (nn.Parameter(source, constant=True) for _ in range(2))
+    own = nn.Parameter(source)
+    changed.writable()[...] = 7
+    for parameter in (same, changed, own):
+        parameter.forget()
+    assert same.shape == source.shape and same.dtype == source.dtype
+    np.testing.assert_array_equal(same.array, source)
+    np.testing.assert_array_equal(changed.array, np.full_like(source, 7))
+    np.testing.assert_array_equal(own.array, source)
+    same.writable()[...] = 3
+    same.forget()
+    assert (same.array == 3).all() and source.max() == 5
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = same.nothing
+
+
+def test_forgetting_gives_memory_back():
+    source = np.zeros((512, 512), np.float32)
+    parameter = nn.Parameter(source, constant=True)
+    held = memory.stats().current
+    parameter.forget()
+    assert memory.stats().current <= held - source.nbytes

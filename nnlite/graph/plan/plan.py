@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,6 +74,7 @@ class Plan:
         self._prepared: Prepared = {}
         self._programs: OrderedDict[Any, Program | None] = OrderedDict()
         self._blocks: list[tuple[Array, dict[Program, Bound]]] = []
+        self._settled = False
         self._lock = threading.Lock()
         self._like = moved(np.empty(0, np.uint8), self.device)
 
@@ -99,6 +101,8 @@ class Plan:
             if key in self._programs:
                 self._programs.move_to_end(key)
                 return self._programs[key]
+            if self._settled:
+                raise ModelError(f"the plan was settled, and not for inputs {', '.join(map(str, types))}")
             graph = self.graph(types)
             try:
                 program = Program(
@@ -132,6 +136,22 @@ class Plan:
                     f"input {value.name} of the plan must be an array of numbers; a model of sequences runs "
                     "without a plan"
                 )
+
+    def settle(self, *inputs: Sequence[ArrayType]) -> None:
+        """Compile for each of ``inputs`` and give back the memory of what others would be compiled from.
+
+        The weights are then there only as kernels read them, and calls with inputs of other types raise
+        ModelError. Where shapes depend on data nothing changes.
+        """
+        assert len(inputs) <= PROGRAMS
+        programs = [program for types in inputs if (program := self.program(types)) is not None]
+        if len(programs) < len(inputs):
+            return
+        with self._lock:
+            assert self._graph is not None
+            self._graph, self._prepared, self._settled = replace(self._graph, arrays={}), {}, True
+            for program in programs:
+                program.settle()
 
     # ------------------------------------------------------------------------------------- running
 

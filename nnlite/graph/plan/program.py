@@ -15,6 +15,7 @@ import numpy as np
 
 from nnlite import memory
 from nnlite.device import CPU, moved, on_host, synchronize
+from nnlite.errors import ModelError
 from nnlite.graph.infer import infer, node_macs
 from nnlite.graph.ir import Graph, operands
 from nnlite.graph.plan.arena import Placement, peak, place
@@ -95,7 +96,7 @@ class Program:
         self._outputs = [layout.slot(value) for value in graph.outputs]
         self._shared = {slot for slot in self._outputs if slot in layout.constants}
         self._constants = [layout.constants.get(slot) for slot in range(layout.slot_count)]
-        self._known = known
+        self._known: Mapping[Value, Array] | None = known
         self._plan_memory(layout, known)
 
     def _plan_memory(self, layout: Layout, known: Mapping[Value, Array]) -> None:
@@ -182,8 +183,17 @@ class Program:
                 slots[slot] = None
         return seconds
 
+    def settle(self) -> None:
+        """Give back the constants that no step reads as they are."""
+        self._known = None
+
     def fingerprint(self) -> str:
-        """A hash of the steps, their variants, the instruction set and every constant."""
+        """A hash of the steps, their variants, the instruction set and every constant.
+
+        Raises ModelError where they were given back.
+        """
+        if self._known is None:
+            raise ModelError("the plan was settled: what its fingerprint would be taken of is gone")
         native = native_info()
         digest = hashlib.sha256(repr((native and native.isa, np.__version__, self.device)).encode())
         numbers: dict[Value, int] = {}

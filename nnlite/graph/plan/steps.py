@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnlite.device import moved
 from nnlite.geometry import FUNCTION, Conv2dGeometry, Geometry, NormGeometry, pair
 from nnlite.kernels import Decision, select
 from nnlite.layout import Array, as_array, channels_last, contiguous, rows
@@ -379,7 +380,7 @@ def any_op(layout: Layout, node: Node) -> Step:
     targets = [layout.loose(value) for value in node.outputs]
     params = layout.params(node)
     nothing = (False,) * len(sources)
-    op = node.op
+    op, device = node.op, layout.device  # not the layout itself, which knows all constants
 
     def run(slots: Slots) -> None:
         operands = [None if source is None else slots[source] for source in sources]
@@ -388,7 +389,7 @@ def any_op(layout: Layout, node: Node) -> Step:
         result = op.forward(Context(params, nothing), *operands, **params)
         results = result if isinstance(result, tuple) else (result,)
         for target, result in zip(targets, results, strict=True):
-            array = layout.there(as_array(result))
+            array = moved(as_array(result), device)
             view = any(np.may_share_memory(array, slots[source]) for source in placed)
             slots[target] = array.copy("K") if view else array
 

@@ -57,6 +57,7 @@ class Gallery:
         elif record.model.is_file():
             try:
                 self.attributor = Attributor.open(record.model)
+                self.attributor.settle()
             except NnliteError as error:
                 self.without_maps = str(error)
 
