@@ -33,10 +33,10 @@ COPIES = 9
 """Of what is trained, beside its gradient: two moments, the best so far, that of the epoch; folded and packed
 where validation runs; one row-major while it is written; two for blocks that wait for reuse."""
 KEPT = 1.3
-"""Bytes of a backward pass over those of the results: scratch memory, and blocks that wait for reuse."""
+"""Bytes of a backward pass over those of the results that it keeps: gradients and scratch memory."""
 WAITING = 0.2
 """Of the bytes that a backward pass holds which computes results again, those of blocks that may wait for
-reuse: every segment has blocks of other sizes, which together would be all that was saved."""
+reuse: what was saved of one segment is in the way of the next one's larger blocks."""
 SCRATCH = 4 << 20
 """Bytes per picture of a batch that the small network from scratch takes."""
 
@@ -74,9 +74,9 @@ class Needs:
     live: int
     """What lives at once in the frozen part, for one picture."""
     kept: int
-    """All results of the unfrozen part, for one picture: what a backward pass keeps and makes."""
+    """Results of the unfrozen part that wait for the backward pass, for one picture."""
     recomputed: int
-    """Of these what a backward pass holds at once that computes them again, segment by segment."""
+    """All results that a backward pass holds at once which computes them again, segment by segment."""
     results: int
     """All results of the whole network, for one picture."""
     head_features: int
@@ -245,6 +245,15 @@ def live_bytes(graph: Graph, types: Types) -> int:
 def result_bytes(graph: Graph, types: Types) -> int:
     """Bytes of the results of all nodes."""
     return sum(array_bytes(types[value]) for node in graph.nodes for value in node.outputs)
+
+
+def kept_bytes(graph: Graph, types: Types) -> int:
+    """Bytes of the results that wait for a backward pass.
+
+    Batch norm and ReLU come with what they read: what they make is computed again, or lies in its place.
+    """
+    kept = (node for node in graph.nodes if node.op.name not in ("batch_norm", "relu", "clamp"))
+    return sum(array_bytes(types[value]) for node in kept for value in node.outputs)
 
 
 def leaf_bytes(module: GraphModule, graph: Graph) -> int:

@@ -185,7 +185,7 @@ def test_a_budget_holds_as_the_system_counts(options, budget, mobilenet_path, cl
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "run" / "metrics.json").read_text())["memory"]
     assert told["measured"] <= told["budget"]
-    assert 0.8 * told["predicted"] <= told["measured"] <= told["predicted"] * 1.03
+    assert 0.75 * told["predicted"] <= told["measured"] <= told["predicted"] * 1.03
 
 
 @pytest.mark.skipif(memory.peak_resident() is None, reason="needs Linux's /proc/self/status")
