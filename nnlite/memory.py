@@ -113,13 +113,19 @@ def _initial_limit() -> int:
     return parse_bytes("NNLITE_MEMORY_LIMIT", text) if text else available() // 4
 
 
+@cache
+def _libc(name: str) -> Any:
+    """A function of glibc, or None elsewhere."""
+    return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
+
+
 def frugal_malloc() -> None:
     """Tell glibc to hand back large freed arrays at once, and threads to share two heaps; else nothing.
 
     For processes of our own: by default freed arrays stay with malloc up to 32 MB a piece, and every
     thread that decodes pictures has a heap of its own, so that the resident set only ever grows.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    mallopt = _libc("mallopt")
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, MAPPED)
         mallopt(_M_TRIM_THRESHOLD, MAPPED)
@@ -241,8 +247,10 @@ def reset_peak() -> None:
 
 
 def release() -> None:
-    """Give every cached block back to the operating system."""
+    """Give every cached block back to the operating system, and what malloc keeps of freed memory."""
     _pool.shrink(0)
+    if (trim := _libc("malloc_trim")) is not None:
+        trim(0)
 
 
 def set_limit(size: int) -> None:

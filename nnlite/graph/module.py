@@ -33,6 +33,10 @@ MALFORMED = (TypeError, ValueError, LookupError, ArithmeticError, MemoryError)
 """What NumPy and Python raise where a file's numbers make no sense or are too large."""
 
 
+LARGE = 1 << 18
+"""Bytes of an array after which a file's pages are given back while its arrays are copied."""
+
+
 class GraphModule(Module):
     """Runs a graph node by node on Tensors, so that it can be differentiated.
 
@@ -58,11 +62,12 @@ class GraphModule(Module):
         """Inputs that depend on parameters which are trained, where this is a part of a network."""
         if leaves is None:
             trainable = parameter_leaves(graph)
-            constant = self.from_file
-            leaves = {
-                v: Parameter(a, constant=constant) if v in trainable else Buffer(a, constant=constant)
-                for v, a in graph.arrays.items()
-            }
+            leaves = {}
+            for value, array in graph.arrays.items():
+                kind = Parameter if value in trainable else Buffer
+                leaves[value] = kind(array, constant=self.from_file)
+                if array.nbytes >= LARGE and origin is not None:
+                    origin.forget()  # the file's pages: one copy of all weights is enough
         self._leaves = dict(leaves)
         self._last_uses = graph.last_uses()
 
@@ -247,6 +252,10 @@ class GraphModule(Module):
         return replace(
             self.graph, arrays={value: to_host(leaf.array) for value, leaf in self._leaves.items()}
         )
+
+    def outline(self) -> Graph:
+        """The graph with the parameters where they lie, forgotten ones in their file: for their types."""
+        return replace(self.graph, arrays={value: leaf.at_rest for value, leaf in self._leaves.items()})
 
     def replace_leaf(self, value: Value, array: Array) -> None:
         """Give a parameter a new array, which may have another shape (a new head)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,12 @@ class State(Tensor):
                 del self._array
 
     @property
+    def at_rest(self) -> Array:
+        """The elements where they lie, for who looks at few of them: forgotten ones in their source."""
+        forgotten = self._source is not None and not hasattr(super(), "_array")
+        return self._source if forgotten else self.array  # type: ignore[return-value]
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Sizes of the axes."""
         return self._type.shape
@@ -63,6 +70,16 @@ class State(Tensor):
     def dtype(self) -> np.dtype[Any]:
         """The element type."""
         return self._type.dtype
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many elements there are."""
+        return prod(self.shape)
 
     @property
     def _type(self) -> ArrayType:

@@ -152,6 +152,8 @@ def _update_tensors(patch: Patch, module: GraphModule) -> None:
     for name, array in origin.external.items():  # the new file may lie elsewhere: it holds them itself
         store(name, array)
     for value, original in module.graph.arrays.items():
+        if module.leaf(value).at_rest is original:  # nobody changed it
+            continue
         current = module.leaf(value).to(CPU).numpy()
         same = current.shape == original.shape and np.array_equal(current, original)
         if original.nbytes > LEAST:
@@ -231,7 +233,7 @@ def _declare_sizes(graph: onnx.GraphProto, module: GraphModule) -> None:
 def output_sizes(module: GraphModule, value: Value) -> list[int | str | None] | None:
     """What can be said of an output's shape: batch and pixels stay open, the channels are known."""
     sizes = [concrete_sizes(item) for item in module.input_sizes or ()]
-    graph = module.current_graph()
+    graph = module.outline()
     inputs = {
         v: ArrayType(s, v.type.dtype if v.type else np.dtype(np.float32))
         for v, s in zip(graph.inputs, sizes, strict=False)

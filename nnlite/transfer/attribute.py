@@ -62,7 +62,7 @@ def find_map(module: GraphModule, size: tuple[int, int], name: str | None = None
     lists some maps when there is none of that name, or none at all.
     """
     scores = score_value(module)
-    graph = module.current_graph().between(module.graph.inputs, [scores])
+    graph = module.outline().between(module.graph.inputs, [scores])
     given = {graph.inputs[0]: ArrayType((1, planes_of(module), *size), np.dtype(np.float32))}
     types = infer_types(graph, given)
     inside = graph.dependents(graph.inputs)

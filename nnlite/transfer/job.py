@@ -107,6 +107,7 @@ class Job:
         one = (self.chosen.preprocessing.planes, *self.chosen.preprocessing.size)
         counts = range(1, self.holding.pictures + 1)
         plan.settle(*([ArrayType((count, *one), np.dtype(np.float32))] for count in counts))
+        memory.release()  # what it was compiled from
 
     def say(self, text: str) -> None:
         """A line about a decision."""
@@ -184,9 +185,11 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
     h, w = chosen.preprocessing.size
     callbacks.on_message(f"input {h} x {w} pixels; preprocessing {chosen.reason}")
     if run is None and PREPROCESSING_KEY not in metadata_of(original):
+        original.forget()  # most of it is not looked at
         shown = some_pictures(folder, chosen.preprocessing.decode_hint())
         if doubtful := doubt(original, chosen.preprocessing, shown):
             callbacks.on_message(f"warning: {doubtful}")
+        del shown
     module, head = replace_head(original, len(folder.classes), config.head)
     if folder.task == "regression" and head.bias is None:
         raise ModelError(
@@ -196,8 +199,9 @@ def prepare(config: FinetuneConfig, callbacks: Callbacks, run: RunFolder | None 
     if chosen.preprocessing.planes != planes:
         adapt_stem(module, chosen.preprocessing.planes)
         callbacks.on_message(STEM[chosen.preprocessing.planes])
-    del original
-    memory.release()  # the old head
+    del original  # with the old head
+    module.forget()
+    memory.release()
     # A size that the model cannot take, or stages that it does not have, are found out here.
     types = types_for(module, (h, w))
     recipe = run.recipe() if run is not None else None

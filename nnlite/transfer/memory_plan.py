@@ -2,10 +2,10 @@
 
     what is resident already + the largest of its phases' needs ─▶ prediction ─▶ savings until it fits
 
-Measured at the start is the process with the network read; the rest follows from shapes: the frozen part
-folded and packed (its weights twice), what lives at once in the arena of its plan, features of all views,
-what the backward pass keeps of the unfrozen part, and copies of what is trained. Mapped files count as well,
-so that features in files are no saving here.
+Measured at the start is the process with the network read, its weights forgotten; the rest follows from
+shapes: weights while they are folded and packed (twice), then as they are packed, what lives at once in the
+arena of a plan, features of all views, what the backward pass keeps of the unfrozen part, and copies of what
+is trained. Mapped files count as well, so that features in files are no saving here.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from nnlite.transfer.training import Rules
 
 MARGIN = 0.03
 """Part of the budget that a prediction leaves free."""
-SLACK = 1 << 20
+SLACK = 4 << 20
 """Code that is imported and objects that are made only later."""
+COMPILED = 2.4
+"""Of weights while a plan is compiled: as read or folded, folded or packed, and the largest in float64."""
 COPIES = 9
 """Of what is trained, beside its gradient: two moments, the best so far, that of the epoch; folded and packed
 where validation runs; one row-major while it is written; two for blocks that wait for reuse."""
@@ -37,6 +39,8 @@ KEPT = 1.3
 WAITING = 0.2
 """Of the bytes that a backward pass holds which computes results again, those of blocks that may wait for
 reuse: what was saved of one segment is in the way of the next one's larger blocks."""
+MAPS = 6 << 20
+"""Bytes of what only the report needs: its code, drawings, and batches of covered pictures."""
 SCRATCH = 4 << 20
 """Bytes per picture of a batch that the small network from scratch takes."""
 
@@ -103,8 +107,14 @@ def predict(needs: Needs, config: FinetuneConfig, holding: Holding) -> dict[str,
         return (config.workers + 1) * (2 * needs.picture + pictures * needs.prepared)
 
     loading = loaded(holding.pictures)
-    frozen = 2 * needs.frozen + holding.pictures * needs.live
-    phases = {"features": base + frozen + features + loading + (decoded if config.views > 1 else 0)}
+
+    def planned(weights: int, rest: int, settled: bool = True) -> int:
+        """A plan that is compiled, and then used with ``rest`` beside it."""
+        used = (1 if settled else 2) * weights + holding.pictures * needs.live + loading + rest
+        return max(int(COMPILED * weights), used)
+
+    views = features + (decoded if config.views > 1 else 0)
+    phases = {"features": base + planned(needs.frozen, views, settled=config.cache != "disk")}
     if needs.trained:
         gradient = 0 if Rules.of(config, holding).steps_in_backward else needs.trained
         step = COPIES * needs.trained + gradient
@@ -118,7 +128,7 @@ def predict(needs: Needs, config: FinetuneConfig, holding: Holding) -> dict[str,
             if needs.frozen:  # whole training batches pass through the frozen part
                 step += 2 * needs.frozen + config.batch_size * needs.live
         phases["stages"] = base + features + step
-    phases["evaluation"] = base + features + 2 * needs.weights + holding.pictures * needs.live + loading
+    phases["evaluation"] = base + (features if config.baselines else 0) + planned(needs.weights, 0)
     if config.baselines:
         # Four arrays like the features, in float64: centred, rotated, and their singular vectors.
         phases["probe baseline"] = base + features + 8 * needs.train * needs.head_features
@@ -126,7 +136,7 @@ def predict(needs: Needs, config: FinetuneConfig, holding: Holding) -> dict[str,
             all_decoded = (needs.train + needs.held) * needs.picture
             phases["scratch baseline"] = base + features + all_decoded + config.batch_size * SCRATCH
     if config.report and config.pictures and holding.maps:
-        phases["maps of the report"] = base + 2 * needs.weights + 2 * needs.results
+        phases["maps of the report"] = base + MAPS + planned(needs.weights, 0)
     return {"start": needs.peak} | phases
 
 
@@ -258,7 +268,8 @@ def kept_bytes(graph: Graph, types: Types) -> int:
 
 def leaf_bytes(module: GraphModule, graph: Graph) -> int:
     """Bytes of the parameters that ``graph`` reads."""
-    return sum(module.leaf(value).array.nbytes for value in graph.arrays)
+    leaves = map(module.leaf, graph.arrays)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def array_bytes(known: ArrayType) -> int:

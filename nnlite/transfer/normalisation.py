@@ -48,7 +48,7 @@ AS_GOOD = 1.15
 """Times the smallest divergence that cannot be told from it."""
 
 FEWEST_CLASSES = 10
-BATCH = 2
+BATCH = 1
 
 
 def some_pictures(data: Dataset, at_least: tuple[int, int] | None) -> list[Array]:

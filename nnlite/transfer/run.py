@@ -93,6 +93,9 @@ def _work(job: Job, interrupt: Interrupt) -> FinetuneResult:
     for stretch in job.stretches[keeper.done :]:
         run_phase(stretch, job, material)
         memory.release()
+    del material, at_cut
+    probed = at_head if config.baselines else None
+    del at_head  # features are not kept for nothing
     tuned_seconds = keeper.seconds
     out = Path(config.out)
     if config.calibrate:
@@ -106,8 +109,8 @@ def _work(job: Job, interrupt: Interrupt) -> FinetuneResult:
     if config.calibrate:
         report["temperature"] = {"value": job.temperature, "pictures": len(job.aside)}
     report["frozen_precision"] = job.frozen.report()
-    if config.baselines:
-        report["baselines"] = run_baselines(job, at_head)
+    if probed is not None:
+        report["baselines"] = run_baselines(job, probed)
     report["seconds"]["total"] = keeper.seconds
     report["peak_memory"] = memory.peak_resident()
     if job.memory_plan is not None:

@@ -45,7 +45,7 @@ class Recomputed:
     """
 
     def __init__(self, module: GraphModule, given: ArrayType) -> None:
-        types = infer_types(module.current_graph(), {module.graph.inputs[0]: given})
+        types = infer_types(module.outline(), {module.graph.inputs[0]: given})
         ends, self.bytes = segment_ends(module.graph, types)
         points = [*module.graph.inputs, *ends, *module.graph.outputs]
         self.parts = [module.part([a], [b]) for a, b in pairwise(points)]

@@ -25,7 +25,7 @@ def types_for(module: GraphModule, size: tuple[int, int], batch: int = 1) -> Typ
     """Types of all values for pictures of ``size``; the model has one input [N,C,H,W]."""
     # With the parameters as they are: a new head has other shapes than the file's.
     pictures = ArrayType((batch, planes_of(module), *size), np.dtype(np.float32))
-    return infer_types(module.current_graph(), {module.graph.inputs[0]: pictures})
+    return infer_types(module.outline(), {module.graph.inputs[0]: pictures})
 
 
 def stage_cuts(module: GraphModule, types: Types, head: Head) -> list[Value]:

@@ -178,7 +178,7 @@ STAGES = ("--unfreeze", "2", "--head-epochs", "1", "--epochs", "1", "--no-baseli
 
 @pytest.mark.skipif(memory.peak_resident() is None, reason="needs Linux's /proc/self/status")
 @pytest.mark.parametrize(
-    ("options", "budget"), [(HEAD, "125MB"), (HEAD, "300MB"), (STAGES, "195MB"), (STAGES, "270MB")], ids=str
+    ("options", "budget"), [(HEAD, "106MB"), (HEAD, "300MB"), (STAGES, "175MB"), (STAGES, "270MB")], ids=str
 )
 def test_a_budget_holds_as_the_system_counts(options, budget, mobilenet_path, clipart, tmp_path):
     done = finetuned(mobilenet_path, clipart, tmp_path, *options, "--memory", budget)
