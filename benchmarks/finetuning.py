@@ -1,4 +1,4 @@
-"""Whole processes of fine-tuning and prediction beside PyTorch's: python benchmarks/finetuning.py [repeats]
+"""Whole processes of fine-tuning and prediction beside PyTorch's: python finetuning.py [repeats] [rows like]
 
 MobileNetV2 at 160 pixels on the bundled drawings, 10 epochs, two threads, decoding included. Both sides
 alternate as processes of their own; medians of wall time and the largest peak resident set (the children
@@ -61,6 +61,7 @@ def own(options: list[str], folder: Path) -> list[str]:
 def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--own"]
     repeats, alone = int(arguments[0]) if arguments else 3, "--own" in sys.argv
+    rows = {what: row for what, row in ROWS.items() if " ".join(arguments[1:]) in what}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = folder / "weights.npz"
@@ -71,7 +72,7 @@ def main() -> None:
             states = (*module.named_parameters(), *module.named_buffers())
             np.savez(weights, **{key: np.ascontiguousarray(state.numpy()) for key, state in states})
         print(f"{'':38} {'nnlite':>8} {'PyTorch':>8} {'ratio':>6} {'asked':>6} {'MB':>6} {'MB':>6}")
-        for what, (options, kind, asked) in ROWS.items():
+        for what, (options, kind, asked) in rows.items():
             mine, theirs = [], []
             for _ in range(repeats):
                 mine.append(run(own(options, folder)))

@@ -9,10 +9,13 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point of ``nnlite``: a user's mistake is one line and exit status 2, never a traceback."""
-    import click
+    from nnlite.cli.imports import collected_later
 
-    from nnlite.cli.commands import nnlite
-    from nnlite.errors import NnliteError
+    with collected_later():
+        import click
+
+        from nnlite.cli.commands import nnlite
+        from nnlite.errors import NnliteError
 
     try:
         nnlite.main(standalone_mode=False)

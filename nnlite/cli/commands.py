@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nnlite import __version__
+from nnlite.cli.imports import collected_later
 from nnlite.cli.options import option_of, options_of, was_told
 from nnlite.transfer.config import FinetuneConfig
 
@@ -57,11 +58,12 @@ def finetune(
     with the majority class, a regression on the frozen features and a small network trained from
     scratch, all on the same held-out pictures.
     """
-    from nnlite.cli.progress import Bars
-    from nnlite.memory import frugal_malloc
-    from nnlite.transfer import compare
-    from nnlite.transfer import finetune as run
-    from nnlite.transfer.config_file import make_config, read_options
+    with collected_later():
+        from nnlite.cli.progress import Bars
+        from nnlite.memory import frugal_malloc
+        from nnlite.transfer import compare
+        from nnlite.transfer import finetune as run
+        from nnlite.transfer.config_file import make_config, read_options
 
     frugal_malloc()
     told = {name: value for name, value in options.items() if was_told(name)}
@@ -184,20 +186,22 @@ def predict(
 
     A folder means all pictures below it.
     """
-    from pathlib import Path
-
-    from nnlite.cli.console import prediction_lines
-    from nnlite.cli.progress import Bars
-    from nnlite.files import write_atomically
-    from nnlite.transfer import Classifier
-    from nnlite.transfer import predict as run
-    from nnlite.transfer.classifier import pictures_in, predictions_csv
+    with collected_later():
+        from nnlite.cli.console import prediction_lines
+        from nnlite.cli.progress import Bars
+        from nnlite.transfer import Classifier
+        from nnlite.transfer import predict as run
+        from nnlite.transfer.classifier import pictures_in, predictions_csv
 
     bars = Bars(quiet=as_json)
     classifier = Classifier.open(model, preprocessing=preprocessing, size=size, device=device)
     many = top if csv_file is None else max(top, len(classifier.classes or ()), 1)
     results = run(classifier, pictures_in(pictures), many, progress=bars.on_batches, **options)
     if csv_file is not None:
+        from pathlib import Path
+
+        from nnlite.files import write_atomically
+
         write_atomically(Path(csv_file), predictions_csv(classifier, results).encode())
         bars.on_message(f"{len(results)} pictures in {csv_file}")
         if not as_json:
