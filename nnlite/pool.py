@@ -48,6 +48,11 @@ class Segment:
         self.start += -self.start % ALIGNMENT
         self.end = self.start + size
 
+    @property
+    def mapped(self) -> bool:
+        """Whether parts of it can go back to the operating system."""
+        return self._pages is not None
+
     def discard(self, start: int, end: int) -> bool:
         """Give the pages of [start, end) back while the addresses stay; False where that cannot be done."""
         if self._pages is None or not hasattr(mmap, "MADV_DONTNEED"):
@@ -99,10 +104,8 @@ class Pool:
         """A block of ``size`` bytes; MemoryError where there is none."""
         with self._lock:
             self._settle(limit)
-            # A small block that lives long would keep a large range apart: it takes small ones only.
-            at = bisect_left(self._free, (size,))
-            if at < len(self._free) and (size >= MAPPED or self._free[at][0] < MAPPED):
-                found = self._by_start[self._free[at][2]]
+            found = self._fitting(size)
+            if found is not None:
                 self._remove(found)
                 block = Block(found.segment, found.start)
                 if found.start + size < found.end:
@@ -114,6 +117,17 @@ class Pool:
             self._current += size
             self._peak = max(self._peak, self._current)
             return block
+
+    def _fitting(self, size: int) -> _Range | None:
+        at = bisect_left(self._free, (size,))
+        if at == len(self._free):
+            return None
+        length, _, start = self._free[at]
+        found = self._by_start[start]
+        if length == size or size >= MAPPED:
+            return found
+        # A small block that lives long would keep a large range apart; and what malloc gave is whole or free.
+        return found if length < MAPPED and found.segment.mapped else None
 
     def _segment(self, size: int) -> Segment:
         try:

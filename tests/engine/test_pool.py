@@ -81,8 +81,7 @@ def test_blocks_never_overlap_and_nothing_is_lost(seed, limit):
             live.append((block, size))
         current, peak, cached = pool.counts()
         assert current == sum(size for _, size in live) <= peak
-        # What malloc gave cannot be given back in parts: segments smaller than MAPPED, at most one each.
-        assert cached <= limit + MAPPED * len(live)
+        assert cached <= limit
     spans = sorted((block.start, block.start + size) for block, size in live)
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
     for block, size in live:
@@ -148,3 +147,14 @@ def test_threads_take_and_give_at_once():
     gc.collect()
     current, _, cached = pool.counts()
     assert not failures and current == 0 and cached == mapped(pool)
+
+
+def test_what_malloc_gave_is_not_cut():
+    pool = Pool()
+    pool.give(pool.take(16 * PAGE, NO_LIMIT), 16 * PAGE, NO_LIMIT)
+    part = pool.take(4 * PAGE, NO_LIMIT)
+    assert pool.counts()[2] == 16 * PAGE
+    pool.shrink(0)
+    assert pool.counts() == (4 * PAGE, 16 * PAGE, 0)
+    pool.give(part, 4 * PAGE, NO_LIMIT)
+    assert pool.counts()[2] == 4 * PAGE
