@@ -32,8 +32,8 @@ inline void require(bool good, const char* rule) {
 
 // Of a forward convolution, which a function may follow, too.
 inline Activation conv2d_activation(int64_t kind, double low, double high) {
-    require(kind >= no_activation && kind <= function_activation + erf_function,
-            "activation must be 0 (none), 1 (relu), 2 (clamp) or 3 and the number of a function");
+    require(kind >= no_activation && kind <= prelu_activation,
+            "activation must be 0 (none), 1 (relu), 2 (clamp), 3 and the number of a function, or 12 (prelu)");
     if (kind == relu_activation) low = 0;
     return {kind, static_cast<float>(low), static_cast<float>(high)};
 }

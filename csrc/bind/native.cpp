@@ -42,24 +42,32 @@ size_t conv2d_size(Fields fields) {
     return size(conv2d(fields));
 }
 
-// What every forward kernel takes beside its weights.
+// What every forward kernel takes beside its weights. Transposed, a convolution goes from its geometry's y to its x.
+template <bool transposed>
 struct Forward {
     const float *x, *bias, *residual;
     float* y;
 
     Forward(const Conv2d& g, Object x_, Object bias_, Object residual_, Object y_)
-        : x(in<float>(x_, "x", x_shape(g))),
-          bias(in_or_null<float>(bias_, "bias", {g.K})),
-          residual(in_or_null<float>(residual_, "residual", y_shape(g))),
-          y(out<float>(y_, "y", y_shape(g))) {}
+        : x(in<float>(x_, "x", transposed ? y_shape(g) : x_shape(g))),
+          bias(in_or_null<float>(bias_, "bias", bias_shape(g))),
+          residual(in_or_null<float>(residual_, "residual", result_shape(g))),
+          y(out<float>(y_, "y", result_shape(g))) {}
+
+    static Shape result_shape(const Conv2d& g) { return transposed ? x_shape(g) : y_shape(g); }
+
+    static Shape bias_shape(const Conv2d& g) {
+        const int64_t channels = transposed ? g.C : g.K;
+        return g.act.kind == prelu_activation ? Shape{2, channels} : Shape{channels};
+    }
 };
 
 template <void (*kernel)(const Conv2d&, const float*, const float*, const float*, const float*, float*, void*),
-          Conv2dSize size, Rule rule>
+          Conv2dSize size, Rule rule, bool transposed>
 void forward(Fields fields, Object x_, Object w_, Object bias_, Object residual_, Object y_, Object workspace_) {
     const Conv2d g = conv2d(fields);
     rule(g);
-    const Forward f(g, x_, bias_, residual_, y_);
+    const Forward<transposed> f(g, x_, bias_, residual_, y_);
     const float* w = in<float>(w_, "w", w_shape(g));
     void* workspace = scratch(workspace_, size(g));
     without_gil([=] { kernel(g, f.x, w, f.bias, f.residual, f.y, workspace); });
@@ -82,12 +90,12 @@ void prepare(const char* name, Fields fields, Object w_, Object prepared_) {
 }
 
 template <void (*kernel)(const Conv2d&, const float*, const void*, const float*, const float*, float*, void*),
-          Conv2dSize weights, Conv2dSize size, Rule rule>
+          Conv2dSize weights, Conv2dSize size, Rule rule, bool transposed>
 void forward_prepared(const char* name, Fields fields, Object x_, Object prepared_, Object bias_, Object residual_,
                       Object y_, Object workspace_) {
     const Conv2d g = conv2d(fields);
     rule(g);
-    const Forward f(g, x_, bias_, residual_, y_);
+    const Forward<transposed> f(g, x_, bias_, residual_, y_);
     const void* prepared = prepared_by(name, prepared_, weights(g));
     void* workspace = scratch(workspace_, size(g));
     without_gil([=] { kernel(g, f.x, prepared, f.bias, f.residual, f.y, workspace); });
@@ -116,11 +124,11 @@ void grad_weight(Fields fields, Object x_, Object gy_, Object gw_, Object worksp
 }
 
 void bind_conv2d(py::module_& m) {
-#define NNLITE_BIND(direction, name, rule)                  \
-    m.def(#name, &direction<name, name##_workspace, rule>); \
+#define NNLITE_BIND(direction, name, ...)                          \
+    m.def(#name, &direction<name, name##_workspace, __VA_ARGS__>); \
     m.def(#name "_workspace", &conv2d_size<name##_workspace>)
-#define NNLITE_BIND_FORWARD(name, rule)                                                                       \
-    NNLITE_BIND(forward, name, rule);                                                                         \
+#define NNLITE_BIND_FORWARD(name, rule, transposed)                                                           \
+    NNLITE_BIND(forward, name, rule, transposed);                                                             \
     m.def(#name "_prepared_size", &prepared_size<name##_prepared_size>);                                      \
     m.def(#name "_prepared_workspace", &conv2d_size<name##_prepared_workspace>);                              \
     m.def(#name "_prepare", [](Fields fields, Object w, Object prepared) {                                    \
@@ -128,14 +136,18 @@ void bind_conv2d(py::module_& m) {
     });                                                                                                       \
     m.def(#name "_prepared", [](Fields fields, Object x, Object prepared, Object bias, Object residual, Object y, \
                                 Object workspace) {                                                           \
-        forward_prepared<name##_prepared, name##_prepared_size, name##_prepared_workspace, rule>(             \
+        forward_prepared<name##_prepared, name##_prepared_size, name##_prepared_workspace, rule, transposed>( \
             #name, fields, x, prepared, bias, residual, y, workspace);                                        \
     })
-    NNLITE_BIND_FORWARD(conv2d_forward_igemm, any);
-    NNLITE_BIND_FORWARD(conv2d_forward_stem, stem);
-    NNLITE_BIND_FORWARD(conv2d_forward_depthwise, depthwise);
-    NNLITE_BIND_FORWARD(conv2d_forward_winograd2, winograd);
-    NNLITE_BIND_FORWARD(conv2d_forward_winograd4, winograd);
+    NNLITE_BIND_FORWARD(conv2d_forward_igemm, any, false);
+    NNLITE_BIND_FORWARD(conv2d_forward_stem, stem, false);
+    NNLITE_BIND_FORWARD(conv2d_forward_depthwise, depthwise, false);
+    NNLITE_BIND_FORWARD(conv2d_forward_winograd2, winograd, false);
+    NNLITE_BIND_FORWARD(conv2d_forward_winograd4, winograd, false);
+    NNLITE_BIND_FORWARD(conv_transpose2d_forward_igemm, any, true);
+    NNLITE_BIND_FORWARD(conv_transpose2d_forward_depthwise, depthwise_single, true);
+    NNLITE_BIND_FORWARD(conv_transpose2d_forward_winograd2, winograd, true);
+    NNLITE_BIND_FORWARD(conv_transpose2d_forward_winograd4, winograd, true);
 #undef NNLITE_BIND_FORWARD
     NNLITE_BIND(grad_input, conv2d_grad_input_winograd2, winograd);
     NNLITE_BIND(grad_input, conv2d_grad_input_winograd4, winograd);

@@ -71,12 +71,12 @@ void conv2d_forward_igemm_prepare(const Conv2d& g, const float* w, void* prepare
 
 void conv2d_forward_igemm(const Conv2d& g, const float* x, const float* w, const float* bias, const float* residual,
                           float* y, void* workspace) {
-    igemm(g, x, w, nullptr, {bias, residual, g.act}, y, workspace);
+    igemm(g, x, w, nullptr, epilogue_of(g.act, g.K, bias, residual), y, workspace);
 }
 
 void conv2d_forward_igemm_prepared(const Conv2d& g, const float* x, const void* prepared, const float* bias,
                                    const float* residual, float* y, void* workspace) {
-    igemm(g, x, nullptr, static_cast<const float*>(prepared), {bias, residual, g.act}, y, workspace);
+    igemm(g, x, nullptr, static_cast<const float*>(prepared), epilogue_of(g.act, g.K, bias, residual), y, workspace);
 }
 
 // ---- few input channels (a network's first layer)
@@ -160,12 +160,12 @@ void conv2d_forward_stem_prepare(const Conv2d& g, const float* w, void* prepared
 
 void conv2d_forward_stem(const Conv2d& g, const float* x, const float* w, const float* bias, const float* residual,
                          float* y, void* workspace) {
-    stem(g, x, w, nullptr, {bias, residual, g.act}, y, workspace);
+    stem(g, x, w, nullptr, epilogue_of(g.act, g.K, bias, residual), y, workspace);
 }
 
 void conv2d_forward_stem_prepared(const Conv2d& g, const float* x, const void* prepared, const float* bias,
                                   const float* residual, float* y, void* workspace) {
-    stem(g, x, nullptr, static_cast<const float*>(prepared), {bias, residual, g.act}, y, workspace);
+    stem(g, x, nullptr, static_cast<const float*>(prepared), epilogue_of(g.act, g.K, bias, residual), y, workspace);
 }
 
 }  // namespace nnlite

@@ -129,7 +129,7 @@ void depthwise(const Conv2d& g, const float* x, const float* packed, const Epilo
     const int64_t work = g.Q * g.K * (g.taps() + 1), bytes = 4 * (g.stride_h * g.W * g.C + g.Q * g.K);
     for_each_band(g.N, g.P, work, bytes, [&](int64_t n, int64_t begin, int64_t end) {
         compute(k, g, gather, packed, epilogue, stream, n, begin, end);
-        apply_function(k, g.act, gather.to(n, begin, 0), (end - begin) * g.Q * g.K);
+        apply_function(k, epilogue, gather.to(n, begin, 0), 0, g.K, (end - begin) * g.Q);
     });
 }
 
@@ -150,33 +150,67 @@ void conv2d_forward_depthwise(const Conv2d& g, const float* x, const float* w, c
                               const float* residual, float* y, void* workspace) {
     const Depthwise plan(g, workspace);
     pack(kernels(), g, w, plan.packed);
-    depthwise(g, x, plan.packed, {bias, residual, g.act}, y);
+    depthwise(g, x, plan.packed, epilogue_of(g.act, g.K, bias, residual), y);
 }
 
 void conv2d_forward_depthwise_prepared(const Conv2d& g, const float* x, const void* prepared, const float* bias,
                                        const float* residual, float* y, void*) {
-    depthwise(g, x, static_cast<const float*>(prepared), {bias, residual, g.act}, y);
+    depthwise(g, x, static_cast<const float*>(prepared), epilogue_of(g.act, g.K, bias, residual), y);
 }
 
-size_t conv2d_grad_input_depthwise_workspace(const Conv2d& g) { return Depthwise(g, nullptr).workspace.size(); }
+namespace {
 
 // All phases of a band of gy while it is in the cache: row i of each phase meets about the same rows of gy.
-void conv2d_grad_input_depthwise(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace) {
-    const Depthwise plan(g, workspace);
+void grad_input(const Conv2d& g, const float* gy, const float* packed, const Epilogue& epilogue, float* gx) {
     const Kernels& k = kernels();
-    pack(k, g, w, plan.packed);
     const int64_t rows = (g.H + g.stride_h - 1) / g.stride_h;
     const int64_t work = g.Q * g.C * g.taps() + g.stride_h * g.W * g.C;
     const int64_t bytes = 4 * g.C * (g.Q + g.stride_h * g.W);
-    const bool stream = streams(gx, g.N * g.H * g.W * g.C, g.C);
+    const bool stream = !has_function(epilogue.act) && streams(gx, g.N * g.H * g.W * g.C, g.C);
     for_each_band(g.N, rows, work, bytes, [&](int64_t n, int64_t begin, int64_t end) {
         for (int64_t phase_h = 0; phase_h < g.stride_h; ++phase_h)
             for (int64_t phase_w = 0; phase_w < g.stride_w; ++phase_w) {
                 const Gather gather = grad_input_gather(g, gy, gx, nullptr, phase_h, phase_w);
-                compute(k, g, gather, plan.packed, {}, stream, n, begin,
-                        end < gather.h.out ? end : gather.h.out);
+                Epilogue own = epilogue;
+                if (own.residual) own.residual += gather.out - gx;
+                compute(k, g, gather, packed, own, stream, n, begin, end < gather.h.out ? end : gather.h.out);
             }
+        const int64_t first = begin * g.stride_h, last = end * g.stride_h < g.H ? end * g.stride_h : g.H;
+        apply_function(k, epilogue, gx + (n * g.H + first) * g.W * g.C, 0, g.C, (last - first) * g.W);
     });
+}
+
+}  // namespace
+
+size_t conv2d_grad_input_depthwise_workspace(const Conv2d& g) { return Depthwise(g, nullptr).workspace.size(); }
+
+void conv2d_grad_input_depthwise(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace) {
+    const Depthwise plan(g, workspace);
+    pack(kernels(), g, w, plan.packed);
+    grad_input(g, gy, plan.packed, {}, gx);
+}
+
+size_t conv_transpose2d_forward_depthwise_workspace(const Conv2d& g) { return Depthwise(g, nullptr).workspace.size(); }
+size_t conv_transpose2d_forward_depthwise_prepared_workspace(const Conv2d&) { return 0; }
+
+size_t conv_transpose2d_forward_depthwise_prepared_size(const Conv2d& g) {
+    return conv2d_forward_depthwise_prepared_size(g);
+}
+
+void conv_transpose2d_forward_depthwise_prepare(const Conv2d& g, const float* w, void* prepared) {
+    conv2d_forward_depthwise_prepare(g, w, prepared);
+}
+
+void conv_transpose2d_forward_depthwise(const Conv2d& g, const float* x, const float* w, const float* bias,
+                                        const float* residual, float* y, void* workspace) {
+    const Depthwise plan(g, workspace);
+    pack(kernels(), g, w, plan.packed);
+    grad_input(g, x, plan.packed, epilogue_of(g.act, g.C, bias, residual), y);
+}
+
+void conv_transpose2d_forward_depthwise_prepared(const Conv2d& g, const float* x, const void* prepared,
+                                                 const float* bias, const float* residual, float* y, void*) {
+    grad_input(g, x, static_cast<const float*>(prepared), epilogue_of(g.act, g.C, bias, residual), y);
 }
 
 // ---- weight gradient: each chunk of output rows has its own sums [taps][C], added up in order at the end

@@ -317,20 +317,29 @@ void convolve(const Winograd& plan, const Gather& g, const WeightView& view, con
 // w [K, 3, 3, C]
 WeightView forward_view(const Conv2d& g, const float* w) { return {w, g.C, g.K, 1, 1, 9 * g.C, 0, 3 * g.C, g.C}; }
 
+WeightView grad_input_view(const Conv2d& g, const float* w) { return {w, g.K, g.C, 1, 9 * g.C, 1, 0, 3 * g.C, g.C}; }
+
+// Which of the weights' taps a gather meets, in order.
+Gather forward_taps(const Conv2d& g) { return forward_gather(g, nullptr, nullptr, nullptr); }
+Gather grad_input_taps(const Conv2d& g) { return grad_input_gather(g, nullptr, nullptr, nullptr, 0, 0); }
+
 Winograd forward_plan(int64_t m, const Conv2d& g, const void* prepared, void* memory) {
-    return Winograd(m, forward_gather(g, nullptr, nullptr, nullptr), g.C, g.K, prepared, memory);
+    return Winograd(m, forward_taps(g), g.C, g.K, prepared, memory);
 }
 
-// A plan with weights that are there already, for whoever asks only for sizes.
-Winograd prepared_plan(int64_t m, const Conv2d& g) { return forward_plan(m, g, &g, nullptr); }
+Winograd grad_input_plan(int64_t m, const Conv2d& g, const void* prepared, void* memory) {
+    return Winograd(m, grad_input_taps(g), g.K, g.C, prepared, memory);
+}
 
-void prepare(int64_t m, const Conv2d& g, const float* w, void* prepared) {
+size_t prepared_size(const Winograd& plan) {
+    return static_cast<size_t>(plan.panels.count() * plan.lane_weights) * sizeof(float);
+}
+
+void prepare(const Winograd& plan, const Gather& gather, const WeightView& view, void* prepared) {
     constexpr int64_t rows = 16;  // on the stack
-    const Winograd plan = prepared_plan(m, g);
-    const Gather gather = forward_gather(g, nullptr, nullptr, nullptr);
     parallel_for(plan.panels.count(), 1, [&](int64_t panel, int64_t) {
         float packed[9 * rows * max_width];
-        transform_weights(plan, gather, forward_view(g, w), panel, 0, plan.depth, rows, packed,
+        transform_weights(plan, gather, view, panel, 0, plan.depth, rows, packed,
                           static_cast<float*>(prepared) + panel * plan.lane_weights);
     });
 }
@@ -339,55 +348,50 @@ void forward(int64_t m, const Conv2d& g, const float* x, const float* w, const v
              const Epilogue& epilogue, float* y, void* workspace) {
     convolve(forward_plan(m, g, prepared, workspace), forward_gather(g, x, y, nullptr), forward_view(g, w), epilogue);
     // Its items write tiles, scattered over the picture: a function has a pass of its own.
-    if (has_function(epilogue.act))
-        parallel_for(g.N * g.P, grain_for(g.Q * g.K * 16), [&](int64_t begin, int64_t end) {
-            apply_function(kernels(), epilogue.act, y + begin * g.Q * g.K, (end - begin) * g.Q * g.K);
-        });
+    apply_function_to_all(epilogue, y, g.N * g.P, g.Q, g.K);
 }
 
-Winograd grad_input_plan(int64_t m, const Conv2d& g, void* memory) {
-    return Winograd(m, grad_input_gather(g, nullptr, nullptr, nullptr, 0, 0), g.K, g.C, nullptr, memory);
-}
-
-void grad_input(int64_t m, const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace) {
-    const WeightView view = {w, g.K, g.C, 1, 9 * g.C, 1, 0, 3 * g.C, g.C};
-    convolve(grad_input_plan(m, g, workspace), grad_input_gather(g, gy, gx, nullptr, 0, 0), view, {});
+void grad_input(int64_t m, const Conv2d& g, const float* gy, const float* w, const void* prepared,
+                const Epilogue& epilogue, float* gx, void* workspace) {
+    convolve(grad_input_plan(m, g, prepared, workspace), grad_input_gather(g, gy, gx, nullptr, 0, 0),
+             grad_input_view(g, w), epilogue);
+    apply_function_to_all(epilogue, gx, g.N * g.H, g.W, g.C);
 }
 
 }  // namespace
 
-#define NNLITE_WINOGRAD(m)                                                                                           \
-    size_t conv2d_forward_winograd##m##_workspace(const Conv2d& g) {                                                 \
-        return forward_plan(m, g, nullptr, nullptr).workspace.size();                                                \
+// Sizes are those of a plan with weights that are there already, wherever they lie: at &g.
+#define NNLITE_WINOGRAD_FORWARD(name, m, direction, channels)                                                        \
+    size_t name##m##_workspace(const Conv2d& g) { return direction##_plan(m, g, nullptr, nullptr).workspace.size(); } \
+    size_t name##m##_prepared_workspace(const Conv2d& g) {                                                           \
+        return direction##_plan(m, g, &g, nullptr).workspace.size();                                                 \
     }                                                                                                                \
-    size_t conv2d_forward_winograd##m##_prepared_workspace(const Conv2d& g) {                                        \
-        return prepared_plan(m, g).workspace.size();                                                                 \
+    size_t name##m##_prepared_size(const Conv2d& g) { return prepared_size(direction##_plan(m, g, &g, nullptr)); }   \
+    void name##m##_prepare(const Conv2d& g, const float* w, void* prepared) {                                        \
+        prepare(direction##_plan(m, g, &g, nullptr), direction##_taps(g), direction##_view(g, w), prepared);         \
     }                                                                                                                \
-    size_t conv2d_forward_winograd##m##_prepared_size(const Conv2d& g) {                                             \
-        const Winograd plan = prepared_plan(m, g);                                                                   \
-        return static_cast<size_t>(plan.panels.count() * plan.lane_weights) * sizeof(float);                         \
+    void name##m(const Conv2d& g, const float* x, const float* w, const float* bias, const float* residual, float* y, \
+                 void* workspace) {                                                                                  \
+        direction(m, g, x, w, nullptr, epilogue_of(g.act, g.channels, bias, residual), y, workspace);                \
     }                                                                                                                \
-    void conv2d_forward_winograd##m##_prepare(const Conv2d& g, const float* w, void* prepared) {                     \
-        prepare(m, g, w, prepared);                                                                                  \
-    }                                                                                                                \
-    void conv2d_forward_winograd##m(const Conv2d& g, const float* x, const float* w, const float* bias,              \
-                                    const float* residual, float* y, void* workspace) {                              \
-        forward(m, g, x, w, nullptr, {bias, residual, g.act}, y, workspace);                                         \
-    }                                                                                                                \
-    void conv2d_forward_winograd##m##_prepared(const Conv2d& g, const float* x, const void* prepared,                \
-                                               const float* bias, const float* residual, float* y, void* workspace) { \
-        forward(m, g, x, nullptr, prepared, {bias, residual, g.act}, y, workspace);                                  \
-    }                                                                                                                \
-    size_t conv2d_grad_input_winograd##m##_workspace(const Conv2d& g) {                                              \
-        return grad_input_plan(m, g, nullptr).workspace.size();                                                      \
-    }                                                                                                                \
-    void conv2d_grad_input_winograd##m(const Conv2d& g, const float* gy, const float* w, float* gx,                  \
-                                       void* workspace) {                                                            \
-        grad_input(m, g, gy, w, gx, workspace);                                                                      \
+    void name##m##_prepared(const Conv2d& g, const float* x, const void* prepared, const float* bias,                \
+                            const float* residual, float* y, void* workspace) {                                      \
+        direction(m, g, x, nullptr, prepared, epilogue_of(g.act, g.channels, bias, residual), y, workspace);         \
+    }
+#define NNLITE_WINOGRAD(m)                                                                              \
+    NNLITE_WINOGRAD_FORWARD(conv2d_forward_winograd, m, forward, K)                                     \
+    NNLITE_WINOGRAD_FORWARD(conv_transpose2d_forward_winograd, m, grad_input, C)                        \
+    size_t conv2d_grad_input_winograd##m##_workspace(const Conv2d& g) {                                 \
+        return grad_input_plan(m, g, nullptr, nullptr).workspace.size();                                \
+    }                                                                                                   \
+    void conv2d_grad_input_winograd##m(const Conv2d& g, const float* gy, const float* w, float* gx,     \
+                                       void* workspace) {                                               \
+        grad_input(m, g, gy, w, nullptr, {}, gx, workspace);                                            \
     }
 
 NNLITE_WINOGRAD(2)
 NNLITE_WINOGRAD(4)
 #undef NNLITE_WINOGRAD
+#undef NNLITE_WINOGRAD_FORWARD
 
 }  // namespace nnlite

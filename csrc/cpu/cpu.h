@@ -11,7 +11,7 @@ namespace nnlite {
 
 // A variant of the forward convolution, y = act(w * x + bias + residual), comes in two forms. The plain one takes
 // the weights as they are. The prepared one takes what _prepare made of them once, _prepared_size bytes that do not
-// depend on N, H or W.
+// depend on N, H or W. Behind PReLU bias is [2,K], the second row its slopes.
 #define NNLITE_FORWARD(name)                                                                                    \
     size_t name##_workspace(const Conv2d& g);                                                                   \
     void name(const Conv2d& g, const float* x, const float* w, const float* bias, const float* residual, float* y, \
@@ -28,6 +28,11 @@ NNLITE_FORWARD(conv2d_forward_depthwise);
 // 3x3, stride 1, no dilation, ungrouped: F(2x2, 3x3) and F(4x4, 3x3)
 NNLITE_FORWARD(conv2d_forward_winograd2);
 NNLITE_FORWARD(conv2d_forward_winograd4);
+// Transposed: x and residual are like the geometry's y and x, bias has C channels. The same weights.
+NNLITE_FORWARD(conv_transpose2d_forward_igemm);
+NNLITE_FORWARD(conv_transpose2d_forward_depthwise);
+NNLITE_FORWARD(conv_transpose2d_forward_winograd2);
+NNLITE_FORWARD(conv_transpose2d_forward_winograd4);
 #undef NNLITE_FORWARD
 
 size_t conv2d_grad_input_winograd2_workspace(const Conv2d& g);

@@ -200,8 +200,7 @@ void with_many_rows(const Kernels& k, const Gather& gather, const Panels& panels
             if (has_function(epilogue.act)) {
                 const int64_t first = panel_begin * panels.width, upto = panel_end * panels.width;
                 const int64_t count = (upto < panels.columns ? upto : panels.columns) - first;
-                for (int64_t row = 0; row < row_end - row_begin; ++row)
-                    apply_function(k, epilogue.act, block.out[row] + group * panels.columns + first, count);
+                apply_function(k, epilogue, block.out, row_end - row_begin, group * panels.columns + first, count);
             }
         }
         if (stream) done_streaming();
@@ -272,9 +271,7 @@ void with_few_rows(const Kernels& k, const Gather& gather, const Panels& panels,
                     }
                     t.bias = nullptr, t.accumulate = true;
                 }
-            if (has_function(epilogue.act))
-                for (int64_t row = 0; row < rows; ++row)
-                    apply_function(k, epilogue.act, block.out[row] + t.out_offset, t.columns);
+            if (has_function(epilogue.act)) apply_function(k, epilogue, block.out, rows, t.out_offset, t.columns);
         }
     });
 }

@@ -160,6 +160,13 @@ struct Combine {
     float* y;
 };
 
+// PReLU in place: of rows [rows, channels] what is not above 0 is multiplied by its channel's slope; null: by 0
+struct ChannelSlopes {
+    int64_t rows, channels;
+    const float* slope;
+    float* y;
+};
+
 // out = f(z), or with gy out = gy f'(z), z being f's output for sigmoid and tanh
 struct Smooth {
     int64_t size, function;
@@ -376,6 +383,7 @@ struct Kernels {
     void (*combine)(const Combine&);
     void (*gate)(const Gate&);
     void (*smooth)(const Smooth&);
+    void (*channel_slopes)(const ChannelSlopes&);
     void (*multiply)(int64_t size, const float* a, const float* b, float* y);
     void (*softmax_rows)(const SoftmaxRows&);
     void (*softmax_grad)(const SoftmaxGrad&);

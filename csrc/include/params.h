@@ -9,22 +9,31 @@
 namespace nnlite {
 
 // What follows a sum, elementwise: nothing, max(z, 0), z kept within [low, high], or, of a forward convolution on the
-// CPU, the function (kind - function_activation) below with a = low and b = high.
-constexpr int64_t no_activation = 0, relu_activation = 1, clamp_activation = 2, function_activation = 3;
+// CPU, the function (kind - function_activation) below with a = low and b = high, or PReLU, whose slopes below 0 lie
+// behind the bias.
+constexpr int64_t no_activation = 0, relu_activation = 1, clamp_activation = 2, function_activation = 3,
+                  prelu_activation = 12;
 
 struct Activation {
     int64_t kind;
     float low, high;  // 0 and infinity for relu
 };
 
-// Before a sum is stored: y = act(sum + bias + residual). bias [K] and residual, like y, may be null.
+// Before a sum is stored: y = act(sum + bias + residual). bias [K] and residual, like y, may be null; so may the
+// slopes [K] of PReLU, which are 0 then.
 struct Epilogue {
     const float *bias, *residual;
     Activation act;
+    const float* slope = nullptr;
 
     // What belongs to the element `at` of y, and null where there is no residual.
     const float* beside(const float* y, const float* at) const { return residual ? residual + (at - y) : nullptr; }
 };
+
+// Of a sum of so many channels. With PReLU `bias` is [2, channels]: the slopes follow.
+inline Epilogue epilogue_of(const Activation& act, int64_t channels, const float* bias, const float* residual) {
+    return {bias, residual, act, bias && act.kind == prelu_activation ? bias + channels : nullptr};
+}
 
 struct Conv2d {
     int64_t N, C, H, W, K, R, S, P, Q;
@@ -77,6 +86,8 @@ struct Eltwise {
 constexpr int64_t sigmoid_function = 0, tanh_function = 1, silu_function = 2, hardsigmoid_function = 3,
                   hardswish_function = 4, leaky_relu_function = 5, gelu_function = 6, gelu_tanh_function = 7,
                   erf_function = 8;
+
+static_assert(prelu_activation == function_activation + erf_function + 1, "kinds of activations are different numbers");
 
 struct Named {
     int64_t size, function;

@@ -13,7 +13,17 @@ NO_ACTIVATION, RELU, CLAMP, FUNCTION = 0, 1, 2, 3
 """What may follow a sum elementwise: nothing, max(z, 0), z kept within [low, high].
 
 Behind a convolution also the function whose place in :data:`FUNCTIONS` is ``activation - FUNCTION``, with
-a = ``low`` and b = ``high``."""
+a = ``low`` and b = ``high``, or :data:`PRELU`."""
+
+
+FUNCTIONS = (
+    "sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "leaky_relu", "gelu", "gelu_tanh", "erf"
+)  # fmt: skip
+"""Elementwise functions that kernels know by their place in this list."""
+
+PRELU = FUNCTION + len(FUNCTIONS)
+"""z where z > 0, else z times the slope of its channel. The slopes are the second row of the bias [2,K];
+without it they are 0, as the bias is."""
 
 
 class _Fields:
@@ -202,12 +212,6 @@ class EltwiseGeometry(_Fields):
     def ints(self) -> tuple[int, ...]:
         """The fields in order, as ``csrc/include/params.h`` has them."""
         return (self.size,)
-
-
-FUNCTIONS = (
-    "sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "leaky_relu", "gelu", "gelu_tanh", "erf"
-)  # fmt: skip
-"""Elementwise functions that kernels know by their place in this list."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nnlite.geometry import Conv2dGeometry, Pool2dGeometry
-from nnlite.kernels.samples import conv2d_forward_samples, conv2d_samples, pool2d_samples
+from nnlite.geometry import PRELU, Conv2dGeometry, Pool2dGeometry, Shape
+from nnlite.kernels.samples import (
+    conv2d_forward_samples,
+    conv2d_samples,
+    conv_transpose2d_samples,
+    pool2d_samples,
+)
 from nnlite.kernels.spec import REGISTRY, DType, KernelSpec, Types
 from nnlite.layout import Array
 
@@ -27,16 +32,30 @@ def sum_tolerance(length: int) -> float:
 # --------------------------------------------------------------------------------- convolution
 
 
+def _bias_shape(g: Conv2dGeometry, channels: int) -> Shape:
+    return (2, channels) if g.activation == PRELU else (channels,)
+
+
 def _conv2d_types(g: Conv2dGeometry, dtype: DType) -> Types:
     return {
         "x": (g.x_shape, dtype),
         "w": (g.w_shape, dtype),
-        "bias": ((g.K,), dtype),
+        "bias": (_bias_shape(g, g.K), dtype),
         "residual": (g.y_shape, dtype),
         "y": (g.y_shape, dtype),
         "gy": (g.y_shape, dtype),
         "gx": (g.x_shape, dtype),
         "gw": (g.w_shape, dtype),
+    }
+
+
+def _transposed_types(g: Conv2dGeometry, dtype: DType) -> Types:
+    return {
+        "x": (g.y_shape, dtype),
+        "w": (g.w_shape, dtype),
+        "bias": (_bias_shape(g, g.C), dtype),
+        "residual": (g.x_shape, dtype),
+        "y": (g.x_shape, dtype),
     }
 
 
@@ -53,7 +72,7 @@ REGISTRY.add_spec(
         name="conv2d_forward",
         formula="y[n,k,p,q] = act(bias[k] + sum_crs w[k,c,r,s] x[n, c, p·stride_h + r·dilation_h - pad_top,"
         " q·stride_w + s·dilation_w - pad_left] + residual[n,k,p,q]), c over the C/groups channels of k's"
-        " group",
+        " group; behind PReLU bias is [2,K], its second row the slopes below 0",
         inputs=("x", "w", "bias", "residual"),
         outputs=("y",),
         optional=frozenset({"bias", "residual"}),
@@ -75,6 +94,21 @@ REGISTRY.add_spec(
         flops=lambda g: 2 * g.macs,
         tolerance=lambda g: sum_tolerance(g.K // g.groups * g.R * g.S),
         samples=conv2d_samples,
+    )
+)
+REGISTRY.add_spec(
+    KernelSpec(
+        name="conv_transpose2d_forward",
+        formula="y = act(gx + bias[c] + residual[n,c,h,w]), where gx is conv2d_grad_input's with x as gy;"
+        " behind PReLU bias is [2,C], its second row the slopes below 0",
+        inputs=("x", "w", "bias", "residual"),
+        outputs=("y",),
+        optional=frozenset({"bias", "residual"}),
+        types=_transposed_types,
+        flops=lambda g: 2 * g.macs,
+        tolerance=lambda g: sum_tolerance(g.K // g.groups * g.R * g.S + 1),
+        samples=conv_transpose2d_samples,
+        scale=_sum_scale,
     )
 )
 REGISTRY.add_spec(

@@ -213,8 +213,11 @@ def _resize(g: ResizeGeometry, dtype: DType) -> str | None:
 # ------------------------------------------------------------------------------------- variants
 
 
-def _preparation(function: str, supports: Supports) -> Preparation:
-    """Of a forward convolution: ``function`` and the extension's four functions beside it."""
+def _preparation(function: str, supports: Supports, phases: bool = False) -> Preparation:
+    """Of a forward convolution: ``function`` and the extension's four functions beside it.
+
+    ``phases``: the order of the weights follows from strides, pads and dilation.
+    """
     size, prepare, run, workspace = (
         f"{function}_{end}" for end in ("prepared_size", "prepare", "prepared", "prepared_workspace")
     )
@@ -223,7 +226,7 @@ def _preparation(function: str, supports: Supports) -> Preparation:
         size=lambda g: int(_function(size)(g.values)),
         prepare=lambda g, weights, prepared: _function(prepare)(g.values, weights, prepared),
         run=lambda g, *operands: _function(run)(g.values, *operands),
-        key=lambda g: (*g.w_shape, g.groups),
+        key=lambda g: (*g.w_shape, g.groups, *(g.ints()[9:17] if phases else ())),
         supports=supports,
         workspace=lambda g: int(_function(workspace)(g.values)),
     )
@@ -267,6 +270,18 @@ for _name, _supports in (
     _register(
         "conv2d_forward", _name, _function_name, Conv2dGeometry, _supports,
         workspace=True, preparation=_preparation(_function_name, _supports),
+    )  # fmt: skip
+
+for _name, _supports in (
+    ("depthwise", _depthwise_single),
+    ("winograd4", partial(_winograd4, gradient=True)),
+    ("winograd2", partial(_winograd2, gradient=True)),
+    ("igemm", _conv),
+):
+    _function_name = f"conv_transpose2d_forward_{_name}"
+    _register(
+        "conv_transpose2d_forward", _name, _function_name, Conv2dGeometry, _supports,
+        workspace=True, preparation=_preparation(_function_name, _supports, phases=_name == "igemm"),
     )  # fmt: skip
 
 for _direction, _name, _supports in (

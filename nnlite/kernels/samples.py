@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import cycle, product
+from itertools import cycle, islice, product
 from math import inf
 
 from nnlite.errors import ShapeError
@@ -12,6 +12,7 @@ from nnlite.geometry import (
     FUNCTION,
     FUNCTIONS,
     NO_ACTIVATION,
+    PRELU,
     RELU,
     Conv2dGeometry,
     EltwiseGeometry,
@@ -31,6 +32,8 @@ _CONV_ACTIVATIONS: tuple[tuple[int, float, float], ...] = (
     (RELU, 0.0, inf),
     (CLAMP, 0.0, 6.0),
 )
+
+_AFTER_TRANSPOSED = ("tanh", "leaky_relu", "sigmoid")
 
 
 def conv2d_samples() -> Iterator[Conv2dGeometry]:
@@ -103,6 +106,26 @@ def conv2d_function_samples() -> Iterator[Conv2dGeometry]:
         for at, layer in enumerate(layers):
             if at in (number % 8, (number + 3) % 8):
                 yield conv2d_geometry(*layer).activated(FUNCTION + number, *factors.get(name, (0.0, 0.0)))
+    yield from (conv2d_geometry(*layer).activated(PRELU) for layer in layers)
+
+
+def conv_transpose2d_samples() -> Iterator[Conv2dGeometry]:
+    """Every third of the common samples with a clamp or none, and functions behind every kernel."""
+    some = islice(conv2d_samples(), 0, None, 3)
+    yield from (g.activated(*act) for g, act in zip(some, cycle(_CONV_ACTIVATIONS)))
+    layers = (
+        ((1, 36, 11, 13), (36, 1, 3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 36),  # depthwise, rows left over
+        ((2, 32, 12, 13), (40, 32, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),  # Winograd
+        ((2, 16, 5, 6), (24, 16, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),  # few pixels
+        ((2, 3, 16, 16), (20, 3, 4, 4), (2, 2), (1, 1, 1, 1), (1, 1), 1),  # DCGAN's pictures
+        ((1, 40, 4, 4), (100, 40, 4, 4), (1, 1), (0, 0, 0, 0), (1, 1), 1),  # its first layer
+        ((1, 36, 9, 10), (20, 18, 3, 2), (2, 3), (1, 0, 0, 1), (1, 1), 2),
+        ((1, 24, 10, 9), (30, 24, 2, 2), (3, 3), (0, 0, 0, 0), (1, 1), 1),  # pixels that no window meets
+    )
+    for number, function in enumerate((PRELU, *(FUNCTION + FUNCTIONS.index(n) for n in _AFTER_TRANSPOSED))):
+        for at, layer in enumerate(layers):
+            if function == PRELU or (at + number) % 2:
+                yield conv2d_geometry(*layer).activated(function, 0.1, 0.0)
 
 
 def winograd_samples() -> Iterator[Conv2dGeometry]:

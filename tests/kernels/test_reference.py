@@ -12,6 +12,7 @@ from nnlite.geometry import (
     CLAMP,
     FUNCTION,
     FUNCTIONS,
+    PRELU,
     RELU,
     EltwiseGeometry,
     NormGeometry,
@@ -208,10 +209,12 @@ def leaves(torch, *arrays):
     return [torch.tensor(a, requires_grad=True) for a in arrays]
 
 
-def activated(torch, z, g):
+def activated(torch, z, g, slopes=None):
     """What PyTorch has for the activation of ``g``."""
     if g.activation < FUNCTION:
         return torch.clamp(z, g.low, g.high)
+    if g.activation == PRELU:
+        return torch.nn.functional.prelu(z, slopes)
     functional, name = torch.nn.functional, FUNCTIONS[g.activation - FUNCTION]
     if name == "leaky_relu":
         return functional.leaky_relu(z, g.low)
@@ -223,18 +226,34 @@ def activated(torch, z, g):
 def test_conv2d_against_pytorch(torch):
     for g in SPECS["conv2d_forward"].samples():
         values = inputs_of("conv2d_forward", g)
-        x, w, bias = leaves(torch, values["x"], values["w"], values["bias"])
+        bias, slopes = values["bias"] if g.activation == PRELU else (values["bias"], np.zeros(1))
+        x, w, bias = leaves(torch, values["x"], values["w"], bias)
         padded = torch.nn.functional.pad(x, (g.pad_left, g.pad_right, g.pad_top, g.pad_bottom))
         y = torch.nn.functional.conv2d(
             padded, w, bias, (g.stride_h, g.stride_w), 0, (g.dilation_h, g.dilation_w), g.groups
         )
         total = y + torch.tensor(values["residual"])
-        finished = activated(torch, total, g)
+        finished = activated(torch, total, g, torch.tensor(slopes))
         close(run("conv2d_forward", g, **values)["y"], finished, g)
         gy = inputs_of("conv2d_grad_input", g, 1)["gy"]
         gx, gw = torch.autograd.grad(y, (x, w), torch.tensor(gy))
         close(run("conv2d_grad_input", g, gy=gy, w=values["w"])["gx"], gx, g)
         close(run("conv2d_grad_weight", g, x=values["x"], gy=gy)["gw"], gw, g)
+
+
+def test_conv_transpose2d_against_pytorch(torch):
+    for g in SPECS["conv_transpose2d_forward"].samples():
+        values = inputs_of("conv_transpose2d_forward", g)
+        bias, slopes = values["bias"] if g.activation == PRELU else (values["bias"], np.zeros(1))
+        x, w, bias, slopes = (torch.tensor(a) for a in (values["x"], values["w"], bias, slopes))
+        whole = torch.nn.functional.conv_transpose2d(
+            x, w, None, (g.stride_h, g.stride_w), 0, 0, g.groups, (g.dilation_h, g.dilation_w)
+        )
+        # Pads on each side and what no window meets, which PyTorch's own arguments do not all say.
+        whole = torch.nn.functional.pad(whole, (0, g.pad_left + g.W, 0, g.pad_top + g.H))
+        y = whole[:, :, g.pad_top : g.pad_top + g.H, g.pad_left : g.pad_left + g.W] + bias[:, None, None]
+        total = y + torch.tensor(values["residual"])
+        close(run("conv_transpose2d_forward", g, **values)["y"], activated(torch, total, g, slopes), g)
 
 
 def test_max_pool2d_against_pytorch(torch):

@@ -149,5 +149,15 @@ void smooth(const Smooth& k) {
     }
 }
 
+void channel_slopes(const ChannelSlopes& k) {
+    float* y = k.y;
+    for (int64_t row = 0; row < k.rows; ++row, y += k.channels)
+        for (int64_t c = 0; c < k.channels; c += VL) {
+            const int64_t left = k.channels - c;
+            const vec z = load_upto(y + c, left), slope = k.slope ? load_upto(k.slope + c, left) : vec{};
+            store_upto(y + c, z > vec{} ? z : z * slope, left);
+        }
+}
+
 }  // namespace
 }  // namespace nnlite

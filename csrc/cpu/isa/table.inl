@@ -83,6 +83,7 @@ extern const Kernels NNLITE_TABLE = {
     combine,
     gate,
     smooth,
+    channel_slopes,
     multiply,
     softmax_rows,
     softmax_grad,

@@ -40,7 +40,7 @@ def fuse_epilogue(graph: Graph) -> Graph:
                 following = only_user.get(following.outputs[0])
             # A batch normalisation cannot tell, seen from its output, what a clamp of a sum let through.
             clamps = residual is None or node.op.name != "batch_norm"
-            activation = _activation(following, clamps)
+            activation = activation_of(following, clamps)
             if activation is not None and following is not None and following not in replaced:
                 absorbed.append(following)
             else:
@@ -68,7 +68,8 @@ def _residual(y: Value, following: Node) -> Value | None:
     return others[0]
 
 
-def _activation(node: Node | None, clamps: bool) -> str | tuple[float, float] | None:
+def activation_of(node: Node | None, clamps: bool = True) -> str | tuple[float, float] | None:
+    """What ``node`` is as an activation, if it is a ReLU or a clamp with known bounds."""
     if node is None:
         return None
     if node.op.name == "relu":

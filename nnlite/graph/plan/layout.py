@@ -166,9 +166,9 @@ class Layout:
         """The one node that reads the result of ``node``, where nothing else does."""
         return self._only_user.get(node.outputs[0])
 
-    def slots_of(self, *nodes: Node | None) -> set[int]:
+    def slots_of(self, *nodes: Node) -> set[int]:
         """The slots of what ``nodes`` read and write; what they hold themselves has none."""
-        values = [v for node in nodes if node is not None for v in (*operands(node), *node.outputs)]
+        values = [v for node in nodes for v in (*operands(node), *node.outputs)]
         return {self._slots[value] for value in values if value in self._slots}
 
     def as_channels_last(self, value: Value) -> Callable[[Array], Array] | None:

@@ -21,7 +21,8 @@ from nnlite.graph.ir import Graph, operands
 from nnlite.graph.plan.arena import Placement, peak, place
 from nnlite.graph.plan.layout import Layout, Place, Prepared
 from nnlite.graph.plan.reduced import REDUCED
-from nnlite.graph.plan.steps import Run, Slots, Step, build
+from nnlite.graph.plan.step import Run, Slots, Step
+from nnlite.graph.plan.steps import build
 from nnlite.kernels import Decision, record
 from nnlite.kernels.native import kept, native_info
 from nnlite.layout import Array
@@ -117,7 +118,7 @@ class Program:
                 self._outside.setdefault(at.buffer, []).append((slot, at))
         within = self._in_block.keys() | layout.constants.keys()
         self._direct = [
-            step.direct and layout.slots_of(step.node, step.then) <= within for step in self.steps
+            step.direct and layout.slots_of(step.node, *step.then) <= within for step in self.steps
         ]
         self._outside_sizes = {index: layout.buffers[index].size for index in self._outside}
         self.memory = MemoryReport(
@@ -204,11 +205,17 @@ class Program:
             inputs = [None if value is None else numbers[value] for value in node.inputs]
             params = {k: numbers[p] if isinstance(p, Value) else p for k, p in node.params.items()}
             outputs = [(numbers[value], str(self.types[value])) for value in node.outputs]
-            function = None if step.then is None else (step.then.op.name, dict(step.then.params))
-            if step.then is not None:
-                numbers[step.then.outputs[0]] = numbers[node.outputs[0]]
-            digest.update(repr((node.op.name, inputs, params, function, outputs, step.variant)).encode())
-            for value in operands(node):
+            then = []
+            for one in step.then:
+                beside = [
+                    v for v in operands(one) if v not in numbers or numbers[v] != numbers[node.outputs[0]]
+                ]
+                for value in beside:
+                    numbers.setdefault(value, len(numbers))
+                then.append((one.op.name, dict(one.params), [numbers[value] for value in beside]))
+                numbers[one.outputs[0]] = numbers[node.outputs[0]]
+            digest.update(repr((node.op.name, inputs, params, then, outputs, step.variant)).encode())
+            for value in (v for one in (node, *step.then) for v in operands(one)):
                 if value in self._known:
                     array = self._known[value]
                     digest.update(repr((numbers[value], array.shape, str(array.dtype))).encode())
@@ -255,9 +262,9 @@ def _view(block: Array, offset: int, at: Place) -> Array:
     return view
 
 
-def _described(op: str, params: Mapping[str, Any], then: Node | None) -> str:
+def _described(op: str, params: Mapping[str, Any], then: Sequence[Node]) -> str:
     """The op with what was fused into it: ``conv2d+relu``."""
     activation = params.get("activation")
     if activation is None:
-        return op if then is None else f"{op}+{then.op.name}"
+        return "+".join((op, *(node.op.name for node in then)))
     return f"{op}+{activation}" if isinstance(activation, str) else f"{op}+clamp"

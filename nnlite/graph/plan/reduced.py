@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnlite.geometry import QuantiseGeometry
-from nnlite.graph.plan.steps import Slots, Step, flat, is_direct, launcher
+from nnlite.graph.plan.step import Slots, Step, flat, is_direct, launcher
 from nnlite.layout import Array, channels_last
 from nnlite.node import Node
 from nnlite.ops.reduced import reduced_geometry

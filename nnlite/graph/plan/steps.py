@@ -8,21 +8,20 @@ and their results come from the pool instead of the program's block.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnlite.device import moved
-from nnlite.geometry import FUNCTION, Conv2dGeometry, Geometry, NormGeometry, pair
-from nnlite.kernels import Decision, select
-from nnlite.layout import Array, as_array, channels_last, contiguous, rows
+from nnlite.geometry import NormGeometry, pair
+from nnlite.graph.plan.convolution import conv2d, conv_transpose2d
+from nnlite.graph.plan.step import Slots, Step, flat, is_direct, launcher
+from nnlite.layout import as_array, channels_last, contiguous, rows
 from nnlite.node import Node, Value
 from nnlite.ops import Context
 from nnlite.ops.clamp import clamp_kernels
-from nnlite.ops.conv import activated, conv2d_geometry_of
-from nnlite.ops.conv_transpose import conv_transpose2d_geometry_of
+from nnlite.ops.conv import conv2d_geometry_of
 from nnlite.ops.elementwise import row_kernel
 from nnlite.ops.epilogue import activation_fields
 from nnlite.ops.pool import pool2d_geometry_of
@@ -31,124 +30,8 @@ from nnlite.ops.runs import Kernel
 if TYPE_CHECKING:
     from nnlite.graph.plan.layout import Layout
 
-Slots = list[Any]
-"""Arrays by number while a program runs."""
-
-Run = Callable[[Slots], None]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One node of a program."""
-
-    node: Node
-    run: Run
-    how: Decision | str = "numpy"
-    """Which kernel variant serves it and why, or what else does."""
-    then: Node | None = None
-    """The function that it applies to the node's result."""
-    direct: bool = False
-    """Whether it is one call of a native kernel on the very arrays of its slots, no copies of them: it can
-    be checked once and then be made without Python."""
-
-    @property
-    def variant(self) -> str:
-        """The kernel variant that serves it, or what else does."""
-        return self.how if isinstance(self.how, str) else str(self.how.variant)
-
-
-def launcher(
-    kernel: str, geometry: Geometry, dtype: Any, layout: Layout
-) -> tuple[Callable[..., None], Decision]:
-    """A kernel with its variant chosen now: function(slots, *operands), and the choice."""
-    decision = select(kernel, geometry, dtype, prepared=True, device=layout.kind)
-    scratch = layout.scratch(decision.workspace) if decision.workspace else None
-    run = decision.run
-
-    def launch(slots: Slots, *operands: Array | None) -> None:
-        run(geometry, *operands, None if scratch is None else slots[scratch])
-
-    return launch, decision
-
-
-def is_direct(layout: Layout, decision: Decision, *pictures: Value | None) -> bool:
-    """Whether a kernel is native and takes ``pictures`` as they lie."""
-    as_they_lie = all(v is None or layout.as_channels_last(v) is None for v in pictures)
-    return decision.variant.backend == "native" and as_they_lie
-
-
-def flat(array: Array) -> Array:
-    """A dense array as a run of numbers, whatever the order of its axes."""
-    if array.flags.c_contiguous:
-        return array.reshape(-1)
-    numbers: Array = array.transpose(0, *range(2, array.ndim), 1).reshape(-1)
-    return numbers
-
 
 # ----------------------------------------------------------------------------- layers with weights
-
-
-def _function_after(layout: Layout, node: Node, plain: Conv2dGeometry) -> tuple[Node | None, Conv2dGeometry]:
-    """The function that alone reads a convolution's result, and the geometry of both in one pass."""
-    after = layout.only_user(node)
-    kernel = None if after is None else row_kernel(after.op.name, after.params)
-    known = layout.types[node.outputs[0]]
-    if kernel is None or kernel.name != "function_forward" or plain.activation or known.dtype != np.float32:
-        return None, plain
-    function = kernel.geometry(1)
-    both = plain.activated(FUNCTION + function.function, function.a, function.b)
-    # Others than native kernels have a pass of their own for it, as for a node of its own.
-    if select("conv2d_forward", plain, prepared=True, device=layout.kind).variant.backend != "native":
-        return None, plain
-    return after, both
-
-
-def conv2d(layout: Layout, node: Node) -> Step | None:
-    """Convolution with constant weights; residual, activation and a function in the same pass."""
-    params = dict(node.params)
-    activation = params.pop("activation", None)
-    x, w, bias, residual = (*node.inputs, None, None)[:4]
-    if x is None or w is None or not layout.are_constant(w, bias):
-        return None
-    plain = activated(conv2d_geometry_of(layout.types[x].shape, layout.types[w].shape, **params), activation)
-    then, geometry = _function_after(layout, node, plain)
-    launch, decision = launcher("conv2d_forward", geometry, layout.types[w].dtype, layout)
-    weight, bias_array = layout.weight(w, decision), layout.operand(bias)
-    source, other = layout.slot(x), None if residual is None else layout.slot(residual)
-    if then is not None:
-        layout.absorbed.add(then)
-    target = layout.new((then or node).outputs[0])
-    x_order = layout.as_channels_last(x)
-    other_order = None if residual is None else layout.as_channels_last(residual)
-
-    def run(slots: Slots) -> None:
-        pictures = slots[source] if x_order is None else x_order(slots[source])
-        addend = None if other is None else slots[other]
-        if addend is not None and other_order is not None:
-            addend = other_order(addend)
-        launch(slots, pictures, weight, bias_array, addend, slots[target])
-
-    return Step(node, run, decision, then, is_direct(layout, decision, x, residual))
-
-
-def conv_transpose2d(layout: Layout, node: Node) -> Step | None:
-    """Transposed convolution with constant weights: the input gradient of a convolution."""
-    x, w, bias = node.inputs
-    if x is None or w is None or not layout.are_constant(w, bias):
-        return None
-    geometry = conv_transpose2d_geometry_of(layout.types[x].shape, layout.types[w].shape, **node.params)
-    launch, decision = launcher("conv2d_grad_input", geometry, layout.types[w].dtype, layout)
-    weight, bias_array = layout.weight(w, decision), layout.operand(bias)
-    source, target = layout.slot(x), layout.new(node.outputs[0])
-    per_channel = None if bias_array is None else bias_array[:, None, None]
-
-    def run(slots: Slots) -> None:
-        y = slots[target]
-        launch(slots, channels_last(slots[source]), weight, y)
-        if per_channel is not None:
-            y += per_channel
-
-    return Step(node, run, decision)
 
 
 def linear(layout: Layout, node: Node) -> Step | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nnlite.geometry import Conv2dGeometry
+from nnlite.geometry import PRELU, Conv2dGeometry
 from nnlite.kernels.reference.eltwise import activate
 from nnlite.kernels.spec import REGISTRY, Variant
 from nnlite.layout import Array
@@ -70,10 +70,23 @@ def forward(
         else:
             out += _by_group(tap, g) @ weight[..., r, s].transpose(0, 2, 1)
     result = out.transpose(1, 0, 2).reshape(g.N, g.P, g.Q, g.K)
-    np.moveaxis(y, 1, -1)[...] = result if bias is None else result + bias
+    np.moveaxis(y, 1, -1)[...] = result
+    _finish(g, bias, residual, y)
+
+
+def _finish(g: Conv2dGeometry, bias: Array | None, residual: Array | None, y: Array) -> None:
+    """y = act(y + bias + residual)."""
+    slopes = None
+    if bias is not None and g.activation == PRELU:
+        bias, slopes = bias
+    if bias is not None:
+        y += bias[:, None, None]
     if residual is not None:
         y += residual
-    activate(g, y, y)
+    if g.activation == PRELU:
+        y[...] = np.where(y > 0, y, y * (0 if slopes is None else slopes[:, None, None]))
+    else:
+        activate(g, y, y)
 
 
 def grad_input(g: Conv2dGeometry, gy: Array, w: Array, gx: Array, workspace: Array | None) -> None:
@@ -88,6 +101,19 @@ def grad_input(g: Conv2dGeometry, gy: Array, w: Array, gx: Array, workspace: Arr
     np.moveaxis(gx, 1, -1)[...] = inner
 
 
+def transposed_forward(
+    g: Conv2dGeometry,
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    residual: Array | None,
+    y: Array,
+    workspace: Array | None,
+) -> None:
+    grad_input(g, x, w, y, None)
+    _finish(g, bias, residual, y)
+
+
 def grad_weight(g: Conv2dGeometry, x: Array, gy: Array, gw: Array, workspace: Array | None) -> None:
     gradient = _by_group(_grouped_output(gy, g), g).transpose(0, 2, 1)  # [groups, K/groups, NPQ]
     for r, s, tap in _taps(_padded(x, g), g):
@@ -95,5 +121,6 @@ def grad_weight(g: Conv2dGeometry, x: Array, gy: Array, gw: Array, workspace: Ar
 
 
 REGISTRY.add_variant(Variant("conv2d_forward", "reference", "taps", forward))
+REGISTRY.add_variant(Variant("conv_transpose2d_forward", "reference", "taps", transposed_forward))
 REGISTRY.add_variant(Variant("conv2d_grad_input", "reference", "taps", grad_input))
 REGISTRY.add_variant(Variant("conv2d_grad_weight", "reference", "taps", grad_weight))
