@@ -233,6 +233,16 @@ void bind_eltwise(py::module_& m) {
         float* y = out<float>(y_, "y", {size});
         without_gil([=] { multiply(g, a, b, y); });
     });
+    m.def("scale_channels", [](const std::array<int64_t, pictures_fields>& ints, Object x_, Object scale_, Object y_,
+                               Object) {
+        const auto [N, C, H, W] = ints;
+        require(N >= 0 && C > 0 && H > 0 && W > 0, "sizes must be positive");
+        const Pictures g = {N, C, H, W};
+        const float* x = in<float>(x_, "x", {N, C, H, W});
+        const float* scale = in<float>(scale_, "scale", {N, C, 1, 1});
+        float* y = out<float>(y_, "y", {N, C, H, W});
+        without_gil([=] { scale_channels(g, x, scale, y); });
+    });
     m.def("combine", [](NNLITE_ELTWISE, Object a_, Object b_, Object y_, Object) {
         const Eltwise g = eltwise(size, alpha, beta, kind, low, high);
         const float* a = in<float>(a_, "a", {size});

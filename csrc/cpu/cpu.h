@@ -125,6 +125,7 @@ void resize(const Resize& g, const float* x, const int32_t* row_start, const int
 // Outputs may be the inputs that they replace.
 void combine(const Eltwise& g, const float* a, const float* b, float* y);
 void multiply(const Eltwise& g, const float* a, const float* b, float* y);
+void scale_channels(const Pictures& g, const float* x, const float* scale, float* y);
 void activation_backward(const Eltwise& g, const float* gy, const float* z, float* gx);
 void function_forward(const Named& g, const float* x, float* y);
 void function_backward(const Named& g, const float* gy, const float* z, float* gx);

@@ -25,6 +25,18 @@ void multiply(const Eltwise& g, const float* a, const float* b, float* y) {
     });
 }
 
+void scale_channels(const Pictures& g, const float* x, const float* scale, float* y) {
+    const Kernels& k = kernels();
+    const int64_t pixels = g.H * g.W;
+    parallel_for(g.N * pixels, (chunk + g.C - 1) / g.C, [&](int64_t begin, int64_t end) {
+        while (begin < end) {  // the part of one picture after the other
+            const int64_t n = begin / pixels, last = (n + 1) * pixels < end ? (n + 1) * pixels : end;
+            k.scale_channels({last - begin, g.C, x + begin * g.C, scale + n * g.C, y + begin * g.C});
+            begin = last;
+        }
+    });
+}
+
 void activation_backward(const Eltwise& g, const float* gy, const float* z, float* gx) {
     const Kernels& k = kernels();
     parallel_for(g.size, chunk, [&](int64_t begin, int64_t end) {

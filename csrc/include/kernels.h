@@ -160,6 +160,13 @@ struct Combine {
     float* y;
 };
 
+// y = x scale on rows [rows, channels], scale [channels]; y may be x
+struct ScaleChannels {
+    int64_t rows, channels;
+    const float *x, *scale;
+    float* y;
+};
+
 // PReLU in place: of rows [rows, channels] what is not above 0 is multiplied by its channel's slope; null: by 0
 struct ChannelSlopes {
     int64_t rows, channels;
@@ -384,6 +391,7 @@ struct Kernels {
     void (*gate)(const Gate&);
     void (*smooth)(const Smooth&);
     void (*channel_slopes)(const ChannelSlopes&);
+    void (*scale_channels)(const ScaleChannels&);
     void (*multiply)(int64_t size, const float* a, const float* b, float* y);
     void (*softmax_rows)(const SoftmaxRows&);
     void (*softmax_grad)(const SoftmaxGrad&);

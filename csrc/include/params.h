@@ -94,6 +94,11 @@ struct Named {
     float a, b;
 };
 
+// Pictures [N,H,W,C], whose channels are taken one by one.
+struct Pictures {
+    int64_t N, C, H, W;
+};
+
 // Pictures x [N,H,W,C] to y [N,P,Q,C]; so many source rows over all rows of y, and columns over all of its columns.
 struct Resize {
     int64_t N, C, H, W, P, Q, row_taps, column_taps;
@@ -102,6 +107,7 @@ struct Resize {
 constexpr int conv2d_integers = 18;
 constexpr int pool2d_fields = 17;
 constexpr int resize_fields = 8;
+constexpr int pictures_fields = 4;
 static_assert(sizeof(Conv2d) == conv2d_integers * sizeof(int64_t) + sizeof(Activation),
               "no padding, no forgotten field");
 static_assert(sizeof(Resize) == resize_fields * sizeof(int64_t), "no padding, no forgotten field");

@@ -234,6 +234,22 @@ class FunctionGeometry(_Fields):
 
 
 @dataclass(frozen=True)
+class PictureGeometry(_Fields):
+    """Work on pictures [N,C,H,W] whose channels are taken one by one."""
+
+    N: int
+    C: int
+    H: int
+    W: int
+
+    __hash__ = _Fields.__hash__
+
+    def ints(self) -> tuple[int, ...]:
+        """The fields in order, as ``csrc/include/params.h`` has them."""
+        return self.values
+
+
+@dataclass(frozen=True)
 class ResizeGeometry(_Pictures):
     """Pictures x [N,C,H,W] to y [N,C,P,Q], each of whose rows is a weighted sum of some rows of x.
 
@@ -259,6 +275,7 @@ Geometry = (
     | EltwiseGeometry
     | FunctionGeometry
     | QuantiseGeometry
+    | PictureGeometry
     | ResizeGeometry
 )
 

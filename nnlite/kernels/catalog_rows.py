@@ -20,12 +20,14 @@ from nnlite.geometry import (
     EltwiseGeometry,
     FunctionGeometry,
     NormGeometry,
+    PictureGeometry,
 )
 from nnlite.kernels.catalog import FLOAT32_EPSILON, sum_tolerance
 from nnlite.kernels.samples import (
     eltwise_samples,
     function_samples,
     norm_samples,
+    picture_samples,
     plain_norm_samples,
     run_samples,
 )
@@ -150,6 +152,11 @@ REGISTRY.add_spec(
 # ------------------------------------------------------------------------------------ elementwise
 
 
+def _picture_types(g: PictureGeometry, dtype: DType) -> Types:
+    pictures = ((g.N, g.C, g.H, g.W), dtype)
+    return {"x": pictures, "scale": ((g.N, g.C, 1, 1), dtype), "y": pictures}
+
+
 def _run_types(g: EltwiseGeometry, dtype: DType) -> Types:
     names = "a b y gy z gx weight gradient velocity mean square new_weight new_velocity new_mean new_square"
     return dict.fromkeys(names.split(), ((g.size,), dtype))
@@ -187,6 +194,18 @@ REGISTRY.add_spec(
         flops=lambda g: g.size,
         tolerance=lambda g: FLOAT32_EPSILON,
         samples=run_samples,
+    )
+)
+REGISTRY.add_spec(
+    KernelSpec(
+        name="scale_channels",
+        formula="y[n,c,h,w] = x[n,c,h,w] scale[n,c,0,0]; y may be x",
+        inputs=("x", "scale"),
+        outputs=("y",),
+        types=_picture_types,
+        flops=lambda g: g.N * g.C * g.H * g.W,
+        tolerance=lambda g: FLOAT32_EPSILON,
+        samples=picture_samples,
     )
 )
 REGISTRY.add_spec(

@@ -23,6 +23,7 @@ from nnlite.geometry import (
     EltwiseGeometry,
     FunctionGeometry,
     NormGeometry,
+    PictureGeometry,
     Pool2dGeometry,
     QuantiseGeometry,
     ReducedConv2dGeometry,
@@ -204,6 +205,10 @@ def _line(g: NormGeometry, dtype: DType) -> str | None:
     return _norm(g, dtype) or (None if g.activation == NO_ACTIVATION else "has no activation")
 
 
+def _pictures(g: PictureGeometry, dtype: DType) -> str | None:
+    return _float32(g, dtype) or (None if min(g.C, g.H, g.W) else "needs pictures that are not empty")
+
+
 def _resize(g: ResizeGeometry, dtype: DType) -> str | None:
     if not min(g.C, g.H, g.W, g.P, g.Q):
         return "needs pictures that are not empty"
@@ -315,6 +320,7 @@ for _kernel in ("cross_entropy", "layer_norm_forward"):
     _register(_kernel, "lines", _kernel, NormGeometry, _line)
 _register("layer_norm_backward", "lines", "layer_norm_backward", NormGeometry, _line, workspace=True)
 
+_register("scale_channels", "run", "scale_channels", PictureGeometry, _pictures)
 _register("resize", "taps", "resize", ResizeGeometry, _resize)
 
 for _kernel in ("function_forward", "function_backward"):

@@ -18,6 +18,7 @@ from nnlite.geometry import (
     EltwiseGeometry,
     FunctionGeometry,
     NormGeometry,
+    PictureGeometry,
     Pool2dGeometry,
     ResizeGeometry,
     conv2d_geometry,
@@ -206,6 +207,15 @@ def run_samples() -> Iterator[EltwiseGeometry]:
     """Sizes around the vector length and the chunk."""
     for size in (1, 5, 16, 33, 1000, 40_001):
         yield EltwiseGeometry(size)
+
+
+def picture_samples() -> Iterator[PictureGeometry]:
+    """Channels around the vector length, several chunks, chunks of several pictures, and no picture."""
+    for channels, size in product([1, 5, 16, 33], [(1, 1), (3, 7), (20, 31)]):
+        yield PictureGeometry(3, channels, *size)
+    yield PictureGeometry(2, 96, 40, 41)
+    yield PictureGeometry(70, 1100, 2, 2)
+    yield PictureGeometry(0, 5, 3, 3)
 
 
 def line_samples() -> Iterator[NormGeometry]:

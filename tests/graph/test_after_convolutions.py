@@ -210,3 +210,62 @@ def test_transposed_convolutions_are_kept_calls_that_prepare_their_weights():
     program = module.compile().program([ArrayType(x.shape, x.dtype)])
     assert all(step.direct for step in program.steps)
     assert all(step.how.preparation is not None for step in program.steps)
+
+
+# --------------------------------------------------------------------- squeeze and excitation
+
+
+class Excited(nn.Module):
+    """A block of EfficientNet or MobileNetV3; whoever asks gets the pictures before their scaling, too."""
+
+    def __init__(self, gate, both=False):
+        self.conv, self.gate, self.both = nn.Conv2d(3, 21, 3, padding=1), gate, both
+        self.squeeze, self.excite, self.project = (
+            nn.Conv2d(21, 5, 1),
+            nn.Conv2d(5, 21, 1),
+            nn.Conv2d(21, 8, 1),
+        )
+
+    def forward(self, x):
+        x = F.silu(self.conv(x))
+        factors = self.gate(self.excite(F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1)))))
+        y = self.project(factors * x if self.both else x * factors)
+        return (y, x) if self.both else y
+
+
+@pytest.mark.parametrize("gate", [nn.Sigmoid(), nn.Hardsigmoid()], ids=["sigmoid", "hardsigmoid"])
+@pytest.mark.parametrize("both", [False, True])
+def test_squeeze_and_excitation_needs_no_python_between_its_parts(gate, both):
+    module, x = traced(Excited(gate, both), (3, 3, 13, 10)), normal(3, 3, 13, 10)
+    plan = module.compile()
+    for actual, expected in zip(plan.run(x), module.run([x]), strict=True):
+        assert_close(actual, expected)
+    if nl.kernels.unavailable("native") is None:
+        program = plan.program([ArrayType(x.shape, x.dtype)])
+        assert [step.node.op.name for step in program.steps if not step.direct] == []
+        assert "scale_channels[N=3 C=21 H=13 W=10] float32: native:run" in str(nl.explain(plan, x))
+    for backend in ("reference", "numba"):
+        if nl.kernels.unavailable(backend) is None:
+            with nl.use_backend(backend):  # no kernel of theirs: NumPy multiplies
+                assert_close(
+                    module.compile()(x) if not both else module.compile().run(x)[0], module.run([x])[0]
+                )
+
+
+def test_products_of_other_shapes_are_numpys():
+    class Products(nn.Module):
+        def forward(self, x, each, one, maps):
+            return x * each * one * maps * each, each * each
+
+    shapes = (2, 5, 6, 7), (2, 5, 1, 1), (1, 5, 1, 1), (2, 1, 6, 7)
+    arrays = [normal(*shape) for shape in shapes]
+    module = traced(Products(), *shapes)
+    x, each, one, maps = arrays
+    expected = x * each * one * maps * each, each * each
+    plan = module.compile()
+    for actual, wanted in zip(plan.run(*arrays), expected, strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+    if nl.kernels.unavailable("native") is None:
+        types = [ArrayType(a.shape, a.dtype) for a in arrays]
+        variants = [row["variant"] for row in plan.program(types).rows()]
+        assert sorted(variants) == ["native:run"] * 2 + ["numpy.multiply"] * 3

@@ -26,6 +26,7 @@ from nnlite.geometry import (
     EltwiseGeometry,
     FunctionGeometry,
     NormGeometry,
+    PictureGeometry,
     QuantiseGeometry,
     ReducedConv2dGeometry,
     ResizeGeometry,
@@ -121,6 +122,7 @@ LARGE = {  # geometries that are cut into many chunks
     "quantise": [QuantiseGeometry(300_007, 0.5, 3.0)],
     "combine": [EltwiseGeometry(300_007, 0.5, 2.0, CLAMP, -1.0, 1.0)],
     "function_forward": [FunctionGeometry(300_007, FUNCTIONS.index(name)) for name in ("silu", "gelu")],
+    "scale_channels": [PictureGeometry(7, 67, 40, 41)],
     "resize": [ResizeGeometry(3, 67, 40, 41, 80, 30, 160, 60)],
 }
 

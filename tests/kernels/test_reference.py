@@ -256,6 +256,13 @@ def test_conv_transpose2d_against_pytorch(torch):
         close(run("conv_transpose2d_forward", g, **values)["y"], activated(torch, total, g, slopes), g)
 
 
+def test_scale_channels_against_einsum():
+    for g in SPECS["scale_channels"].samples():
+        values = inputs_of("scale_channels", g)
+        y = np.einsum("nchw,ncij->nchw", values["x"], values["scale"])
+        np.testing.assert_allclose(run("scale_channels", g, **values)["y"], y, rtol=1e-15, err_msg=str(g))
+
+
 def test_max_pool2d_against_pytorch(torch):
     for g in SPECS["max_pool2d_forward"].samples():
         values = inputs_of("max_pool2d_forward", g)["x"]

@@ -66,6 +66,16 @@ void multiply(int64_t size, const float* a, const float* b, float* y) {
     }
 }
 
+void scale_channels(const ScaleChannels& k) {
+    const float* x = k.x;
+    float* y = k.y;
+    for (int64_t row = 0; row < k.rows; ++row, x += k.channels, y += k.channels)
+        for (int64_t c = 0; c < k.channels; c += VL) {
+            const int64_t left = k.channels - c;
+            store_upto(y + c, load_upto(x + c, left) * load_upto(k.scale + c, left), left);
+        }
+}
+
 // ---- gx = gy where the activation of z lets it pass
 
 struct GateLoop {

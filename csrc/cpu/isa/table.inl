@@ -84,6 +84,7 @@ extern const Kernels NNLITE_TABLE = {
     gate,
     smooth,
     channel_slopes,
+    scale_channels,
     multiply,
     softmax_rows,
     softmax_grad,

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnlite.device import moved
-from nnlite.geometry import NormGeometry, pair
+from nnlite.geometry import EltwiseGeometry, NormGeometry, PictureGeometry, pair
 from nnlite.graph.plan.convolution import conv2d, conv_transpose2d
 from nnlite.graph.plan.step import Slots, Step, flat, is_direct, launcher
+from nnlite.kernels import select
 from nnlite.layout import as_array, channels_last, contiguous, rows
 from nnlite.node import Node, Value
-from nnlite.ops import Context
+from nnlite.ops import ArrayType, Context
 from nnlite.ops.clamp import clamp_kernels
 from nnlite.ops.conv import conv2d_geometry_of
 from nnlite.ops.elementwise import row_kernel
@@ -173,6 +174,39 @@ def ufunc(layout: Layout, node: Node) -> Step | None:
     return Step(node, run, f"numpy.{function.__name__}")
 
 
+def mul(layout: Layout, node: Node) -> Step | None:
+    """A product; of pictures with a factor per picture and channel (squeeze and excitation) by a kernel."""
+    return _gated(layout, node) or ufunc(layout, node)
+
+
+def _gated(layout: Layout, node: Node) -> Step | None:
+    y = node.outputs[0]
+    known = layout.types[y]
+    pairs = [(x, f) for x, f in (node.inputs, node.inputs[::-1]) if x is not None and f is not None]
+    for x, factors in pairs:
+        each = ArrayType((*known.shape[:2], 1, 1), known.dtype)
+        if len(known.shape) == 4 and layout.types[x] == known and layout.types[factors] == each:
+            break
+    else:
+        return None
+    if known == each or known.dtype != np.float32 or layout.as_channels_last(x) is not None:
+        return None
+    # Other backends have no kernel of it: NumPy does it there.
+    run_of_numbers = select("multiply", EltwiseGeometry(prod(known.shape)), device=layout.kind)
+    if run_of_numbers.variant.backend != "native":
+        return None
+    launch, decision = launcher("scale_channels", PictureGeometry(*known.shape), known.dtype, layout)
+    source, gate = layout.slot(x), layout.slot(factors)
+    order = layout.as_channels_last(factors)
+    target = layout.in_place(y, x, node)
+
+    def run(slots: Slots) -> None:
+        scale = slots[gate] if order is None else order(slots[gate])
+        launch(slots, slots[source], scale, slots[target])
+
+    return Step(node, run, decision, direct=is_direct(layout, decision, x, factors))
+
+
 def concat(layout: Layout, node: Node) -> Step | None:
     """Concatenation into a place of its own."""
     if any(v is None or layout.types[v].dtype != layout.types[node.outputs[0]].dtype for v in node.inputs):
@@ -236,6 +270,7 @@ BUILDERS: Mapping[str, Callable[[Layout, Node], Step | None]] = {
     "adaptive_avg_pool2d": pool2d("avg_pool2d_forward", 0),
     "clamp": clamp,
     **dict.fromkeys(UFUNCS, ufunc),
+    "mul": mul,
     "concat": concat,
     **dict.fromkeys(("reshape", "flatten", "squeeze", "unsqueeze"), view),
     "transpose": transpose,

@@ -16,6 +16,7 @@ from nnlite.geometry import (
     EltwiseGeometry,
     FunctionGeometry,
     NormGeometry,
+    PictureGeometry,
 )
 from nnlite.kernels.reference.erf import erf
 from nnlite.kernels.spec import REGISTRY, Variant
@@ -71,6 +72,10 @@ def activation_backward(g: EltwiseGeometry, gy: Array, z: Array, gx: Array, work
 
 def multiply(g: EltwiseGeometry, a: Array, b: Array, y: Array, workspace: Array | None) -> None:
     np.multiply(a, b, out=y)
+
+
+def scale_channels(g: PictureGeometry, x: Array, scale: Array, y: Array, workspace: Array | None) -> None:
+    np.multiply(x, scale, out=y)
 
 
 def _gelu_curve(x: Array) -> Array:
@@ -137,6 +142,7 @@ def function_backward(g: FunctionGeometry, gy: Array, z: Array, gx: Array, works
 
 REGISTRY.add_variant(Variant("function_forward", "reference", "numpy", function_forward))
 REGISTRY.add_variant(Variant("function_backward", "reference", "numpy", function_backward))
+REGISTRY.add_variant(Variant("scale_channels", "reference", "numpy", scale_channels))
 REGISTRY.add_variant(Variant("multiply", "reference", "numpy", multiply))
 REGISTRY.add_variant(Variant("combine", "reference", "numpy", combine))
 REGISTRY.add_variant(Variant("activation_backward", "reference", "numpy", activation_backward))
