@@ -1,7 +1,7 @@
 """Arrays from a caching pool of aligned blocks.
 
 A fresh 50 MB array costs more in page faults than a 1x1 convolution costs in arithmetic, so a
-block whose arrays are gone is kept for the next requests (nnlite/pool.py) instead of going back to
+block whose arrays are gone is kept for the next requests (nnlite/memory_pool.py) instead of going back to
 the operating system. ``empty`` is what ops allocate their outputs with.
 
 At most ``set_limit`` bytes are kept (``NNLITE_MEMORY_LIMIT``: bytes, or a number with K, M or G; by
@@ -24,7 +24,7 @@ import numpy as np
 
 from nnlite.errors import ConfigError, NnliteError, ShapeError
 from nnlite.layout import Array
-from nnlite.pool import MAPPED, Pool
+from nnlite.memory_pool import MAPPED, Pool
 
 SMALLEST = 4096  # smaller arrays are cheaper straight from NumPy
 _STEP = 4096  # blocks are whole pages

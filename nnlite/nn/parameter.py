@@ -58,6 +58,7 @@ class State(Tensor):
     @property
     def at_rest(self) -> Array:
         """The elements where they lie, for who looks at few of them: forgotten ones in their source."""
+        # Asked of super(), an attribute that is not there stays so.
         forgotten = self._source is not None and not hasattr(super(), "_array")
         return self._source if forgotten else self.array  # type: ignore[return-value]
 

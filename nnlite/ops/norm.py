@@ -282,7 +282,8 @@ def batch_norm_training_forward(
     keep_y = geometry.activation != NO_ACTIVATION and residual is not None
     ctx.save(x, y if keep_y else None, weight, bias, mean, inv_std)
     if ctx.recording and residual is None:
-        ctx.again = _again(geometry, x, mean, inv_std * weight, bias)
+        # A copy: who comes back may have changed the bias, and that is the batch norm's affair alone.
+        ctx.again = _again(geometry, x, mean, inv_std * weight, bias.copy())
     ctx.values["geometry"] = geometry
     ctx.values["residual"] = residual is not None
     variance = (1 / np.square(inv_std, dtype=np.float64) - epsilon).clip(0).astype(x.dtype)

@@ -132,6 +132,8 @@ def stages(job: Job, material: Material, stretch: Stretch) -> None:
         rules=Rules.of(config, job.holding), anchors=anchors, targets=job.targets,
         forward=again, on_step=job.callbacks.on_step, say=job.say,
     )  # fmt: skip
+    if module.origin is not None:
+        module.origin.forget()  # the file's pages: what is trained was copied out of them
     limit = memory.limit()
     if again is not None:
         memory.set_limit(min(limit, int(WAITING * config.batch_size * again.bytes)))

@@ -15,7 +15,7 @@ import nnlite
 
 STOREYS = [
     {"errors", "__version__"},
-    {"device", "geometry", "layout", "memory", "pool", "threads", "random", "files", "_native"},
+    {"device", "geometry", "layout", "memory", "memory_pool", "threads", "random", "files", "_native"},
     {"kernels"},
     {"node", "ops"},
     {"autograd"},

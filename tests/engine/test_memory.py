@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import nnlite
-from nnlite import layout, memory, pool
+from nnlite import layout, memory, memory_pool
 from nnlite.errors import NnliteError
 
 PACKAGE = Path(nnlite.__file__).parents[1]
@@ -38,7 +38,7 @@ def test_arrays_are_aligned_and_ordered(shape, dtype):
     assert (array.shape, array.dtype) == (shape, np.dtype(dtype))
     assert layout.is_channels_last(array)
     if array.nbytes >= 4096:
-        assert array.ctypes.data % pool.ALIGNMENT == 0
+        assert array.ctypes.data % memory_pool.ALIGNMENT == 0
     assert memory.empty(shape, dtype, "C").flags.c_contiguous
     array[...] = 1
     assert array.min() == array.max() == 1
@@ -124,7 +124,7 @@ def test_release_gives_everything_back():
 def test_workspace_is_bytes():
     scratch = memory.workspace(100_000)
     assert (scratch.dtype, scratch.shape) == (np.uint8, (100_000,))
-    assert scratch.ctypes.data % pool.ALIGNMENT == 0
+    assert scratch.ctypes.data % memory_pool.ALIGNMENT == 0
 
 
 def test_threads_never_share_a_block():

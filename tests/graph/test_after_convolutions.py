@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from planning import RNG, normal, only_native, traced
 
 import nnlite as nl
 import nnlite.onnx as nx
 from nnlite import functional as F
 from nnlite import nn
-from nnlite.graph import GraphModule, trace
 from nnlite.ops import OPS, ArrayType
-from nnlite.tensors import Tensor, apply
-
-RNG = np.random.default_rng(7)
-
-only_native = pytest.mark.skipif(
-    nl.kernels.unavailable("native") is not None,
-    reason=f"native kernels alone have it: {nl.kernels.unavailable('native')}",
-)
-
-
-def normal(*shape):
-    return RNG.standard_normal(shape).astype(np.float32)
-
-
-def traced(module, *shapes):
-    graph, leaves = trace(module.eval(), [Tensor(normal(*shape)) for shape in shapes])
-    return GraphModule(graph, leaves=leaves).freeze().eval()
+from nnlite.tensors import apply
 
 
 def described(plan, *arrays):

@@ -6,32 +6,15 @@ import threading
 
 import numpy as np
 import pytest
+from planning import normal, only_native, traced
 
 import nnlite as nl
 import nnlite.onnx as nx
 from nnlite import functional as F
 from nnlite import memory, nn
 from nnlite.errors import ModelError, ShapeError
-from nnlite.graph import GraphModule, trace
 from nnlite.graph.plan.arena import ALIGNMENT, Lifetime, peak, place
 from nnlite.ops import ArrayType
-from nnlite.tensors import Tensor
-
-RNG = np.random.default_rng(0)
-
-only_native = pytest.mark.skipif(
-    nl.kernels.unavailable("native") is not None,
-    reason=f"native kernels alone have it: {nl.kernels.unavailable('native')}",
-)
-
-
-def normal(*shape):
-    return RNG.standard_normal(shape).astype(np.float32)
-
-
-def traced(module, *shapes):
-    graph, leaves = trace(module.eval(), [Tensor(normal(*shape)) for shape in shapes])
-    return GraphModule(graph, leaves=leaves).freeze().eval()
 
 
 def steps(plan, *arrays):

@@ -173,19 +173,22 @@ def finetuned(mobilenet_path, clipart, out: Path, *options: str) -> subprocess.C
 
 
 HEAD = ("--unfreeze", "none", "--head-epochs", "2", "--no-baselines", "--no-report")
+ALL = ("--unfreeze", "all", "--head-epochs", "1", "--epochs", "1", "--no-baselines", "--no-report")
 STAGES = ("--unfreeze", "2", "--head-epochs", "1", "--epochs", "1", "--no-baselines", "--no-report")
 
 
 @pytest.mark.skipif(memory.peak_resident() is None, reason="needs Linux's /proc/self/status")
 @pytest.mark.parametrize(
-    ("options", "budget"), [(HEAD, "106MB"), (HEAD, "300MB"), (STAGES, "175MB"), (STAGES, "270MB")], ids=str
+    ("options", "budget"),
+    [(HEAD, "106MB"), (HEAD, "300MB"), (STAGES, "175MB"), (STAGES, "270MB"), (ALL, "204MB")],
+    ids=str,
 )
 def test_a_budget_holds_as_the_system_counts(options, budget, mobilenet_path, clipart, tmp_path):
     done = finetuned(mobilenet_path, clipart, tmp_path, *options, "--memory", budget)
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "run" / "metrics.json").read_text())["memory"]
     assert told["measured"] <= told["budget"]
-    assert 0.75 * told["predicted"] <= told["measured"] <= told["predicted"] * 1.03
+    assert 0.8 * told["predicted"] <= told["measured"] <= told["predicted"] * 1.03
 
 
 @pytest.mark.skipif(memory.peak_resident() is None, reason="needs Linux's /proc/self/status")

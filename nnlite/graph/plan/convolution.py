@@ -16,8 +16,7 @@ import numpy as np
 
 from nnlite.geometry import FUNCTION, FUNCTIONS, PRELU, Conv2dGeometry
 from nnlite.graph.passes.fuse_epilogue import activation_of
-from nnlite.graph.plan.step import Slots, Step, is_direct, launcher
-from nnlite.kernels import select
+from nnlite.graph.plan.step import Slots, Step, is_direct, is_native, launcher
 from nnlite.layout import Array, channels_last
 from nnlite.node import Node, Value
 from nnlite.ops.conv import activated, conv2d_geometry_of
@@ -78,9 +77,8 @@ def _after(
 ) -> _After:
     """What follows a convolution and is read by nobody else: a function, with ``sums`` a residual, too."""
     known, offset = layout.types[node.outputs[0]], layout.constant(bias)
-    native = select(kernel, plain, known.dtype, prepared=True, device=layout.kind).variant.backend == "native"
     # Others than native kernels have a pass of their own for it, as for a node of its own.
-    if not native:
+    if not is_native(layout, kernel, plain, known.dtype):
         return _After((), plain, layout.operand(bias))
     total = _sum_after(layout, node) if sums else None
     nodes, residual = ((), None) if total is None else ((total[0],), total[1])
@@ -142,7 +140,7 @@ def conv_transpose2d(layout: Layout, node: Node) -> Step | None:
         return None
     geometry = conv_transpose2d_geometry_of(layout.types[x].shape, layout.types[w].shape, **node.params)
     dtype = layout.types[w].dtype
-    if select("conv2d_grad_input", geometry, dtype, device=layout.kind).variant.backend == "native":
+    if is_native(layout, "conv_transpose2d_forward", geometry, dtype):
         after = _after(layout, node, "conv_transpose2d_forward", geometry, bias, sums=True)
         return _convolution(layout, node, "conv_transpose2d_forward", after, after.residual, w)
     launch, decision = launcher("conv2d_grad_input", geometry, dtype, layout)

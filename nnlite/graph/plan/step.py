@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nnlite.geometry import Geometry
-from nnlite.kernels import Decision, select
+from nnlite.kernels import Decision, requested_backend, select
 from nnlite.layout import Array
 from nnlite.node import Node, Value
 
@@ -52,6 +52,13 @@ def launcher(
         run(geometry, *operands, None if scratch is None else slots[scratch])
 
     return launch, decision
+
+
+def is_native(layout: Layout, kernel: str, geometry: Geometry, dtype: Any) -> bool:
+    """Whether a native kernel serves. Not every backend has all kernels, so it is asked for no other."""
+    if layout.kind != "cpu" or requested_backend() not in ("auto", "native"):
+        return False
+    return select(kernel, geometry, dtype, prepared=True).variant.backend == "native"
 
 
 def is_direct(layout: Layout, decision: Decision, *pictures: Value | None) -> bool:

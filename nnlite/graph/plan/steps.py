@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnlite.device import moved
-from nnlite.geometry import EltwiseGeometry, NormGeometry, PictureGeometry, pair
+from nnlite.geometry import NormGeometry, PictureGeometry, pair
 from nnlite.graph.plan.convolution import conv2d, conv_transpose2d
-from nnlite.graph.plan.step import Slots, Step, flat, is_direct, launcher
-from nnlite.kernels import select
+from nnlite.graph.plan.step import Slots, Step, flat, is_direct, is_native, launcher
 from nnlite.layout import as_array, channels_last, contiguous, rows
 from nnlite.node import Node, Value
 from nnlite.ops import ArrayType, Context
@@ -182,20 +181,20 @@ def mul(layout: Layout, node: Node) -> Step | None:
 def _gated(layout: Layout, node: Node) -> Step | None:
     y = node.outputs[0]
     known = layout.types[y]
-    pairs = [(x, f) for x, f in (node.inputs, node.inputs[::-1]) if x is not None and f is not None]
-    for x, factors in pairs:
-        each = ArrayType((*known.shape[:2], 1, 1), known.dtype)
-        if len(known.shape) == 4 and layout.types[x] == known and layout.types[factors] == each:
-            break
-    else:
+    if len(known.shape) != 4 or known.dtype != np.float32:
         return None
-    if known == each or known.dtype != np.float32 or layout.as_channels_last(x) is not None:
+    each = ArrayType((*known.shape[:2], 1, 1), known.dtype)
+    x, factors = node.inputs
+    if x is not None and layout.types[x] == each:
+        x, factors = factors, x
+    if x is None or factors is None or known == each:
         return None
-    # Other backends have no kernel of it: NumPy does it there.
-    run_of_numbers = select("multiply", EltwiseGeometry(prod(known.shape)), device=layout.kind)
-    if run_of_numbers.variant.backend != "native":
+    if layout.types[x] != known or layout.types[factors] != each or layout.as_channels_last(x) is not None:
         return None
-    launch, decision = launcher("scale_channels", PictureGeometry(*known.shape), known.dtype, layout)
+    geometry = PictureGeometry(*known.shape)
+    if not is_native(layout, "scale_channels", geometry, known.dtype):  # elsewhere NumPy does it
+        return None
+    launch, decision = launcher("scale_channels", geometry, known.dtype, layout)
     source, gate = layout.slot(x), layout.slot(factors)
     order = layout.as_channels_last(factors)
     target = layout.in_place(y, x, node)

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from nnlite.pool import MAPPED, Pool
+from nnlite.memory_pool import MAPPED, Pool
 
 PAGE = 4096
 NO_LIMIT = 1 << 40
@@ -113,7 +113,7 @@ def test_blocks_that_the_collector_returns_in_the_midst_of_a_request_wait():
     assert pool.counts() == (0, MAPPED, MAPPED)
 
 
-def test_a_request_beyond_the_memory_lets_go_of_the_cache_and_is_refused(monkeypatch):
+def test_a_request_beyond_the_memory_lets_go_of_the_cache_and_is_refused():
     pool = Pool()
     pool.give(pool.take(MAPPED, NO_LIMIT), MAPPED, NO_LIMIT)
     with pytest.raises(MemoryError):
