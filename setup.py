@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,9 +58,14 @@ ISA_FLAGS = {
         "avx2": AVX2,
         "avx512": AVX512,
         "avx512_vnni": [*AVX512, "-mavx512vnni"],
+        "avx512_bf16": [*AVX512, "-mavx512vnni", "-mavx512bf16"],
     },
     "arm": {"neon": []},
     "other": {"baseline": []},
+}
+# Instructions that compilers know since a few years only: an instruction set of one without them is left out.
+PROBES = {
+    "avx512_bf16": "vdpbf16ps %zmm0, %zmm0, %zmm0",  # GCC 10, Clang 9
 }
 FLAGS = [
     "-std=c++17",
@@ -81,6 +87,23 @@ def machine() -> str:
     if "x86_64" in target or "AMD64" in target:
         return "x86"
     return "arm" if "arm64" in target or "aarch64" in target else "other"
+
+
+def buildable(compiler: str, target: str) -> dict[str, list[str]]:
+    """The instruction sets of ``target`` that ``compiler`` can build, with their flags."""
+    found = dict(ISA_FLAGS[target])
+    for isa in found.keys() & PROBES.keys():
+        command = [*compiler.split(), *found[isa], "-x", "c++", "-c", "-", "-o", os.devnull]
+        probe = f'void probe() {{ asm volatile("{PROBES[isa]}"); }}'
+        if subprocess.run(command, input=probe, text=True, capture_output=True).returncode:
+            print(f"nnlite: {compiler} knows no {isa}; the native backend does without it", file=sys.stderr)
+            del found[isa]
+    return found
+
+
+def has(isas: Iterable[str]) -> list[str]:
+    """Flags that tell the sources which of the instruction sets that may be left out there are."""
+    return [f"-DNNLITE_HAS_{isa.upper()}" for isa in isas if isa in PROBES]
 
 
 class BuildNative(build_ext):
@@ -157,12 +180,13 @@ class BuildNative(build_ext):
         self.compiler.set_executable("linker_so_cxx", self._cxx(compiler, self.compiler.linker_so))
         self.compiler.set_executable("linker_so", self._cxx(compiler, self.compiler.linker_so))
 
-        flags = FLAGS + (["-Werror"] if os.environ.get("NNLITE_WERROR") == "1" else [])
+        isas = buildable(compiler, machine())
+        flags = FLAGS + has(isas) + (["-Werror"] if os.environ.get("NNLITE_WERROR") == "1" else [])
         tasks = [(source, flags) for source in SOURCES]
         # pybind11's own headers do not compile cleanly under -Wconversion; ours must.
         ours = slice(len(BINDINGS), None)
         tasks[ours] = [(source, [*flags, "-Wconversion"]) for source, flags in tasks[ours]]
-        for isa, isa_flags in ISA_FLAGS[machine()].items():
+        for isa, isa_flags in isas.items():
             tasks.append((f"{CPU}/isa/{isa}.cpp", [*flags, "-Wconversion", *isa_flags]))
         read = [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.inl")]
         newest = max(p.stat().st_mtime for p in read if "cuda" not in f"{p.parent.name} {p.name}")

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <xmmintrin.h>
 #endif
 
@@ -15,6 +16,14 @@ struct Isa {
     bool usable;
 };
 
+#if defined(__x86_64__)
+// Leaf 7 of CPUID, for what __builtin_cpu_supports() of older compilers does not know; zeros where there is none.
+struct Leaf7 {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    explicit Leaf7(unsigned part) { __get_cpuid_count(7, part, &eax, &ebx, &ecx, &edx); }
+};
+#endif
+
 // Best first.
 std::vector<Isa> isas() {
     std::vector<Isa> list;
@@ -23,7 +32,11 @@ std::vector<Isa> isas() {
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    list.push_back({&kernels_avx512_vnni, avx512 && __builtin_cpu_supports("avx512vnni")});
+    const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+#if defined(NNLITE_HAS_AVX512_BF16)
+    list.push_back({&kernels_avx512_bf16, vnni && (Leaf7(1).eax >> 5 & 1)});
+#endif
+    list.push_back({&kernels_avx512_vnni, vnni});
     list.push_back({&kernels_avx512, avx512});
     list.push_back({&kernels_avx2, avx2});
     list.push_back({&kernels_baseline, true});

@@ -354,6 +354,7 @@ extern const Kernels kernels_baseline;  // SSE2 on x86-64, plain vectors elsewhe
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
 extern const Kernels kernels_avx512_vnni;  // the same with products of bytes
+extern const Kernels kernels_avx512_bf16;  // and of bfloat16
 extern const Kernels kernels_neon;
 
 }  // namespace nnlite

@@ -33,16 +33,17 @@ def recipe() -> dict:
         setuptools.setup = setup
 
 
-def tasks(target: str) -> list[tuple[str, list[str]]]:
+def tasks(compiler: str, target: str | None) -> list[tuple[str, list[str]]]:
     """(source, its own flags) for everything but the bindings."""
     setup = recipe()
-    isas = setup["ISA_FLAGS"][target]
+    isas = setup["buildable"](compiler, target or setup["machine"]())
+    flags = [*setup["FLAGS"], *setup["has"](isas)]
     cpu = [s for s in setup["SOURCES"] if s.startswith(setup["CPU"] + "/")]
     shared = ["-include", str(HERE / "own_grain.h")]
     return [
-        *((source, [*setup["FLAGS"], "-Wconversion", *shared]) for source in cpu),
-        *((f"{setup['CPU']}/isa/{n}.cpp", [*setup["FLAGS"], "-Wconversion", *f]) for n, f in isas.items()),
-        ("tests/csrc/check_kernels.cpp", setup["FLAGS"]),
+        *((source, [*flags, "-Wconversion", *shared]) for source in cpu),
+        *((f"{setup['CPU']}/isa/{n}.cpp", [*flags, "-Wconversion", *f]) for n, f in isas.items()),
+        ("tests/csrc/check_kernels.cpp", flags),
     ]
 
 
@@ -66,7 +67,7 @@ def main() -> None:
 
     options.out, options.functions = options.out.resolve(), options.functions.resolve()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(build, tasks(options.target or recipe()["machine"]())))
+        objects = list(pool.map(build, tasks(options.cxx, options.target)))
     program = options.out / "check_kernels"
     subprocess.run([options.cxx, *objects, *further, "-pthread", "-o", str(program)], check=True)
     print(program)

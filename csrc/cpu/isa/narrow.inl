@@ -63,7 +63,14 @@ NNLITE_INLINE ivec nearest_bfloat16(vec v) {
 }
 
 NNLITE_INLINE void store_real(uint8_t* p, vec v, int64_t n) { store_narrow(p, nearest_byte(v), n); }
-NNLITE_INLINE void store_real(uint16_t* p, vec v, int64_t n) { store_narrow(p, nearest_bfloat16(v), n); }
+NNLITE_INLINE void store_real(uint16_t* p, vec v, int64_t n) {
+#if defined(__AVX512BF16__)
+    const __mmask16 some = n >= VL ? static_cast<__mmask16>(-1) : first(n);
+    _mm256_mask_storeu_epi16(p, some, reinterpret_cast<__m256i>(_mm512_maskz_cvtneps_pbh(some, v)));
+#else
+    store_narrow(p, nearest_bfloat16(v), n);
+#endif
+}
 NNLITE_INLINE void store_real(float* p, vec v, int64_t n) { store_upto(p, v, n); }
 
 // ---- runs of numbers
