@@ -7,10 +7,9 @@ import os
 import tempfile
 from pathlib import Path
 
-import onnx
-from onnx import TensorProto
-
-from nnlite.errors import FileError, ModelError
+from nnlite.errors import FileError
+from nnlite.onnx.checker import check
+from nnlite.onnx.proto import ModelProto, TensorProto
 
 LEAST = 1024
 """Tensors of fewer bytes stay in the model."""
@@ -19,7 +18,7 @@ PAGE = 4096
 """What readers that map the file into memory want tensors to begin at."""
 
 
-def save_beside(model: onnx.ModelProto, path: Path) -> None:
+def save_beside(model: ModelProto, path: Path) -> None:
     """Write ``model``, whose tensors it takes out, to ``path`` and its weights to ``<name>.<hash>.data``.
 
     Both are written in a folder of their own first and the weights are moved first, under a name that
@@ -32,10 +31,7 @@ def save_beside(model: onnx.ModelProto, path: Path) -> None:
             data = _move_out(model, folder / "weights", path.name)
             target = folder / path.name
             target.write_bytes(model.SerializeToString())
-            try:
-                onnx.checker.check_model(str(target))
-            except onnx.checker.ValidationError as error:
-                raise ModelError(f"the ONNX checker refuses the model: {error}") from error
+            check(str(target))
             umask = os.umask(0)
             os.umask(umask)
             for file in (data, target):
@@ -47,7 +43,7 @@ def save_beside(model: onnx.ModelProto, path: Path) -> None:
         raise FileError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _move_out(model: onnx.ModelProto, to: Path, name: str) -> Path:
+def _move_out(model: ModelProto, to: Path, name: str) -> Path:
     """Write the initializers' raw data to ``to``, which then gets a name of its content."""
     digest, places = hashlib.sha256(), {}
     with to.open("wb") as file:

@@ -9,28 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import onnx
-
 from nnlite.errors import ModelError
+from nnlite.onnx.proto import AttributeProto, FunctionProto, NodeProto, TypeProto
 
 
 def definition(
-    proto: onnx.NodeProto,
+    proto: NodeProto,
     version: int,
-    attributes: Mapping[str, onnx.AttributeProto],
+    attributes: Mapping[str, AttributeProto],
     kinds: Sequence[int | None],
     ranks: Sequence[int | None],
-) -> onnx.FunctionProto | None:
+) -> FunctionProto | None:
     """The function that says what ``proto`` computes in operator set ``version``; None when there is none.
 
     ``attributes`` are the node's, references to a function's replaced; ``kinds`` and ``ranks`` the
     element types and numbers of axes of the inputs, where known.
     """
+    import onnx  # has the definitions, and few models need them
+
     try:
         schema: Any = onnx.defs.get_schema(proto.op_type, version, "")
     except onnx.defs.SchemaError:
         return None
-    function = onnx.FunctionProto()
+    function = FunctionProto()
     if getattr(schema, "has_function", False):
         function.CopyFrom(schema.function_body)
         return function
@@ -39,12 +40,12 @@ def definition(
     for name, kind in zip(proto.input, kinds, strict=True):
         if name and kind is None:
             raise ModelError(f"the element type of its input {name} is not known")
-    plain = onnx.NodeProto()
+    plain = NodeProto()
     plain.CopyFrom(proto)
     del plain.attribute[:]
     plain.attribute.extend(attributes.values())
     types = [
-        onnx.TypeProto()
+        TypeProto()
         if kind is None
         else onnx.helper.make_tensor_type_proto(kind, None if rank is None else [None] * rank)
         for kind, rank in zip(kinds, ranks, strict=True)
@@ -61,8 +62,10 @@ def definition(
     return function
 
 
-def schema_defaults(op_type: str, version: int) -> dict[str, onnx.AttributeProto]:
+def schema_defaults(op_type: str, version: int) -> dict[str, AttributeProto]:
     """What attributes are that a node does not give."""
+    import onnx
+
     schema = onnx.defs.get_schema(op_type, version, "")
     defaults = {name: formal.default_value for name, formal in schema.attributes.items()}
     return {name: value for name, value in defaults.items() if value.type}

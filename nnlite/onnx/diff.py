@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from nnlite.errors import ModelError
 from nnlite.layout import Array
 from nnlite.onnx.files import Source, parse
 from nnlite.onnx.functions import graphs_of
+from nnlite.onnx.proto import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from nnlite.ops.element_types import name_of
 
 
 def diff(first: str | Path, second: str | Path) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def _metadata(source: Source) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ tensors
 
 
-def _stored(source: Source) -> dict[str, onnx.TensorProto]:
+def _stored(source: Source) -> dict[str, TensorProto]:
     """Every tensor of the main graph, in initializers and Constant nodes."""
     graph = source.model.graph
     found = {tensor.name: tensor for tensor in graph.initializer}
@@ -95,7 +96,7 @@ def _tensors(one: Source, two: Source) -> dict[str, Any]:
     }
 
 
-def _array(source: Source, tensor: onnx.TensorProto) -> Array | None:
+def _array(source: Source, tensor: TensorProto) -> Array | None:
     """The tensor as an array; None for what holds no numbers."""
     try:
         return source.array(tensor)
@@ -129,7 +130,7 @@ def _tensor_change(a: Array | None, b: Array | None) -> dict[str, Any] | None:
 # -------------------------------------------------------------------------------------------- nodes
 
 
-def _nodes(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+def _nodes(graph: GraphProto) -> dict[str, NodeProto]:
     """Nodes by their first result; those without one by their place."""
     return {
         next((name for name in node.output if name), f"node {index}"): node
@@ -137,11 +138,11 @@ def _nodes(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     }
 
 
-def _node_change(a: onnx.NodeProto, b: onnx.NodeProto) -> dict[str, Any]:
+def _node_change(a: NodeProto, b: NodeProto) -> dict[str, Any]:
     return {"parts": list(_node_parts(a, b)), "operator": b.op_type}
 
 
-def _node_parts(a: onnx.NodeProto, b: onnx.NodeProto) -> Iterator[str]:
+def _node_parts(a: NodeProto, b: NodeProto) -> Iterator[str]:
     if (a.op_type, a.domain) != (b.op_type, b.domain):
         yield f"operator {a.op_type} -> {b.op_type}"
     for part in ("input", "output", "name"):
@@ -155,21 +156,21 @@ def _node_parts(a: onnx.NodeProto, b: onnx.NodeProto) -> Iterator[str]:
         yield "graphs"
 
 
-def _entries(source: Source, side: str) -> dict[str, onnx.ValueInfoProto]:
+def _entries(source: Source, side: str) -> dict[str, ValueInfoProto]:
     return {entry.name: entry for entry in getattr(source.model.graph, side)}
 
 
-def _entry_change(a: onnx.ValueInfoProto, b: onnx.ValueInfoProto) -> dict[str, Any]:
+def _entry_change(a: ValueInfoProto, b: ValueInfoProto) -> dict[str, Any]:
     return {"was": _described(a), "is": _described(b)}
 
 
-def _described(entry: onnx.ValueInfoProto) -> str:
+def _described(entry: ValueInfoProto) -> str:
     kind = entry.type.tensor_type
     sizes = [dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else "?") for dim in kind.shape.dim]
-    return f"{onnx.helper.tensor_dtype_to_string(kind.elem_type) if kind.elem_type else '?'}{sizes}"
+    return f"{name_of(kind.elem_type) or '?'}{sizes}"
 
 
-def _rest(model: onnx.ModelProto) -> list[bytes]:
+def _rest(model: ModelProto) -> list[bytes]:
     """What the listing says nothing of: functions and sparse tensors."""
     parts = [*model.functions, *model.graph.sparse_initializer]
     return [part.SerializeToString(deterministic=True) for part in parts]

@@ -10,13 +10,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import TensorProto
 
 from nnlite.errors import ModelError
 from nnlite.layout import Array
 from nnlite.onnx.content import Content, content
+from nnlite.onnx.proto import GraphProto, ModelProto, TensorProto
 from nnlite.onnx.tensors import array_of, byte_count, tensor_type, widened
 from nnlite.onnx.wire import outlined
 from nnlite.ops.storage import is_storage
@@ -27,7 +26,7 @@ class Source:
 
     def __init__(
         self,
-        model: onnx.ModelProto,
+        model: ModelProto,
         path: Path | None,
         data: Content | None = None,
         places: Mapping[int, tuple[int, int]] = MappingProxyType({}),
@@ -41,9 +40,9 @@ class Source:
     def __str__(self) -> str:
         return str(self.path) if self.path else "the model"
 
-    def array(self, tensor: onnx.TensorProto) -> Array:
+    def array(self, tensor: TensorProto) -> Array:
         """The array of ``tensor``, read from the file itself or from one beside it."""
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        if tensor.data_location == TensorProto.EXTERNAL:
             return self._external(tensor)
         return array_of(tensor)
 
@@ -56,19 +55,19 @@ class Source:
             if tensors[number].data_location != TensorProto.EXTERNAL
         }
 
-    def initializers(self, graph: onnx.GraphProto) -> Iterator[tuple[onnx.TensorProto, Array]]:
+    def initializers(self, graph: GraphProto) -> Iterator[tuple[TensorProto, Array]]:
         """Every initializer of ``graph``, and its array.
 
         Large arrays may be read-only views of the file's bytes, and not aligned to their elements.
         """
         places = self._places if graph is self.model.graph else {}
         for number, tensor in enumerate(graph.initializer):
-            if number in places and tensor.data_location != onnx.TensorProto.EXTERNAL:
+            if number in places and tensor.data_location != TensorProto.EXTERNAL:
                 yield tensor, self._held(tensor, *places[number])
             else:
                 yield tensor, self.array(tensor)
 
-    def _held(self, tensor: onnx.TensorProto, start: int, end: int) -> Array:
+    def _held(self, tensor: TensorProto, start: int, end: int) -> Array:
         """The array of which the file holds the bytes from ``start`` to ``end``."""
         assert self.data is not None
         shape, dtype = tensor_type(tensor)
@@ -85,7 +84,7 @@ class Source:
         array = np.frombuffer(self.data, dtype.newbyteorder("<"), count, start).reshape(shape)
         return widened(array.astype(dtype, copy=False))
 
-    def _external(self, tensor: onnx.TensorProto) -> Array:
+    def _external(self, tensor: TensorProto) -> Array:
         shape, dtype = tensor_type(tensor)
         entries = {entry.key: entry.value for entry in tensor.external_data}
         where = f"{self}: tensor {tensor.name}"
@@ -133,12 +132,12 @@ def _read_inside(folder: Path, parts: list[str], offset: int, length: int, where
         return file.read(length)
 
 
-def parse(model: str | Path | bytes | onnx.ModelProto, whole: bool = False) -> Source:
+def parse(model: str | Path | bytes | ModelProto, whole: bool = False) -> Source:
     """A model from a path, its bytes or a ModelProto; ModelError says why it cannot be read.
 
     With ``whole`` the parsed model holds all tensors itself.
     """
-    if isinstance(model, onnx.ModelProto):
+    if isinstance(model, ModelProto):
         source = Source(model, None)
     elif isinstance(model, bytes):
         source = _source(model, "the model", None, whole)
@@ -168,8 +167,8 @@ def _source(data: Content, name: str, path: Path | None, whole: bool) -> Source:
     return Source(_decode(small, name), path, data, places)
 
 
-def _decode(data: Content, name: str) -> onnx.ModelProto:
-    model = onnx.ModelProto()
+def _decode(data: Content, name: str) -> ModelProto:
+    model = ModelProto()
     try:
         model.ParseFromString(data if isinstance(data, bytes) else data[:])
     except DecodeError:
@@ -180,7 +179,7 @@ def _decode(data: Content, name: str) -> onnx.ModelProto:
     return model
 
 
-def _check_names(graph: onnx.GraphProto, name: str) -> None:
+def _check_names(graph: GraphProto, name: str) -> None:
     """ModelError for a name that is not text: protobuf hands such ones out as bytes."""
     names: list[str | bytes] = [tensor.name for tensor in graph.initializer]
     names += [sparse.values.name for sparse in graph.sparse_initializer]

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import onnx
-
 from nnlite.errors import ModelError
+from nnlite.onnx.proto import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
 
 Key = tuple[str, str, str]
 MAX_NODES = 100_000
@@ -21,9 +20,9 @@ MAX_DEPTH = 50
 DOMAINS = ("", "ai.onnx")
 
 
-def key_of(item: onnx.NodeProto | onnx.FunctionProto) -> Key:
+def key_of(item: NodeProto | FunctionProto) -> Key:
     """What a node calls a function by, and a function is called."""
-    name = item.op_type if isinstance(item, onnx.NodeProto) else item.name
+    name = item.op_type if isinstance(item, NodeProto) else item.name
     domain = "" if item.domain == "ai.onnx" else item.domain
     return domain, name, getattr(item, "overload", "")
 
@@ -31,9 +30,9 @@ def key_of(item: onnx.NodeProto | onnx.FunctionProto) -> Key:
 class Functions:
     """The functions of a model, checked to end: no recursion, no more than MAX_NODES nodes."""
 
-    def __init__(self, model: onnx.ModelProto, where: str) -> None:
+    def __init__(self, model: ModelProto, where: str) -> None:
         self._where = where
-        self._by_key: dict[Key, onnx.FunctionProto] = {}
+        self._by_key: dict[Key, FunctionProto] = {}
         for function in model.functions:
             if key_of(function) in self._by_key:
                 raise ModelError(f"{where}: the function {function.name!r} is defined twice")
@@ -42,11 +41,11 @@ class Functions:
         self._open: list[Key] = []
         self._size(model.graph.node, 0)
 
-    def find(self, node: onnx.NodeProto) -> onnx.FunctionProto | None:
+    def find(self, node: NodeProto) -> FunctionProto | None:
         """The function that ``node`` calls; None where it is an operator."""
         return self._by_key.get(key_of(node))
 
-    def _size(self, nodes: Iterable[onnx.NodeProto], depth: int) -> tuple[int, int]:
+    def _size(self, nodes: Iterable[NodeProto], depth: int) -> tuple[int, int]:
         """Nodes when all is spelled out, and levels below."""
         if depth > MAX_DEPTH:
             raise ModelError(f"{self._where}: functions and branches lie more than {MAX_DEPTH} deep")
@@ -63,7 +62,7 @@ class Functions:
             raise ModelError(f"{self._where}: functions and branches lie more than {MAX_DEPTH} deep")
         return count, levels
 
-    def _called(self, node: onnx.NodeProto, depth: int) -> tuple[int, int]:
+    def _called(self, node: NodeProto, depth: int) -> tuple[int, int]:
         key = key_of(node)
         if key in self._open:
             raise ModelError(f"{self._where}: the function {node.op_type!r} calls itself")
@@ -74,8 +73,8 @@ class Functions:
         return self._sizes[key]
 
 
-def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+def graphs_of(node: NodeProto) -> list[GraphProto]:
     """The graphs that ``node`` holds: branches and loop bodies."""
-    kinds = onnx.AttributeProto
+    kinds = AttributeProto
     found = [a.g for a in node.attribute if a.type == kinds.GRAPH]
     return found + [g for a in node.attribute if a.type == kinds.GRAPHS for g in a.graphs]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from nnlite.errors import NnliteError
 from nnlite.graph import GraphModule, infer_types, node_macs
 from nnlite.graph.ir import Types
 from nnlite.graph.plan import Precision
 from nnlite.nn import Parameter
+from nnlite.onnx.proto import TensorProto, ValueInfoProto
 from nnlite.onnx.reader import MALFORMED, declared_sizes, load, read
 from nnlite.ops import ArrayType
 
@@ -95,9 +95,9 @@ def inspect_plan(
     }
 
 
-def _entry(entry: onnx.ValueInfoProto) -> dict[str, Any]:
+def _entry(entry: ValueInfoProto) -> dict[str, Any]:
     code = entry.type.tensor_type.elem_type
-    kinds = onnx.TensorProto.DataType
+    kinds = TensorProto.DataType
     kind = kinds.Name(code).lower() if code in kinds.values() else f"type {code}"
     return {"name": entry.name, "type": kind, "shape": list(declared_sizes(entry))}
 

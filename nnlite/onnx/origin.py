@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import onnx
-
 from nnlite.graph.module import MALFORMED
 from nnlite.layout import Array
 from nnlite.onnx.content import Content, forget
+from nnlite.onnx.proto import ModelProto
 
 __all__ = ["MALFORMED", "Origin", "Problem"]
 
@@ -31,7 +30,7 @@ class Problem:
 class Origin:
     """What a graph was read from, kept untouched for writing it back."""
 
-    outline: onnx.ModelProto
+    outline: ModelProto
     """The file's model, of large tensors perhaps without the numbers."""
     constants: dict[str, int] = field(default_factory=dict)
     """Name of a tensor that a Constant node holds -> index of that node."""

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 from nnlite.device import CPU
 from nnlite.errors import ModelError, NnliteError
@@ -22,8 +20,11 @@ from nnlite.node import Value
 from nnlite.onnx.content import Content, forget
 from nnlite.onnx.inspect import concrete_sizes
 from nnlite.onnx.origin import Origin
+from nnlite.onnx.proto import GraphProto, ModelProto, TensorProto, ValueInfoProto
+from nnlite.onnx.tensors import tensor_of
 from nnlite.onnx.wire import LEAST, inlined
 from nnlite.ops import ArrayType
+from nnlite.ops.element_types import dtype_of
 from nnlite.ops.storage import is_storage
 
 CHUNK = 1 << 20
@@ -34,7 +35,7 @@ CHUNK = 1 << 20
 class Patch:
     """A model, of which the numbers of some initializers lie elsewhere: as they were read, or changed."""
 
-    model: onnx.ModelProto
+    model: ModelProto
     origin: Origin
     kept: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Tensors as they stand in the origin's bytes."""
@@ -83,7 +84,7 @@ class Patch:
         array = self.changed[name]
         return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
 
-    def whole(self) -> onnx.ModelProto:
+    def whole(self) -> ModelProto:
         """The model with all numbers."""
         for number, name in self._elsewhere().items():
             if name in self.changed:
@@ -94,9 +95,9 @@ class Patch:
             self.model.graph.initializer[number].raw_data = raw
         return self.model
 
-    def checkable(self) -> onnx.ModelProto:
+    def checkable(self) -> ModelProto:
         """The model, its tensors without elements where their numbers lie elsewhere, for the checker."""
-        model = onnx.ModelProto()
+        model = ModelProto()
         model.CopyFrom(self.model)
         for number in self._elsewhere():
             dims = model.graph.initializer[number].dims
@@ -116,7 +117,7 @@ def patched(module: GraphModule, origin: Origin) -> Patch:
 
     Raises ModelError where the file has no place for what was trained.
     """
-    model = onnx.ModelProto()
+    model = ModelProto()
     model.CopyFrom(origin.outline)
     patch = Patch(model, origin, dict(origin.places))
     _update_tensors(patch, module)
@@ -140,13 +141,13 @@ def _update_tensors(patch: Patch, module: GraphModule) -> None:
 
     def store(name: str, array: Array) -> None:
         tensor = stored[name]
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        dtype = dtype_of(tensor.data_type)
         large = array.nbytes > LEAST and name not in in_nodes
         if large and array.dtype == dtype and not is_storage(dtype):
             tensor.CopyFrom(TensorProto(name=name, data_type=tensor.data_type, dims=array.shape))
             patch.changed[name] = array
         else:
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array).astype(dtype), name))
+            tensor.CopyFrom(tensor_of(array.astype(dtype), name))
         patch.kept.pop(name, None)
 
     for name, array in origin.external.items():  # the new file may lie elsewhere: it holds them itself
@@ -165,7 +166,7 @@ def _update_tensors(patch: Patch, module: GraphModule) -> None:
         store(value.name, current)
 
 
-def set_sizes(entry: onnx.ValueInfoProto, sizes: Sequence[int | str | None]) -> None:
+def set_sizes(entry: ValueInfoProto, sizes: Sequence[int | str | None]) -> None:
     """Declare ``sizes`` for an input or output: numbers, names, or None for any."""
     shape = entry.type.tensor_type.shape
     del shape.dim[:]
@@ -177,7 +178,7 @@ def set_sizes(entry: onnx.ValueInfoProto, sizes: Sequence[int | str | None]) -> 
             dim.dim_param = size
 
 
-def _replace_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
+def _replace_outputs(graph: GraphProto, names: Sequence[str]) -> None:
     """Make ``names`` the outputs and drop what no longer leads to one."""
     computed = {name for node in graph.node for name in node.output}
     if unknown := [name for name in names if name not in computed]:
@@ -185,7 +186,7 @@ def _replace_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
     known = {entry.name: entry for entry in (*graph.value_info, *graph.output)}
     kinds = {entry.type.tensor_type.elem_type for entry in graph.output}
     kind = kinds.pop() if len(kinds) == 1 else TensorProto.FLOAT
-    entries = [onnx.ValueInfoProto(name=name) for name in names]
+    entries = [ValueInfoProto(name=name) for name in names]
     for entry in entries:
         if entry.name in known:
             entry.CopyFrom(known[entry.name])
@@ -212,7 +213,7 @@ def _keep(field: Any, kept: Sequence[Any]) -> None:
     field.extend(copies)
 
 
-def _declare_sizes(graph: onnx.GraphProto, module: GraphModule) -> None:
+def _declare_sizes(graph: GraphProto, module: GraphModule) -> None:
     """Where a head changed, the old sizes that the file states are no longer true."""
     changed = [v for v, a in module.graph.arrays.items() if module.leaf(v).shape != a.shape]
     after = {v.name for node in module.graph.dependents(changed) for v in node.outputs}

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import onnx
-
 from nnlite.errors import ModelError
 from nnlite.graph import Graph, GraphModule
 from nnlite.onnx.control import READERS as CONTROL
 from nnlite.onnx.files import parse
 from nnlite.onnx.origin import MALFORMED, Origin, Problem
+from nnlite.onnx.proto import ModelProto
 from nnlite.onnx.reading import OLDEST_OPSET, Reading
 from nnlite.onnx.tensors import declared_sizes
 from nnlite.ops import READERS
@@ -39,7 +38,7 @@ def supported_operators() -> set[str]:
     return {*READERS, *CONTROL, "Constant"}
 
 
-def read(model: str | Path | bytes | onnx.ModelProto) -> tuple[GraphModule | None, Origin, list[Problem]]:
+def read(model: str | Path | bytes | ModelProto) -> tuple[GraphModule | None, Origin, list[Problem]]:
     """The model as a module, where it came from, and what is not supported (then there is no module).
 
     Raises ModelError when the file cannot be read at all.
@@ -68,7 +67,7 @@ def read(model: str | Path | bytes | onnx.ModelProto) -> tuple[GraphModule | Non
 
 
 def load(
-    model: str | Path | bytes | onnx.ModelProto,
+    model: str | Path | bytes | ModelProto,
     input_shapes: Mapping[str, Sequence[int | None]] | None = None,
 ) -> GraphModule:
     """Read an ONNX model (a path, its bytes or a ModelProto) as a module, in evaluation mode.

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto
 
 from nnlite.errors import ModelError, NnliteError
 from nnlite.graph import make_node
@@ -28,7 +26,17 @@ from nnlite.onnx.fold import folded
 from nnlite.onnx.functions import DOMAINS, Functions
 from nnlite.onnx.legacy import modernise
 from nnlite.onnx.origin import MALFORMED, Origin, Problem
+from nnlite.onnx.proto import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    NodeProto,
+    OperatorSetIdProto,
+    TensorProto,
+    ValueInfoProto,
+)
 from nnlite.onnx.schema import check_node
+from nnlite.onnx.schemas import newest_opset
 from nnlite.onnx.tensors import declared_sizes, dense_array_of, element_type, is_half
 from nnlite.onnx.types import check_kinds, result_kinds
 from nnlite.onnx.view import NodeView
@@ -45,7 +53,7 @@ class Scope:
     outer: Scope | None = None
     """Whose names are seen too, from a branch but not from a function."""
     prefix: str = ""
-    attributes: Mapping[str, onnx.AttributeProto] = field(default_factory=dict)
+    attributes: Mapping[str, AttributeProto] = field(default_factory=dict)
     """The attributes that a function was called with."""
     in_function: bool = False
     values: dict[str, Value | None] = field(default_factory=dict)
@@ -67,7 +75,7 @@ class Reading:
         self.source = source
         self.origin = Origin(source.model, data=source.data, places=source.places())
         version = self.version_of(source.model.opset_import, 0)
-        newest = onnx.defs.onnx_opset_version()
+        newest = newest_opset(version)
         if not OLDEST_OPSET <= version <= newest:
             raise ModelError(
                 f"{source}: operator set {version} is not supported (only {OLDEST_OPSET} to {newest}); "
@@ -89,7 +97,7 @@ class Reading:
         }
 
     @staticmethod
-    def version_of(imports: Sequence[onnx.OperatorSetIdProto], default: int) -> int:
+    def version_of(imports: Sequence[OperatorSetIdProto], default: int) -> int:
         """The version of ONNX's own operator set among ``imports``."""
         return next((o.version for o in imports if o.domain in DOMAINS), default)
 
@@ -120,7 +128,7 @@ class Reading:
             sizes.append(declared_sizes(entry))
         return inputs, sizes
 
-    def read_constants(self, graph: onnx.GraphProto) -> None:
+    def read_constants(self, graph: GraphProto) -> None:
         """The initializers of ``graph``, in the current scope."""
         for sparse in graph.sparse_initializer:
             value = self.define(sparse.values.name, dense_array_of(sparse))
@@ -131,7 +139,7 @@ class Reading:
             if tensor.data_location == TensorProto.EXTERNAL and self.scope.outer is None:
                 self.origin.external[tensor.name] = array
 
-    def _input_dtype(self, entry: onnx.ValueInfoProto) -> np.dtype[Any]:
+    def _input_dtype(self, entry: ValueInfoProto) -> np.dtype[Any]:
         where = f"{self.source}: input {entry.name}"
         if not entry.type.HasField("tensor_type"):
             raise ModelError(f"{where} is not a tensor")
@@ -186,7 +194,7 @@ class Reading:
 
     # --------------------------------------------------------------------------------- nodes
 
-    def read_nodes(self, protos: Sequence[onnx.NodeProto]) -> None:
+    def read_nodes(self, protos: Sequence[NodeProto]) -> None:
         """Nodes one by one; what is not supported gathers in ``problems``."""
         for index, proto in enumerate(protos):
             before = len(self.nodes)
@@ -208,7 +216,7 @@ class Reading:
                         self.ranks.setdefault(value, self._declared[name])
                 self.scope.values[name] = value
 
-    def _read(self, proto: onnx.NodeProto, index: int) -> Sequence[Value | None]:
+    def _read(self, proto: NodeProto, index: int) -> Sequence[Value | None]:
         if (function := self.functions.find(proto)) is not None:
             return self._call(proto, function, self._attributes(proto))
         if proto.domain not in DOMAINS:
@@ -224,7 +232,7 @@ class Reading:
             raise ModelError(f"not supported (operator set {version})")
         return self._checked(proto, attributes, READERS[proto.op_type][1], index)
 
-    def _attributes(self, proto: onnx.NodeProto) -> dict[str, onnx.AttributeProto]:
+    def _attributes(self, proto: NodeProto) -> dict[str, AttributeProto]:
         """The attributes by name; within a function references are replaced by what it was called with."""
         if not self.scope.in_function:
             return {attribute.name: attribute for attribute in proto.attribute}
@@ -233,14 +241,14 @@ class Reading:
             if not attribute.ref_attr_name:
                 found[attribute.name] = attribute
             elif attribute.ref_attr_name in self.scope.attributes:
-                given = onnx.AttributeProto()
+                given = AttributeProto()
                 given.CopyFrom(self.scope.attributes[attribute.ref_attr_name])
                 given.name = attribute.name
                 found[attribute.name] = given
         return found
 
     def _checked(
-        self, proto: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto], reader: Any, index: int
+        self, proto: NodeProto, attributes: Mapping[str, AttributeProto], reader: Any, index: int
     ) -> list[Value]:
         version, view = (
             self.scope.version,
@@ -291,8 +299,8 @@ class Reading:
     def _constant(
         self,
         view: NodeView,
-        proto: onnx.NodeProto,
-        attributes: Mapping[str, onnx.AttributeProto],
+        proto: NodeProto,
+        attributes: Mapping[str, AttributeProto],
         index: int,
     ) -> Value:
         name = proto.output[0]
@@ -327,7 +335,7 @@ class Reading:
     # ------------------------------------------------------------------ functions and branches
 
     def read_graph(
-        self, graph: onnx.GraphProto, prefix: str, given: Sequence[Value | None]
+        self, graph: GraphProto, prefix: str, given: Sequence[Value | None]
     ) -> tuple[list[Value], list[Node], list[Value]]:
         """Inputs, nodes and outputs of a graph within a node."""
         outer = self.scope
@@ -348,7 +356,7 @@ class Reading:
             raise ModelError("malformed: an output of the graph within it has no name")
         return formals, inner, [value for value in outputs if value is not None]
 
-    def _formals(self, graph: onnx.GraphProto, given: Sequence[Value | None]) -> list[Value]:
+    def _formals(self, graph: GraphProto, given: Sequence[Value | None]) -> list[Value]:
         """The inputs of a graph within a node."""
         formals = []
         for i, entry in enumerate(graph.input):
@@ -363,9 +371,9 @@ class Reading:
 
     def _call(
         self,
-        proto: onnx.NodeProto,
-        function: onnx.FunctionProto,
-        attributes: Mapping[str, onnx.AttributeProto],
+        proto: NodeProto,
+        function: FunctionProto,
+        attributes: Mapping[str, AttributeProto],
     ) -> list[Value | None]:
         """Read a function's body in the place of the node that calls it."""
         if len(proto.input) > len(function.input) or len(proto.output) > len(function.output):
@@ -389,9 +397,7 @@ class Reading:
             pairs = zip(function.output, proto.output, strict=False)
             return [self.value(inner) if outer else None for inner, outer in pairs]
 
-    def _definition(
-        self, proto: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]
-    ) -> onnx.FunctionProto | None:
+    def _definition(self, proto: NodeProto, attributes: Mapping[str, AttributeProto]) -> FunctionProto | None:
         """ONNX's own definition of an operator by simpler ones, where there is one."""
         values = [self.value(name) for name in proto.input]
         kinds = [None if value is None else self.kinds.get(value) for value in values]

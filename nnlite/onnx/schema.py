@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import onnx
 
 from nnlite.errors import ModelError
+from nnlite.onnx.proto import AttributeProto, NodeProto
+from nnlite.onnx.schemas import Schema, schema
 
 LISTS: dict[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,), "Expand": (1,), "Pad": (1,),
@@ -17,21 +16,21 @@ LISTS: dict[str, tuple[int, ...]] = {
 """Inputs that are lists of integers. Exporters write a list of one now and then as a number."""
 
 
-def check_node(proto: onnx.NodeProto, opset: int, attributes: Mapping[str, onnx.AttributeProto]) -> None:
+def check_node(proto: NodeProto, opset: int, attributes: Mapping[str, AttributeProto]) -> None:
     """ModelError unless ``proto`` has the form that its operator's schema demands in ``opset``.
 
     ``attributes`` are the node's, references to a function's replaced. Those that the schema does not
     know are left to the op's reader, which says what it understands.
     """
     try:
-        schema = onnx.defs.get_schema(proto.op_type, opset, "")
-    except onnx.defs.SchemaError:
+        known = schema(proto.op_type, opset)
+    except KeyError:
         raise ModelError(f"operator set {opset} has no such operator") from None
-    if schema.deprecated:
+    if known.deprecated:
         raise ModelError(f"operator set {opset} no longer has this operator")
-    _check_count("inputs", len(proto.input), schema.min_input, schema.max_input)
-    _check_count("outputs", len(proto.output), schema.min_output, schema.max_output)
-    _check_attributes(proto, attributes, schema)
+    _check_count("inputs", len(proto.input), *known.input_counts)
+    _check_count("outputs", len(proto.output), *known.output_counts)
+    _check_attributes(proto, attributes, known)
 
 
 def _check_count(what: str, count: int, least: int, most: int) -> None:
@@ -40,11 +39,9 @@ def _check_count(what: str, count: int, least: int, most: int) -> None:
         raise ModelError(f"malformed: it has {count} {what} but must have {wanted}")
 
 
-def _check_attributes(
-    proto: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto], schema: onnx.defs.OpSchema
-) -> None:
-    for name, formal in schema.attributes.items():
-        if formal.required and name not in attributes:
+def _check_attributes(proto: NodeProto, attributes: Mapping[str, AttributeProto], schema: Schema) -> None:
+    for name, (_, required) in schema.attributes.items():
+        if required and name not in attributes:
             raise ModelError(f"malformed: its attribute {name} is missing")
     names = [attribute.name for attribute in proto.attribute]
     for attribute in attributes.values():
@@ -54,6 +51,6 @@ def _check_attributes(
             raise ModelError(
                 f"malformed: its attribute {attribute.name} refers to a function's, but is in none"
             )
-        known: Any = schema.attributes.get(attribute.name)
-        if known is not None and attribute.type != known.type.value:
-            raise ModelError(f"malformed: its attribute {attribute.name} must be of type {known.type.name}")
+        kind, _ = schema.attributes.get(attribute.name, (None, False))
+        if kind is not None and attribute.type != AttributeProto.AttributeType.Value(kind):
+            raise ModelError(f"malformed: its attribute {attribute.name} must be of type {kind}")

@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, numpy_helper
 
 from nnlite.errors import ModelError
-from nnlite.layout import Array
+from nnlite.layout import Array, as_array
 from nnlite.memory import max_tensor_bytes
+from nnlite.onnx.proto import SparseTensorProto, TensorProto, ValueInfoProto
+from nnlite.ops.element_types import code_of, dtype_of, name_of
 from nnlite.ops.storage import BITS, is_storage
 
 MAX_RANK = 32
@@ -21,17 +21,18 @@ MAX_RANK = 32
 def element_type(code: int, what: str) -> np.dtype[Any]:
     """The NumPy type behind an ONNX type code; ModelError, naming ``what``, when there is none."""
     try:
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(code))
-    except (KeyError, ValueError, TypeError):
+        dtype = dtype_of(code)
+    except KeyError:
         raise ModelError(f"{what} has the unknown element type {code}") from None
     known = is_storage(dtype) or is_half(dtype)
     if not known and (dtype.kind not in "fiub" or not hasattr(np, dtype.name)):
-        name = onnx.TensorProto.DataType.Name(code).lower()
-        raise ModelError(f"{what} has elements of type {name}; only real numbers are supported")
+        raise ModelError(
+            f"{what} has elements of type {str(name_of(code)).lower()}; only real numbers are supported"
+        )
     return dtype
 
 
-def declared_sizes(entry: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+def declared_sizes(entry: ValueInfoProto) -> tuple[int | None, ...]:
     """Sizes that an input or output declares; None for a symbol, nothing, 0 or Paddle's -1."""
     dims = entry.type.tensor_type.shape.dim
     return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims)
@@ -47,7 +48,7 @@ def widened(array: Array) -> Array:
     return array.astype(np.float32) if is_half(array.dtype) else array
 
 
-def tensor_type(tensor: onnx.TensorProto) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def tensor_type(tensor: TensorProto) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and element type; ModelError when they are not possible or beyond the budget."""
     name = tensor.name or "a constant"
     dtype = element_type(tensor.data_type, f"tensor {name}")
@@ -72,7 +73,7 @@ def byte_count(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     return -(-math.prod(shape) * BITS.get(dtype.name, 8 * dtype.itemsize) // 8)
 
 
-def array_of(tensor: onnx.TensorProto) -> Array:
+def array_of(tensor: TensorProto) -> Array:
     """The array that ``tensor`` holds in the file itself; half precision is widened to float32.
 
     Raises ModelError when its data do not fit its shape.
@@ -82,15 +83,42 @@ def array_of(tensor: onnx.TensorProto) -> Array:
     if held and held != byte_count(shape, dtype):
         raise ModelError(f"tensor {tensor.name} of shape {list(shape)} and type {dtype} holds {held} bytes")
     try:
-        array: Array = numpy_helper.to_array(tensor)
+        array = _numbers(tensor, dtype).reshape(shape)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"tensor {tensor.name} of shape {list(shape)} cannot be read: {error}") from None
-    if array.shape != shape:
-        raise ModelError(f"tensor {tensor.name} declares shape {list(shape)} but holds {list(array.shape)}")
     return widened(array)
 
 
-def dense_array_of(sparse: onnx.SparseTensorProto) -> Array:
+def _numbers(tensor: TensorProto, dtype: np.dtype[Any]) -> Array:
+    """What ``tensor`` holds, as bytes or in the field for its type, one after the other."""
+    if is_storage(dtype):  # may lie packed
+        from onnx import numpy_helper
+
+        return as_array(numpy_helper.to_array(tensor))
+    if tensor.HasField("raw_data"):
+        return np.frombuffer(tensor.raw_data, dtype.newbyteorder("<")).astype(dtype, copy=False)
+    numbers = np.array(getattr(tensor, _FIELDS.get(dtype.name, "int32_data")))
+    return numbers.astype(np.uint16).view(dtype) if is_half(dtype) else numbers.astype(dtype)
+
+
+_FIELDS = {
+    "float32": "float_data", "float64": "double_data", "int64": "int64_data", "uint32": "uint64_data",
+    "uint64": "uint64_data",
+}  # fmt: skip
+"""Where a tensor has numbers that are not bytes."""
+
+
+def tensor_of(array: Array, name: str) -> TensorProto:
+    """``array`` as a tensor of a file."""
+    if is_storage(array.dtype):
+        from onnx import numpy_helper
+
+        return numpy_helper.from_array(array, name)
+    raw = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    return TensorProto(name=name, data_type=code_of(array.dtype), dims=array.shape, raw_data=raw)
+
+
+def dense_array_of(sparse: SparseTensorProto) -> Array:
     """The array that a sparse tensor stands for: 0 wherever it lists nothing.
 
     Raises ModelError when it is beyond the budget, or lists places that are not there.

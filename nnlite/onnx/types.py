@@ -7,19 +7,14 @@ is still known for what the file says it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
-import onnx
-from onnx import TensorProto
-
 from nnlite.errors import ModelError
+from nnlite.onnx.proto import NodeProto, TensorProto
+from nnlite.onnx.schemas import schema
+from nnlite.ops.element_types import dtype_of
 
-Option = onnx.defs.OpSchema.FormalParameterOption
-Formals = tuple[tuple[str, str, frozenset[str], bool, bool], ...]
-
-_SPECIAL: dict[int, str] = {TensorProto.FLOAT: "float", TensorProto.DOUBLE: "double"}
-_NAMES: dict[int, str] = {code: name.lower() for name, code in TensorProto.DataType.items()} | _SPECIAL
+_NAMES: dict[int, str] = {code: name.lower() for name, code in TensorProto.DataType.items()}
 
 
 def kind_name(kind: int) -> str:
@@ -27,65 +22,43 @@ def kind_name(kind: int) -> str:
     return _NAMES.get(kind, f"type {kind}")
 
 
-@lru_cache(maxsize=4096)
-def formals(op_type: str, version: int) -> tuple[Formals, Formals]:
-    """Inputs and outputs of an operator: (name, type variable, types, may be absent, homogeneous)."""
-    schema = onnx.defs.get_schema(op_type, version, "")
-    # A formal's own ``types`` say the same, but cannot be read in onnx 1.20.
-    allowed = {c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints}
-    first, second = (
-        tuple(
-            (
-                f.name,
-                f.type_str,
-                allowed.get(f.type_str, frozenset({f.type_str})),
-                f.option == Option.Optional,
-                bool(f.is_homogeneous),
-            )
-            for f in side
-        )
-        for side in (schema.inputs, schema.outputs)
-    )
-    return first, second
-
-
 def check_kinds(op_type: str, version: int, given: Sequence[bool], kinds: Sequence[int | None]) -> None:
     """ModelError unless what must be ``given`` is, of types that the operator takes and that agree."""
-    inputs, _ = formals(op_type, version)
+    inputs = schema(op_type, version).inputs
     bound: dict[str, tuple[str, int]] = {}
     for i, (there, kind) in enumerate(zip(given, kinds, strict=True)):
-        name, variable, types, optional, homogeneous = inputs[min(i, len(inputs) - 1)]
-        if not there and not optional:
-            raise ModelError(f"malformed: its input {name} is empty but must be given")
+        formal = inputs[min(i, len(inputs) - 1)]
+        if not there and formal.kind != "?":
+            raise ModelError(f"malformed: its input {formal.name} is empty but must be given")
         if kind is None:
             continue
-        if f"tensor({kind_name(kind)})" not in types:
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
-            raise ModelError(f"malformed: its input {name} must not be of type {dtype}")
-        other, known = bound.setdefault(variable, (name, kind))
-        if known != kind and homogeneous:
+        if kind_name(kind) not in formal.types:
+            raise ModelError(f"malformed: its input {formal.name} must not be of type {dtype_of(kind)}")
+        other, known = bound.setdefault(formal.variable, (formal.name, kind))
+        if known != kind and formal.homogeneous:
             raise ModelError(
-                f"malformed: its inputs {other} and {name} are {kind_name(known)} and {kind_name(kind)} "
-                "but must be of one type"
+                f"malformed: its inputs {other} and {formal.name} are {kind_name(known)} and "
+                f"{kind_name(kind)} but must be of one type"
             )
 
 
 def result_kinds(
-    proto: onnx.NodeProto, version: int, kinds: Sequence[int | None], attributes: Mapping[str, Any]
+    proto: NodeProto, version: int, kinds: Sequence[int | None], attributes: Mapping[str, Any]
 ) -> list[int | None]:
     """The types of the outputs, None where they cannot be told from those of the inputs."""
-    inputs, outputs = formals(proto.op_type, version)
+    known = schema(proto.op_type, version)
+    inputs, outputs = known.inputs, known.outputs
     bound: dict[str, int] = {}
     for i, kind in enumerate(kinds):
         if kind is not None:
-            bound.setdefault(inputs[min(i, len(inputs) - 1)][1], kind)
+            bound.setdefault(inputs[min(i, len(inputs) - 1)].variable, kind)
     result: list[int | None] = []
     for i in range(len(proto.output)):
-        _, variable, types, _, homogeneous = outputs[min(i, len(outputs) - 1)]
-        if variable in bound and homogeneous:
-            result.append(bound[variable])
-        elif len(types) == 1:
-            result.append(_code(next(iter(types))))
+        formal = outputs[min(i, len(outputs) - 1)]
+        if formal.variable in bound and formal.homogeneous:
+            result.append(bound[formal.variable])
+        elif len(formal.types) == 1:
+            result.append(_code(next(iter(formal.types))))
         else:
             named = _named_by_attribute(proto.op_type, attributes)
             # Without one, what was a quantised number has the type of its scale.
@@ -115,6 +88,5 @@ def _named_by_attribute(op_type: str, attributes: Mapping[str, Any]) -> int | No
     return None
 
 
-def _code(text: str) -> int | None:
-    name = text.removeprefix("tensor(").removesuffix(")")
+def _code(name: str) -> int | None:
     return next((code for code, known in _NAMES.items() if known == name), None)

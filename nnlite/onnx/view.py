@@ -6,18 +6,25 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from nnlite.errors import ModelError, NnliteError
 from nnlite.graph import make_node
 from nnlite.layout import Array
 from nnlite.node import Node, Value
+from nnlite.onnx.proto import AttributeProto, GraphProto, NodeProto, TensorProto
 from nnlite.onnx.schema import LISTS
 from nnlite.onnx.tensors import array_of
 from nnlite.ops import ArrayType
 
 if TYPE_CHECKING:
     from nnlite.onnx.reading import Reading
+
+FIELDS = {
+    "FLOAT": "f", "INT": "i", "STRING": "s", "TENSOR": "t", "GRAPH": "g", "SPARSE_TENSOR": "sparse_tensor",
+    "TYPE_PROTO": "tp", "FLOATS": "floats", "INTS": "ints", "STRINGS": "strings", "TENSORS": "tensors",
+    "GRAPHS": "graphs", "SPARSE_TENSORS": "sparse_tensors", "TYPE_PROTOS": "type_protos",
+}  # fmt: skip
+"""Where an attribute of each type has its value."""
 
 
 class NodeView:
@@ -26,8 +33,8 @@ class NodeView:
     def __init__(
         self,
         reading: Reading,
-        proto: onnx.NodeProto,
-        attributes: Mapping[str, onnx.AttributeProto],
+        proto: NodeProto,
+        attributes: Mapping[str, AttributeProto],
         version: int,
         prefix: str,
     ) -> None:
@@ -48,10 +55,11 @@ class NodeView:
         self._looked_at.add(name)
         if name not in self._attributes:
             return default
-        value = onnx.helper.get_attribute_value(self._attributes[name])
+        given = self._attributes[name]
+        value = getattr(given, FIELDS[AttributeProto.AttributeType.Name(given.type)])
         if isinstance(value, bytes):
             return value.decode("utf-8", "replace")
-        if isinstance(value, onnx.TensorProto):
+        if isinstance(value, TensorProto):
             return array_of(value)
         if isinstance(value, (int, float)):
             return value
@@ -142,7 +150,7 @@ class NodeView:
         """Say of ``other`` that it has the element type of ``value``."""
         self._reading.copy_kind(value, other)
 
-    def graph(self, name: str) -> onnx.GraphProto:
+    def graph(self, name: str) -> GraphProto:
         """The graph that an attribute holds."""
         self._looked_at.add(name)
         return self._attributes[name].g
@@ -152,7 +160,7 @@ class NodeView:
         self._looked_at.add(name)
 
     def read_graph(
-        self, graph: onnx.GraphProto, given: Sequence[Value | None] = ()
+        self, graph: GraphProto, given: Sequence[Value | None] = ()
     ) -> tuple[list[Value], list[Node], list[Value]]:
         """Inputs, nodes and outputs of a graph within this node, which sees all names that are known here.
 

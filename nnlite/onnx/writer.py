@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from nnlite.device import CPU
 from nnlite.errors import ModelError, NnliteError
@@ -17,10 +16,11 @@ from nnlite.graph.passes import FOLDS, annotate
 from nnlite.layout import Array
 from nnlite.nn import Module
 from nnlite.onnx.beside import save_beside
+from nnlite.onnx.checker import check
 from nnlite.onnx.inspect import concrete_sizes
 from nnlite.onnx.origin import Origin
 from nnlite.onnx.patch import Patch, patched, set_sizes
-from nnlite.onnx.serialise import serialise
+from nnlite.onnx.proto import ModelProto
 from nnlite.ops import ArrayType
 from nnlite.tensors import Tensor
 
@@ -53,7 +53,7 @@ def save(
     if patch.size() > LARGEST:
         save_beside(patch.whole(), Path(path))
         return
-    _check(patch)
+    check(patch.checkable())
     with atomic_file(Path(path)) as file:
         for piece in patch.pieces():
             file.write(piece)
@@ -67,18 +67,11 @@ def to_model(
     metadata: Mapping[str, str] | None = None,
     input_sizes: Sequence[Sequence[int | str | None]] | None = None,
     fold: bool = False,
-) -> onnx.ModelProto:
+) -> ModelProto:
     """The ModelProto that :func:`save` writes."""
     patch = _patch(module, inputs, opset, metadata, input_sizes, fold)
-    _check(patch)
+    check(patch.checkable())
     return patch.whole()
-
-
-def _check(patch: Patch) -> None:
-    try:
-        onnx.checker.check_model(patch.checkable())
-    except onnx.checker.ValidationError as error:
-        raise ModelError(f"the ONNX checker refuses the model: {error}") from error
 
 
 def _patch(
@@ -110,7 +103,7 @@ def _patch(
     return patch
 
 
-def _as_patch(model: onnx.ModelProto) -> Patch:
+def _as_patch(model: ModelProto) -> Patch:
     """A model that was not read."""
     return Patch(model, Origin(model))
 
@@ -118,12 +111,14 @@ def _as_patch(model: onnx.ModelProto) -> Patch:
 # --------------------------------------------------------------------------- any other module
 
 
-def _serialised(module: Module, inputs: Sequence[Tensor | Array], opset: int, fold: bool) -> onnx.ModelProto:
+def _serialised(module: Module, inputs: Sequence[Tensor | Array], opset: int, fold: bool) -> ModelProto:
     tensors = [item if isinstance(item, Tensor) else Tensor(np.asarray(item)) for item in inputs]
     graph, leaves = trace(module, tensors)
     if fold:
         graph = _fold(graph)
     arrays = {v: leaves[v].to(CPU).numpy() if v in leaves else array for v, array in graph.arrays.items()}
+    from nnlite.onnx.serialise import serialise
+
     return serialise(graph, arrays, opset)
 
 
@@ -133,7 +128,7 @@ def _fold(graph: Graph) -> Graph:
     return graph
 
 
-def _folded(module: GraphModule, opset: int) -> onnx.ModelProto:
+def _folded(module: GraphModule, opset: int) -> ModelProto:
     """The graph of ``module`` folded and written anew, with the file's names, sizes and metadata."""
     graph = module.current_graph()
     declared = module.input_sizes or [() if v.type is None else v.type.shape for v in graph.inputs]
@@ -146,6 +141,8 @@ def _folded(module: GraphModule, opset: int) -> onnx.ModelProto:
     except (NnliteError, NotImplementedError) as error:
         raise ModelError(f"fold: the shapes of the model's values are not known: {error}") from error
     graph = _fold(graph)
+    from nnlite.onnx.serialise import serialise
+
     model = serialise(graph, graph.arrays, opset, list(module.outputs))
     for entry, sizes in zip(model.graph.input, declared, strict=True):
         set_sizes(entry, sizes)

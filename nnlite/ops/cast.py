@@ -10,6 +10,7 @@ import numpy as np
 from nnlite.errors import DTypeError, OperandError
 from nnlite.layout import Array, contiguous
 from nnlite.node import Node, Value
+from nnlite.ops.element_types import code_named, code_of, dtype_of, name_of
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -53,12 +54,9 @@ def cast_samples() -> Iterator[Sample]:
 
 def emit_cast(n: OnnxNode, x: Value | None, kind: Any) -> Any:
     """x as ONNX's element type ``kind``; half precision is rounded so, but computed in float32."""
-    from onnx import TensorProto, helper
-
-    name = TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else None
-    dtype = None
-    if name not in (None, "UNDEFINED", "STRING", "COMPLEX64", "COMPLEX128"):
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind))
+    name, dtype = name_of(kind), None
+    if name not in (None, "STRING", "COMPLEX64", "COMPLEX128"):
+        dtype = dtype_of(kind)
     if dtype is None or not (dtype.kind in "fiub" or dtype.name == "bfloat16" or is_storage(dtype)):
         raise n.refuse(f"the element type {name or kind} is not supported")
     saturate, round_mode = bool(n.attribute("saturate", 1)), n.attribute("round_mode", "up")
@@ -70,9 +68,7 @@ def emit_cast(n: OnnxNode, x: Value | None, kind: Any) -> Any:
 def read_cast(n: OnnxNode) -> Any:
     to = n.attribute("to")
     if isinstance(to, str):  # until operator set 5 in words
-        from onnx import TensorProto
-
-        to = dict(TensorProto.DataType.items()).get(to.upper(), to)
+        to = code_named(to.upper()) or to
     return emit_cast(n, n.inputs[0], to)
 
 
@@ -83,9 +79,7 @@ def read_cast_like(n: OnnxNode) -> Any:
 
 
 def write_cast(w: OnnxWriter, node: Node) -> str:
-    from onnx import helper
-
-    attributes = {"to": int(helper.np_dtype_to_tensor_dtype(np.dtype(node.params["dtype"])))}
+    attributes = {"to": code_of(node.params["dtype"])}
     if not node.params.get("saturate", True):
         attributes["saturate"] = 0
     return w.add("Cast", node.inputs, **attributes)
@@ -126,19 +120,15 @@ def bit_cast_forward(ctx: Context, x: Array, dtype: str) -> Array:
 
 
 def read_bit_cast(n: OnnxNode) -> Any:
-    from onnx import helper
-
     kinds = n.kind(0), n.attribute("to")
     for kind in kinds:
-        if kind is None or np.dtype(helper.tensor_dtype_to_np_dtype(kind)).name in ("float16", "bfloat16"):
+        if kind is None or dtype_of(kind).name in ("float16", "bfloat16"):
             raise n.refuse("the bits of half precision, or of an unknown type, are not at hand")
-    return n.emit("bit_cast", n.inputs[0], dtype=np.dtype(helper.tensor_dtype_to_np_dtype(kinds[1])).name)
+    return n.emit("bit_cast", n.inputs[0], dtype=dtype_of(kinds[1]).name)
 
 
 def write_bit_cast(w: OnnxWriter, node: Node) -> str:
-    from onnx import helper
-
-    to = int(helper.np_dtype_to_tensor_dtype(np.dtype(node.params["dtype"])))
+    to = code_of(node.params["dtype"])
     return w.add("BitCast", node.inputs, to=to)
 
 

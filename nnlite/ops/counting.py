@@ -10,6 +10,7 @@ import numpy as np
 from nnlite.errors import DTypeError, OperandError
 from nnlite.layout import Array, as_array
 from nnlite.node import Node
+from nnlite.ops.element_types import dtype_of
 from nnlite.ops.record import ArrayType, Context, ErrorSample, OnnxNode, OnnxWriter, Op, Sample, register
 
 # ---------------------------------------------------------------------------------------- arange
@@ -34,13 +35,11 @@ def arange_forward(ctx: Context, start: float, limit: float, step: float, dtype:
 
 
 def read_range(n: OnnxNode) -> Any:
-    from onnx import helper
-
     kind = n.kind(0)
     if kind is None:
         raise n.refuse("the element type of its inputs is not known")
     n.attribute("stash_type")  # in which type half precision is computed: in float32
-    name = np.dtype(helper.tensor_dtype_to_np_dtype(kind)).name
+    name = dtype_of(kind).name
     dtype = "float32" if name in ("float16", "bfloat16") else name
     start, limit, step = (n.scalar(i) for i in range(3))
     return n.emit("arange", start=start, limit=limit, step=step, dtype=dtype)

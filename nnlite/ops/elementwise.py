@@ -16,6 +16,7 @@ import numpy as np
 from nnlite.errors import DTypeError, ShapeError
 from nnlite.geometry import RELU
 from nnlite.layout import Array, as_array
+from nnlite.ops.element_types import dtype_of
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -200,13 +201,11 @@ def _variadic_reader(name: str) -> Reader:
 
 def read_pow(n: OnnxNode) -> Any:
     """The result has the base's type; an integer exponent must not widen float32 to float64."""
-    from onnx import helper
-
     base, exponent = n.inputs
     codes = [kind for kind in (n.kind(0), n.kind(1)) if kind is not None]
     if len(codes) < 2:
         raise n.refuse("the element types of its inputs are not known")
-    kinds = [np.dtype(helper.tensor_dtype_to_np_dtype(code)) for code in codes]
+    kinds = [dtype_of(code) for code in codes]
     first, second = (np.dtype(np.float32) if "float16" in kind.name else kind for kind in kinds)
     if first == second:
         return n.emit("pow", base, exponent)

@@ -13,6 +13,7 @@ import numpy as np
 from nnlite.errors import DTypeError, ShapeError
 from nnlite.layout import Array, as_array
 from nnlite.node import Node
+from nnlite.ops.element_types import code_of
 from nnlite.ops.quantised_layers import QUANTISED_LAYERS, kind_name
 from nnlite.ops.record import (
     ArrayType,
@@ -149,16 +150,14 @@ def attributes(node: Node) -> dict[str, Any]:
 
 
 def write_quantize(w: OnnxWriter, node: Node) -> str:
-    from onnx import helper
-
     given, kind = attributes(node), np.dtype(node.params["dtype"])
     if not node.params.get("saturate", True):
         given["saturate"] = 0
     if node.params.get("precision"):
-        code = helper.np_dtype_to_tensor_dtype(np.dtype(node.params["precision"]))
+        code = code_of(node.params["precision"])
         given["precision"] = int(code)
     if node.inputs[2] is None and kind != np.uint8:
-        given["output_dtype"] = int(helper.np_dtype_to_tensor_dtype(kind))
+        given["output_dtype"] = code_of(kind)
     return w.add("QuantizeLinear", node.inputs, **given)
 
 

@@ -11,21 +11,17 @@ from typing import Any
 import numpy as np
 
 from nnlite.node import Value
+from nnlite.ops.element_types import dtype_of, name_of
 from nnlite.ops.onnx_window import conv_window
 from nnlite.ops.record import OnnxNode
 
 
 def kind_name(n: OnnxNode, kind: int) -> str:
     """The NumPy name of an ONNX element type."""
-    from onnx import TensorProto, helper
-
     try:
-        return str(np.dtype(helper.tensor_dtype_to_np_dtype(kind)).name)
-    except (KeyError, ValueError, TypeError):
-        known = kind in TensorProto.DataType.values()
-        raise n.refuse(
-            f"the element type {TensorProto.DataType.Name(kind) if known else kind} is not supported"
-        ) from None
+        return str(dtype_of(kind).name)
+    except KeyError:
+        raise n.refuse(f"the element type {name_of(kind) or kind} is not supported") from None
 
 
 def _input(n: OnnxNode, index: int) -> Value | None:

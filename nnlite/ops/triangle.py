@@ -10,6 +10,7 @@ import numpy as np
 from nnlite.errors import DTypeError, ShapeError
 from nnlite.layout import Array, as_array
 from nnlite.node import Node
+from nnlite.ops.element_types import code_of, dtype_of
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -92,20 +93,16 @@ def eye_forward(ctx: Context, shape: Sequence[int], k: int, dtype: str) -> Array
 
 
 def read_eye(n: OnnxNode) -> Any:
-    from onnx import helper
-
     kind = n.attribute("dtype", n.kind(0))
     if kind is None:
         raise n.refuse("the element type of its input is not known")
-    name = np.dtype(helper.tensor_dtype_to_np_dtype(kind)).name
+    name = dtype_of(kind).name
     dtype = "float32" if name in ("float16", "bfloat16") else name
     return n.emit("eye", shape=n.emit("shape_of", n.inputs[0]), k=n.attribute("k", 0), dtype=dtype)
 
 
 def write_eye(w: OnnxWriter, node: Node) -> str:
-    from onnx import helper
-
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(node.params["dtype"]))
+    kind = code_of(node.params["dtype"])
     of = w.add("ConstantOfShape", [w.host(node.params["shape"])])
     return w.add("EyeLike", [of], k=node.params["k"], dtype=int(kind))
 
