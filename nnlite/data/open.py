@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from nnlite.data import coco, yolo
-from nnlite.data.arrays import read_arrays
 from nnlite.data.boxes import crops
 from nnlite.data.dataset import Dataset, Task, check_validation
 from nnlite.data.folder import ImageFolder
@@ -70,6 +69,8 @@ def _open(root: Path, validation: float, seed: int, task: Task | None, images: P
     if kind in (".csv", ".tsv"):
         return read_table(root, validation=validation, seed=seed, task=task, images=images)
     if kind == ".npz":
+        from nnlite.data.arrays import read_arrays  # zip archives are few, and the module is not small
+
         return read_arrays(root, validation=validation, seed=seed, task=task)
     raise DataError(
         f"{root}: is none of the formats that are understood: a folder with one folder per class, .csv or "
