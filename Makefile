@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc setup.py pyproject.toml -type f)
 
-.PHONY: demo test install clean
+.PHONY: demo test install schemas clean
 
 demo: $(VENV)/.installed
 	$(BIN)/nnlite finetune examples/assets/mobilenet_v2.onnx examples/assets/clipart8 --out tuned.onnx
@@ -27,6 +27,10 @@ $(VENV)/.installed: $(SOURCES)
 $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
+
+# After onnx got new operators.
+schemas: $(VENV)/.installed
+	$(BIN)/python -c 'from nnlite.onnx.schemas import TABLE, lines; TABLE.write_text("\n".join([*lines(), ""]))'
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info nnlite/_native*.so

@@ -41,6 +41,8 @@ class Patch:
     """Tensors as they stand in the origin's bytes."""
     changed: dict[str, Array] = field(default_factory=dict)
     """The numbers of others, in the type that the file has them in."""
+    anew: bool = False
+    """Whether its nodes were written here, and not read from a file."""
 
     def unchanged(self) -> bool:
         """Whether the very bytes that were read say the same."""
@@ -94,16 +96,6 @@ class Patch:
                 raw = self.origin.data[slice(*self.kept[name])]
             self.model.graph.initializer[number].raw_data = raw
         return self.model
-
-    def checkable(self) -> ModelProto:
-        """The model, its tensors without elements where their numbers lie elsewhere, for the checker."""
-        model = ModelProto()
-        model.CopyFrom(self.model)
-        for number in self._elsewhere():
-            dims = model.graph.initializer[number].dims
-            del dims[:]
-            dims.append(0)
-        return model
 
 
 def _chunks(data: Content, start: int, end: int) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 They are facts, so they stand in a table, ``schemas.txt``: asking onnx for one of them registers all, for
 8 MB. What the table does not have (operators that are newer) is asked of onnx all the same.
-``python -m nnlite.onnx.schemas`` writes the table anew from the onnx at hand.
+``make schemas`` writes the table anew from the onnx at hand.
 
 A line is ``operator since | least most inputs | least most outputs | attributes``. An input is
 ``name:letter:type``, with ``?`` where it may be absent, ``*`` where it stands for any number, ``~`` where
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+TABLE = Path(__file__).with_name("schemas.txt")
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,16 @@ class Schema:
 def _table() -> tuple[int, dict[str, frozenset[str]], dict[str, list[tuple[int, str]]]]:
     """The newest operator set of the table, sets of types, and lines by operator."""
     newest, types = 0, {}
-    lines: dict[str, list[tuple[int, str]]] = {}
-    for line in Path(__file__).with_name("schemas.txt").read_text("ascii").splitlines():
+    by_operator: dict[str, list[tuple[int, str]]] = {}
+    for line in TABLE.read_text("ascii").splitlines():
         first, second, rest = line.split(" ", 2)
         if first == "=":
             types[second] = frozenset(rest.split())
         elif first == "#":
             newest = int(second)
         else:
-            lines.setdefault(first, []).append((int(second), rest))
-    return newest, types, lines
+            by_operator.setdefault(first, []).append((int(second), rest))
+    return newest, types, by_operator
 
 
 def newest_opset(wanted: int = 0) -> int:
@@ -79,9 +81,9 @@ def newest_opset(wanted: int = 0) -> int:
 @lru_cache(maxsize=1024)
 def schema(operator: str, opset: int) -> Schema:
     """The schema of ``operator`` in operator set ``opset``; KeyError where it has none."""
-    newest, _, lines = _table()
+    newest, _, by_operator = _table()
     if opset <= newest:
-        for since, line in reversed(lines.get(operator, [])):
+        for since, line in reversed(by_operator.get(operator, [])):
             if since <= opset:
                 return _parsed(operator, since, line)
     return _asked(operator, opset)
@@ -149,7 +151,7 @@ def _plain(text: str) -> str:
     return inner.removesuffix(")") if inner != text else text.replace(" ", "")
 
 
-def _written() -> Iterator[str]:
+def lines() -> Iterator[str]:
     """The lines of the table, from what onnx has."""
     import onnx
 
@@ -175,7 +177,3 @@ def _written() -> Iterator[str]:
             f"{one.operator} {one.since}{' deprecated' * one.deprecated}",
             side(one.input_counts, one.inputs), side(one.output_counts, one.outputs), " ".join(attributes),
         ]).rstrip()  # fmt: skip
-
-
-if __name__ == "__main__":
-    print("\n".join(_written()))

@@ -39,13 +39,14 @@ def save(
     input_sizes: Sequence[Sequence[int | str | None]] | None = None,
     fold: bool = False,
 ) -> None:
-    """Write ``module`` as an ONNX file, checked and then moved into place.
+    """Write ``module`` as an ONNX file, under another name first.
 
     A module that was read from ONNX is written back with only what changed: trained tensors, the
     head, ``metadata`` and, if given, the declared ``input_sizes``; one that did not change gives the same
-    bytes (tensors in other files move into the file). Any other module needs example
-    ``inputs`` to be traced with; the first axis becomes dynamic. With ``fold`` a graph is written anew, with
-    constants and batch normalisation folded into the layers: for inference, no longer for training.
+    bytes (tensors in other files move into the file). Any other module needs example ``inputs`` to be
+    traced with; the first axis becomes dynamic, and ONNX's checker sees the model first. With ``fold`` a
+    graph is written anew, with constants and batch normalisation folded into the layers: for inference,
+    no longer for training.
     Weights of more than 2 GB together lie in a file beside, ``<name>.<hash>.data``.
     Raises ModelError when the module cannot be expressed or the file cannot be written.
     """
@@ -53,7 +54,7 @@ def save(
     if patch.size() > LARGEST:
         save_beside(patch.whole(), Path(path))
         return
-    check(patch.checkable())
+    _check(patch)
     with atomic_file(Path(path)) as file:
         for piece in patch.pieces():
             file.write(piece)
@@ -70,8 +71,14 @@ def to_model(
 ) -> ModelProto:
     """The ModelProto that :func:`save` writes."""
     patch = _patch(module, inputs, opset, metadata, input_sizes, fold)
-    check(patch.checkable())
+    _check(patch)
     return patch.whole()
+
+
+def _check(patch: Patch) -> None:
+    """What has the nodes of a file that was read was checked then, and lets ONNX's package rest."""
+    if patch.anew:
+        check(patch.model)
 
 
 def _patch(
@@ -105,7 +112,7 @@ def _patch(
 
 def _as_patch(model: ModelProto) -> Patch:
     """A model that was not read."""
-    return Patch(model, Origin(model))
+    return Patch(model, Origin(model), anew=True)
 
 
 # --------------------------------------------------------------------------- any other module
