@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,7 @@ def element_type(code: int, what: str) -> np.dtype[Any]:
         dtype = dtype_of(code)
     except KeyError:
         raise ModelError(f"{what} has the unknown element type {code}") from None
-    known = is_storage(dtype) or is_half(dtype)
-    if not known and (dtype.kind not in "fiub" or not hasattr(np, dtype.name)):
+    if dtype.kind not in "fiub" and not is_storage(dtype) and not is_half(dtype):
         raise ModelError(
             f"{what} has elements of type {str(name_of(code)).lower()}; only real numbers are supported"
         )
@@ -38,6 +38,7 @@ def declared_sizes(entry: ValueInfoProto) -> tuple[int | None, ...]:
     return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims)
 
 
+@cache
 def is_half(dtype: np.dtype[Any]) -> bool:
     """Whether ``dtype`` is one of the 16-bit floating-point types, which are computed as float32."""
     return dtype.name in ("float16", "bfloat16")
@@ -70,7 +71,8 @@ def check_budget(what: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Non
 
 def byte_count(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     """How many bytes of a file an array takes: elements of less than 8 bits lie packed."""
-    return -(-math.prod(shape) * BITS.get(dtype.name, 8 * dtype.itemsize) // 8)
+    bits = BITS.get(dtype.name) if is_storage(dtype) else None
+    return -(-math.prod(shape) * (bits or 8 * dtype.itemsize) // 8)
 
 
 def array_of(tensor: TensorProto) -> Array:

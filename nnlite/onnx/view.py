@@ -19,10 +19,12 @@ from nnlite.ops import ArrayType
 if TYPE_CHECKING:
     from nnlite.onnx.reading import Reading
 
-FIELDS = {
-    "FLOAT": "f", "INT": "i", "STRING": "s", "TENSOR": "t", "GRAPH": "g", "SPARSE_TENSOR": "sparse_tensor",
-    "TYPE_PROTO": "tp", "FLOATS": "floats", "INTS": "ints", "STRINGS": "strings", "TENSORS": "tensors",
-    "GRAPHS": "graphs", "SPARSE_TENSORS": "sparse_tensors", "TYPE_PROTOS": "type_protos",
+FIELDS: dict[int, str] = {
+    AttributeProto.FLOAT: "f", AttributeProto.INT: "i", AttributeProto.STRING: "s",
+    AttributeProto.TENSOR: "t", AttributeProto.GRAPH: "g", AttributeProto.SPARSE_TENSOR: "sparse_tensor",
+    AttributeProto.TYPE_PROTO: "tp", AttributeProto.FLOATS: "floats", AttributeProto.INTS: "ints",
+    AttributeProto.STRINGS: "strings", AttributeProto.TENSORS: "tensors", AttributeProto.GRAPHS: "graphs",
+    AttributeProto.SPARSE_TENSORS: "sparse_tensors", AttributeProto.TYPE_PROTOS: "type_protos",
 }  # fmt: skip
 """Where an attribute of each type has its value."""
 
@@ -56,7 +58,7 @@ class NodeView:
         if name not in self._attributes:
             return default
         given = self._attributes[name]
-        value = getattr(given, FIELDS[AttributeProto.AttributeType.Name(given.type)])
+        value = getattr(given, FIELDS[given.type])
         if isinstance(value, bytes):
             return value.decode("utf-8", "replace")
         if isinstance(value, TensorProto):

@@ -6,6 +6,7 @@ Casting, quantising and whatever only moves elements takes them; everything else
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ BITS = {"float4_e2m1fn": 4, "int4": 4, "uint4": 4, "int2": 2, "uint2": 2}
 """How many bits of a file an element takes, where that is less than a byte."""
 
 
+@cache
 def is_storage(dtype: np.dtype[Any]) -> bool:
     """Whether ``dtype`` is one that numbers are only stored in."""
     return dtype.name in STORAGE
