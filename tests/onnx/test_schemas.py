@@ -20,7 +20,7 @@ NAMES = sorted({one.name for one in OWN})
 TABLE = schemas.TABLE.read_text("ascii").splitlines()
 same_version = pytest.mark.skipif(
     not TABLE[0].endswith(f" {onnx.__version__}"),
-    reason=f"onnx {onnx.__version__} corrects schemas of another version, from which the table is: make schemas",
+    reason=f"onnx {onnx.__version__} is not the one that the table is from: make schemas",
 )
 
 
