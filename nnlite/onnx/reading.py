@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,35 +36,13 @@ from nnlite.onnx.proto import (
 )
 from nnlite.onnx.schema import check_node
 from nnlite.onnx.schemas import newest_opset
+from nnlite.onnx.scope import Scope
 from nnlite.onnx.tensors import declared_sizes, dense_array_of, element_type, is_half
 from nnlite.onnx.types import check_kinds, result_kinds
 from nnlite.onnx.view import NodeView
 from nnlite.ops import READERS, ArrayType
 
 OLDEST_OPSET = 1
-
-
-@dataclass
-class Scope:
-    """Names as they are known at one place: in the graph, in a function's body or in a branch."""
-
-    version: int
-    outer: Scope | None = None
-    """Whose names are seen too, from a branch but not from a function."""
-    prefix: str = ""
-    attributes: Mapping[str, AttributeProto] = field(default_factory=dict)
-    """The attributes that a function was called with."""
-    in_function: bool = False
-    values: dict[str, Value | None] = field(default_factory=dict)
-
-    def find(self, name: str) -> Value | None:
-        """The value called ``name`` here or further out; KeyError when there is none."""
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.values:
-                return scope.values[name]
-            scope = scope.outer
-        raise KeyError(name)
 
 
 class Reading:
