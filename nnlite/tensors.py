@@ -24,6 +24,7 @@ from nnlite.layout import Array
 from nnlite.node import Value
 from nnlite.ops import OPS, Op
 from nnlite.ops.basic_index import index_steps
+from nnlite.ops.element_types import dtype_named
 from nnlite.ops.reduce import normalise_axes
 
 
@@ -194,7 +195,7 @@ class Tensor:
 
     def astype(self, dtype: Any) -> Tensor:
         """Elements converted to ``dtype``; gradients are converted back."""
-        return apply(OPS["cast"], self, dtype=np.dtype(dtype).name)
+        return apply(OPS["cast"], self, dtype=dtype_named(dtype).name)
 
     # ----------------------------------------------------------------------------- backward
 

@@ -10,7 +10,7 @@ import numpy as np
 from nnlite.errors import DTypeError, OperandError
 from nnlite.layout import Array, contiguous
 from nnlite.node import Node, Value
-from nnlite.ops.element_types import code_named, code_of, dtype_of, name_of
+from nnlite.ops.element_types import code_named, code_of, dtype_named, dtype_of, name_of
 from nnlite.ops.record import (
     ArrayType,
     Context,
@@ -28,7 +28,7 @@ ROUND_MODES = ("up", "down", "nearest")
 
 
 def cast_shape(x: ArrayType, dtype: str, saturate: bool = True, round_mode: str = "up") -> ArrayType:
-    kind = np.dtype(dtype)
+    kind = dtype_named(dtype)
     if kind.kind not in "fiub" and kind.name != "bfloat16" and not is_storage(kind):
         raise DTypeError(f"cast: {dtype} is not a number type")
     if round_mode not in ROUND_MODES:
@@ -37,7 +37,7 @@ def cast_shape(x: ArrayType, dtype: str, saturate: bool = True, round_mode: str 
 
 
 def cast_forward(ctx: Context, x: Array, dtype: str, saturate: bool = True, round_mode: str = "up") -> Array:
-    ctx.values["dtype"], kind = x.dtype, np.dtype(dtype)
+    ctx.values["dtype"], kind = x.dtype, dtype_named(dtype)
     with np.errstate(all="ignore"):  # what becomes of an infinity or a NaN as an integer is not defined
         return stored(x, kind, saturate, round_mode) if is_storage(kind) else x.astype(kind)
 

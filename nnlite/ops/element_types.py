@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from nnlite.errors import DTypeError
+
 _TYPES = {
     1: ("FLOAT", "float32"), 2: ("UINT8", "uint8"), 3: ("INT8", "int8"), 4: ("UINT16", "uint16"),
     5: ("INT16", "int16"), 6: ("INT32", "int32"), 7: ("INT64", "int64"), 8: ("STRING", "object"),
@@ -17,24 +19,33 @@ _TYPES = {
     23: ("FLOAT4E2M1", "float4_e2m1fn"), 24: ("FLOAT8E8M0", "float8_e8m0fnu"), 25: ("UINT2", "uint2"),
     26: ("INT2", "int2"),
 }  # fmt: skip
+LAST_OF_NUMPY = 15
+"""The codes beyond are those of types that the package ml_dtypes brings."""
 _CODES = {kind: code for code, (_, kind) in _TYPES.items()}
 _NAMES = {name: code for code, (name, _) in _TYPES.items()}
 
 
 def dtype_of(code: int) -> np.dtype[Any]:
     """The NumPy type of ONNX's code; KeyError where there is none."""
-    kind = _TYPES[code][1]
-    if code > 15:
+    return dtype_named(_TYPES[code][1])
+
+
+def dtype_named(kind: Any) -> np.dtype[Any]:
+    """The NumPy type that ``kind`` is or names; DTypeError where there is none."""
+    if isinstance(kind, str) and _CODES.get(kind, 0) > LAST_OF_NUMPY:
         import ml_dtypes  # NumPy knows bfloat16 and what is smaller through it
 
         kind = getattr(ml_dtypes, kind)
-    dtype: np.dtype[Any] = np.dtype(kind)
+    try:
+        dtype: np.dtype[Any] = np.dtype(kind)
+    except TypeError:
+        raise DTypeError(f"{kind!r} is no element type") from None
     return dtype
 
 
 def code_of(dtype: Any) -> int:
-    """ONNX's code of a NumPy type; KeyError where there is none."""
-    return _CODES[np.dtype(dtype).name]
+    """ONNX's code of a NumPy type or its name; KeyError where there is none."""
+    return _CODES[dtype_named(dtype).name]
 
 
 def name_of(code: int) -> str | None:

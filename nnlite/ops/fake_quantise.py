@@ -14,6 +14,7 @@ import numpy as np
 from nnlite.errors import DTypeError, ShapeError
 from nnlite.layout import Array, as_array
 from nnlite.node import Node
+from nnlite.ops.element_types import dtype_named
 from nnlite.ops.quantise import attributes, check_quantised, limits, read_dequantize, spread
 from nnlite.ops.record import (
     ArrayType,
@@ -32,7 +33,7 @@ def fake_quantize_shape(
     x: ArrayType, scale: ArrayType, zero_point: ArrayType | None, axis: int, dtype: str
 ) -> ArrayType:
     check_quantised("fake_quantize", x, scale, zero_point, axis, 0)
-    kind = np.dtype(dtype)
+    kind = dtype_named(dtype)
     if kind.kind not in "iu":
         raise DTypeError(f"fake_quantize: {dtype} is no type of integers")
     if x.dtype.kind not in "fi":
@@ -46,7 +47,7 @@ def fake_quantize_forward(
     step = spread(scale, x.shape, axis, 0)
     zero = np.zeros((), np.float64, like=x) if zero_point is None else zero_point.astype(np.float64)
     zero = spread(zero, x.shape, axis, 0)
-    low, high = limits(np.dtype(dtype))
+    low, high = limits(dtype_named(dtype))
     with np.errstate(all="ignore"):
         quotient = as_array(x / step, np.result_type(scale.dtype, np.float32))
         whole = np.rint(quotient).astype(np.float64) + zero
@@ -69,7 +70,7 @@ def read(n: OnnxNode) -> Any:
     params = before.params
     plain = not params.get("block_size") and params.get("precision") is None
     same = tuple(before.inputs[1:]) == (*n.inputs[1:], None)[:2] and params["axis"] == axis
-    if not (plain and same and np.dtype(params["dtype"]).kind in "iu"):
+    if not (plain and same and dtype_named(params["dtype"]).kind in "iu"):
         return read_dequantize(n)
     n.attribute("block_size")
     return n.emit("fake_quantize", *before.inputs, axis=axis, dtype=params["dtype"])

@@ -13,7 +13,7 @@ import numpy as np
 from nnlite.errors import DTypeError, ShapeError
 from nnlite.layout import Array, as_array
 from nnlite.node import Node
-from nnlite.ops.element_types import code_of
+from nnlite.ops.element_types import code_of, dtype_named
 from nnlite.ops.quantised_layers import QUANTISED_LAYERS, kind_name
 from nnlite.ops.record import (
     ArrayType,
@@ -88,7 +88,7 @@ def quantize_shape(
     precision: str | None = None,
 ) -> ArrayType:
     check_quantised("quantize", x, scale, zero_point, axis, block_size)
-    kind = np.dtype(dtype)
+    kind = dtype_named(dtype)
     if kind.kind not in "iu" and not is_storage(kind):
         raise DTypeError(f"quantize: {dtype} is no type that numbers are quantised to")
     if x.dtype.kind not in "fi":
@@ -107,7 +107,7 @@ def quantize_forward(
     saturate: bool = True,
     precision: str | None = None,
 ) -> Array:
-    kind, divisor = np.dtype(dtype), spread(scale, x.shape, axis, block_size)
+    kind, divisor = dtype_named(dtype), spread(scale, x.shape, axis, block_size)
     with np.errstate(all="ignore"):
         if precision is None:
             quotient = as_array(x / divisor, np.result_type(scale.dtype, np.float32))
@@ -150,7 +150,7 @@ def attributes(node: Node) -> dict[str, Any]:
 
 
 def write_quantize(w: OnnxWriter, node: Node) -> str:
-    given, kind = attributes(node), np.dtype(node.params["dtype"])
+    given, kind = attributes(node), dtype_named(node.params["dtype"])
     if not node.params.get("saturate", True):
         given["saturate"] = 0
     if node.params.get("precision"):

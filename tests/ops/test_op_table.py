@@ -5,6 +5,8 @@ A new op is tested by being registered.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import combinations
 
 import numpy as np
@@ -209,3 +211,17 @@ def test_samples_are_drawn_anew_and_repeatably():
     assert not np.array_equal(first[0], other[0])
     assert first[1] is None
     assert first[2].dtype == np.int64
+
+
+def test_element_types_are_known_by_their_names_alone():
+    # In a process of its own: the package that has the small ones may be imported here.
+    code = (
+        "import nnlite as nl\n"
+        "x = nl.tensor([1.5, 300.0])\n"
+        "assert x.astype('bfloat16').numpy().astype(float).tolist() == [1.5, 300.0]\n"
+        "assert x.astype('int4').numpy().astype(int).tolist()[0] == 1\n"
+        "try: x.astype('float17')\n"
+        "except nl.errors.DTypeError as error: assert 'float17' in str(error)\n"
+        "else: raise SystemExit(1)"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
