@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnlite import autograd
+from nnlite import autograd, memory
 from nnlite.errors import ConfigError, ModelError, ShapeError
 from nnlite.graph import GraphModule, infer_types
 from nnlite.layout import Array
@@ -181,6 +181,7 @@ def occlusion(
     stride: int | None = None,
     fill: ArrayLike = 0.0,
     batch_size: int = 2,
+    whole: Array | None = None,
 ) -> Array:
     """How much the class loses when a part of the picture is covered, float32 [N,H,W].
 
@@ -189,7 +190,7 @@ def occlusion(
     with ``scores`` f: pictures [M,C,H,W] to numbers [M,classes], usually probabilities. Windows are
     squares of ``patch`` pixels (a fifth of the shorter side), every ``stride`` pixels (half of it), cut
     at the border so that every pixel is covered; ``fill`` is a number per channel. Negative where the
-    part spoke against the class.
+    part spoke against the class. ``whole`` is f of ``images`` where it is known already.
 
     Raises ConfigError unless 1 <= stride <= patch <= min(H, W). Source: Zeiler and Fergus 2014,
     "Visualizing and Understanding Convolutional Networks", section 4.2 (which plots f_c itself).
@@ -205,15 +206,16 @@ def occlusion(
     windows = [(top, left) for top in _starts(H, patch, stride) for left in _starts(W, patch, stride)]
     result = np.empty((N, H, W), np.float32)
     for n, image in enumerate(images):
-        whole = scores(image[np.newaxis])[0]
-        c = int(whole.argmax()) if classes is None else int(np.asarray(classes)[n])
+        own = scores(images[n : n + 1])[0] if whole is None else whole[n]
+        c = int(own.argmax()) if classes is None else int(np.asarray(classes)[n])
         loss, cover = np.zeros((H, W)), np.zeros((H, W))
         for rows in _slices(len(windows), batch_size):
-            covered = np.repeat(image[np.newaxis], len(windows[rows]), axis=0)
+            covered = memory.empty((len(windows[rows]), C, H, W))  # in the order that kernels read
+            covered[...] = image
             for one, (top, left) in zip(covered, windows[rows], strict=True):
                 one[:, top : top + patch, left : left + patch] = colour
             for y, (top, left) in zip(scores(covered)[:, c], windows[rows], strict=True):
-                loss[top : top + patch, left : left + patch] += whole[c] - y
+                loss[top : top + patch, left : left + patch] += own[c] - y
                 cover[top : top + patch, left : left + patch] += 1
         result[n] = loss / cover
     return result

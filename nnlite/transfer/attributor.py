@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,20 @@ class Attribution:
             return overlay(self.picture, scaled(self.values))
         share = scaled(self.values, NOISE if self.method == "ig" else 100.0)
         return overlay(self.picture, share, signed=True)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture that the model was shown, for more than one map of it."""
+
+    picture: Array
+    """uint8 [H,W,C], as :class:`Attribution` has it before grey and a fourth channel are dealt with."""
+    x: Array
+    """The same prepared, float32 [1,C,H,W]."""
+    scores: Array
+    """[1,classes]"""
+    feature_map: Array | None
+    """What Grad-CAM looks at by default, where there is such a map."""
 
 
 class Attributor:
@@ -96,9 +111,27 @@ class Attributor:
         names = self.classes or [f"class {c}" for c in range(raw.shape[1])]
         return targets_named(self.task, names).scores(raw)
 
+    def look(self, picture: str | Path | Array) -> Seen:
+        """Show the model ``picture``: a path, or uint8 [H,W,C].
+
+        It becomes one of the channels that the model takes, as :func:`nnlite.data.decode` has it.
+        """
+        planes = self.preprocessing.planes
+        if isinstance(picture, np.ndarray):
+            picture = decode_array(picture, planes)
+        elif Path(picture).is_file():
+            picture = decode(picture, channels=planes)
+        else:
+            what = "is a folder; give one picture" if Path(picture).is_dir() else "no such picture"
+            raise DataError(f"{picture}: {what}")
+        shown = self._show(picture)
+        x = self._normalise(shown)[np.newaxis]
+        raw, *maps_of_it = self._plan.run(x)
+        return Seen(shown, x, self._said(raw), next(iter(maps_of_it), None))
+
     def attribute(
         self,
-        picture: str | Path | Array,
+        picture: str | Path | Array | Seen,
         method: str = "gradcam",
         *,
         target: str | int | None = None,
@@ -108,9 +141,7 @@ class Attributor:
         patch: int | None = None,
         stride: int | None = None,
     ) -> Attribution:
-        """Which part of ``picture`` (a path, or uint8 [H,W,C]) speaks for the class ``target``.
-
-        The picture becomes one of the channels that the model takes, as :func:`nnlite.data.decode` has it.
+        """Which part of ``picture`` (as :meth:`look` takes it, or what that gave) speaks for ``target``.
 
         ``target`` is a name or an index, by default the model's own answer. ``method``: ``gradcam``
         (``at`` a feature map's name), ``ig`` (from a picture of grey level ``baseline``, 0 black, in
@@ -119,21 +150,11 @@ class Attributor:
         """
         if method not in maps.METHODS:
             raise ConfigError(f"method={method!r} must be one of {', '.join(maps.METHODS)}")
-        planes = self.preprocessing.planes
-        if isinstance(picture, np.ndarray):
-            picture = decode_array(picture, planes)
-        elif Path(picture).is_file():
-            picture = decode(picture, channels=planes)
-        else:
-            what = "is a folder; give one picture" if Path(picture).is_dir() else "no such picture"
-            raise DataError(f"{picture}: {what}")
-        seen = self._show(picture)
-        x = self._normalise(seen)[np.newaxis]
-        raw, *seen_at = self._plan.run(x)
-        p = self._said(raw)[0]
+        seen = picture if isinstance(picture, Seen) else self.look(picture)
+        x, p = seen.x, seen.scores[0]
         c = int(p.argmax()) if target is None else self._index(target, len(p))
         if method == "gradcam":
-            value, known = self._map, next(iter(seen_at), None)
+            value, known = self._map, seen.feature_map
             if value is None or at is not None:
                 value, known = maps.find_map(self.module, self.preprocessing.size, at), None
             small = maps.grad_cam(self.module, x, [c], at=value, maps=known)
@@ -142,12 +163,13 @@ class Attributor:
             if not small.any():
                 note += ", where nothing speaks for this class"
         elif method == "ig":
-            values, note = self._integrated(x, c, seen.shape, baseline, steps)
+            values, note = self._integrated(x, c, seen.picture.shape, baseline, steps)
         else:
-            fill = self._normalise(_mean_colour(seen))[:, 0, 0]
-            values = maps.occlusion(self.scores, x, [c], patch=patch, stride=stride, fill=fill)[0]
+            fill = self._normalise(_mean_colour(seen.picture))[:, 0, 0]
+            options: dict[str, Any] = dict(patch=patch, stride=stride, fill=fill, whole=seen.scores)
+            values = maps.occlusion(self.scores, x, [c], **options)[0]
             note = f"covering what is around a pixel costs up to {values.max():.3f} of the score"
-        return Attribution(method, c, self._name(c), float(p[c]), colours_of(seen), values, note)
+        return Attribution(method, c, self._name(c), float(p[c]), colours_of(seen.picture), values, note)
 
     def _integrated(
         self, x: Array, c: int, shape: tuple[int, ...], grey: int, steps: int

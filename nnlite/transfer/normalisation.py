@@ -95,15 +95,13 @@ def _outputs(function: Callable[[Array], Array], how: Preprocessing, pictures: S
 
 def _variance(function: Callable[[Array], Array], how: Preprocessing, pictures: Sequence[Array]) -> Array:
     """Per channel, over all pictures, whose maps are not kept: of a stem they are large."""
-    moments = [
-        (y.size // y.shape[1], y.mean((0, 2, 3), np.float64), y.var((0, 2, 3), np.float64))
-        for y in _batches(function, how, pictures)
-    ]
-    counts = np.array([count for count, _, _ in moments])[:, None] / sum(count for count, _, _ in moments)
-    means = np.stack([mean for _, mean, _ in moments])
-    mean = (counts * means).sum(0)
-    variance: Array = (counts * (np.stack([var for _, _, var in moments]) + (means - mean) ** 2)).sum(0)
-    return variance
+    count, total, squares = 0, np.zeros(()), np.zeros(())
+    for y in _batches(function, how, pictures):
+        rows = np.moveaxis(y, 1, -1).reshape(-1, y.shape[1])
+        count += len(rows)
+        total = total + rows.sum(0, np.float64)
+        squares = squares + np.square(rows).sum(0, np.float64)
+    return np.asarray(squares / count - (total / count) ** 2)
 
 
 def _by_statistics(

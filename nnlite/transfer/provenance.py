@@ -52,12 +52,11 @@ class Provenance:
     def check(self) -> None:
         """DataError where a picture is no longer what it was; its content is read where its time changed."""
         for name, known in self.pictures.items():
-            path = Path(name)
             try:
-                unchanged = _stamp(path) == self._seen.get(name)
+                unchanged = _stamp(name) == self._seen.get(name)
             except OSError:
                 unchanged = False
-            if not unchanged and self._looked_at(path) != known:
+            if not unchanged and self._looked_at(path := Path(name)) != known:
                 what = "has changed" if path.exists() else "is no longer there"
                 raise DataError(f"{path}: the file {what} since the run began; put back the one that was")
 
@@ -79,6 +78,6 @@ class Provenance:
         return {"model": self.model, "data": self.data, "pictures": self.pictures}
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
+def _stamp(path: str | Path) -> tuple[int, int]:
+    status = os.stat(path)
     return status.st_size, status.st_mtime_ns

@@ -108,17 +108,18 @@ class Gallery:
         if self.attributor is None:
             yield colours_of(picture), what
             return
+        seen = self.attributor.look(picture)
         side = min(self.attributor.preprocessing.size)
         patch = max(1, side // WINDOWS)
         options: dict[str, Any] = {"target": row["predicted"]}
         try:
-            cam = self.attributor.attribute(picture, "gradcam", **options)
+            cam = self.attributor.attribute(seen, "gradcam", **options)
             yield cam.picture, what
             yield cam.overlay(), f"Grad-CAM: where it found {said}"
         except NnliteError:  # a network without feature maps
             yield colours_of(picture), what
         covered = self.attributor.attribute(
-            picture, "occlusion", patch=patch, stride=max(1, 3 * patch // 4), **options
+            seen, "occlusion", patch=patch, stride=max(1, 3 * patch // 4), **options
         )
         yield covered.overlay(), f"Occlusion: covering red parts makes {said} less likely, blue ones more"
 
