@@ -10,8 +10,8 @@ from nnlite.layout import Array
 class PictureCache:
     """Keeps the first pictures that fit into ``limit`` bytes; safe to use from several threads.
 
-    Nothing is ever evicted: an epoch visits every picture once, and the least recently used one is then
-    exactly the one needed next. A fixed share that always hits beats a moving one that never does.
+    Nothing is evicted for another: an epoch visits every picture once, and the least recently used one is
+    then exactly the one needed next. A fixed share that always hits beats a moving one that never does.
     """
 
     def __init__(self, limit: int) -> None:
@@ -35,3 +35,9 @@ class PictureCache:
                 picture.flags.writeable = False
                 self._pictures[key] = picture
                 self.used += picture.nbytes
+
+    def drop(self, key: int) -> None:
+        """Keep the picture under ``key`` no longer."""
+        with self._lock:
+            if (picture := self._pictures.pop(key, None)) is not None:
+                self.used -= picture.nbytes

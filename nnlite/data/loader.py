@@ -37,6 +37,10 @@ class Batch(NamedTuple):
     indices: Array
 
 
+Schedule = list[tuple[int, list[int]]]
+"""Batches to make: the epoch, and the indices of samples."""
+
+
 class Skipped(NamedTuple):
     """A picture that was left out, and why."""
 
@@ -134,17 +138,44 @@ class Loader:
         bad), ShapeError naming the one whose shape differs from its batch's, and what the transform
         raises, with the picture's name.
         """
-        generator(self.seed, epoch, 0)  # a bad seed or epoch raises here, not in a thread
-        return self._batches(epoch, self.order(epoch)[first * self.batch_size :], len(self) - first)
+        return self._without_epochs(self._batches(self._in_batches(epoch)[first:]))
 
-    def _batches(self, epoch: int, order: Array, count: int) -> Generator[Batch, None, None]:
-        size = self.batch_size
-        order = order[: count * size]
+    def epochs(self, epochs: Sequence[int], pictures: int) -> Generator[tuple[int, Batch], None, None]:
+        """Several epochs together: (epoch, batch) of about so many pictures, which are decoded once.
+
+        That is, of an order that is not shuffled, and where ``cache_bytes`` hold so many pictures. The
+        batches of each epoch are those of :meth:`epoch`, in their order. Raises what that does.
+        """
+        each = {epoch: self._in_batches(epoch) for epoch in epochs}
+        # At least those in hand: a picture's job must be done when its next one begins.
+        some = -(-max(pictures, self._ahead) // self.batch_size)
+        schedule = [
+            (epoch, batch) for begin in range(0, len(self), some) for own in each.values()
+            for epoch, batch in own[begin : begin + some]
+        ]  # fmt: skip
+        return self._batches(schedule, epochs[-1])
+
+    def _in_batches(self, epoch: int) -> Schedule:
+        generator(self.seed, epoch, 0)  # a bad seed or epoch raises here, not in a thread
+        order, size = self.order(epoch).tolist(), self.batch_size
+        return [(epoch, order[size * n : size * (n + 1)]) for n in range(len(self))]
+
+    def _without_epochs(
+        self, batches: Generator[tuple[int, Batch], None, None]
+    ) -> Generator[Batch, None, None]:
+        with closing(batches):
+            for _, batch in batches:
+                yield batch
+
+    def _batches(
+        self, schedule: Schedule, last: int | None = None
+    ) -> Generator[tuple[int, Batch], None, None]:
+        """The batches of ``schedule``; after the epoch ``last`` a decoded picture is not needed again."""
         empty = True
-        with closing(self._prepared(epoch, [int(index) for index in order])) as results:
-            for start in range(0, len(order), size):
+        with closing(self._prepared(schedule, last)) as results:
+            for epoch, indices in schedule:
                 kept: list[tuple[int, Array]] = []
-                for index in order[start : start + size].tolist():
+                for index in indices:
                     result = next(results)
                     if isinstance(result, Skipped):
                         self._skipped.setdefault(index, result)
@@ -152,10 +183,11 @@ class Loader:
                         kept.append((index, result))
                 if kept:
                     empty = False
-                    yield self._batch(kept)
-        if empty and len(order):
+                    yield epoch, self._batch(kept)
+        if empty and schedule:
+            count = len({index for _, indices in schedule for index in indices})
             reason = self.skipped[0].reason
-            raise DataError(f"none of the {len(order)} pictures could be used; the first: {reason}")
+            raise DataError(f"none of the {count} pictures could be used; the first: {reason}")
 
     def _batch(self, kept: list[tuple[int, Array]]) -> Batch:
         shape = kept[0][1].shape
@@ -174,33 +206,37 @@ class Loader:
 
     # ------------------------------------------------------------------------------- pictures
 
-    def _prepared(self, epoch: int, order: Sequence[int]) -> Generator[Array | Skipped, None, None]:
+    @property
+    def _ahead(self) -> int:
+        """Pictures in hand: bounds memory, and lets a batch get ready while the consumer is at the last."""
+        return self.batch_size + 2 * self.workers
+
+    def _prepared(self, schedule: Schedule, last: int | None) -> Generator[Array | Skipped, None, None]:
         """The results of :meth:`_prepare`, in order, computed ahead when there are workers."""
+        work = ((epoch, index, epoch != last) for epoch, indices in schedule for index in indices)
         if self.workers == 0:
-            for index in order:
-                yield self._prepare(epoch, index)
+            for one in work:
+                yield self._prepare(*one)
             return
-        # Bounds memory, and lets one whole batch get ready while the consumer computes on the last.
-        ahead = self.batch_size + 2 * self.workers
         pending: deque[Future[Array | Skipped]] = deque()
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="nnlite-loader")
         try:
-            for index in order:
-                if len(pending) == ahead:
+            for one in work:
+                if len(pending) == self._ahead:
                     yield pending.popleft().result()
-                pending.append(pool.submit(self._prepare, epoch, index))
+                pending.append(pool.submit(self._prepare, *one))
             while pending:
                 yield pending.popleft().result()
         finally:
             # Reached also when the consumer stops early: waits for the pictures in hand, no others.
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _prepare(self, epoch: int, index: int) -> Array | Skipped:
+    def _prepare(self, epoch: int, index: int, again: bool) -> Array | Skipped:
         if index in self._skipped:
             return self._skipped[index]
         sample = self.samples[index]
         try:
-            picture = self._picture(index)
+            picture = self._picture(index, again)
         except DataError as error:
             return self._bad(sample, error)
         try:
@@ -218,14 +254,18 @@ class Loader:
             raise error
         return Skipped(sample.path, str(error))
 
-    def _picture(self, index: int) -> Array:
+    def _picture(self, index: int, again: bool) -> Array:
+        """Decoded, or kept from before; kept from now on where it will be wanted ``again``."""
         sample = self.samples[index]
         if sample.pixels is not None:
             return sample.read(channels=self.channels)  # is in memory already
         picture = self.cache.get(index)
         if picture is None:
             picture = sample.read(at_least=self.at_least, channels=self.channels)
-            self.cache.put(index, picture)
+            if again:
+                self.cache.put(index, picture)
+        elif not again:
+            self.cache.drop(index)
         return picture
 
 

@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnlite import __version__
-from nnlite.data import Loader
+from nnlite.data import Batch, Loader
 from nnlite.errors import ConfigError
 from nnlite.graph import Plan
 from nnlite.layout import Array
@@ -35,6 +36,10 @@ from nnlite.transfer.feature_file import Features
 from nnlite.transfer.inference import Progress, silent
 
 PRECISIONS: dict[str, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
+
+
+TOGETHER = 16
+"""Pictures that are decoded, and then seen in all views, at a time."""
 
 
 def cache_folder() -> Path:
@@ -126,7 +131,10 @@ class FeatureStore:
         """
         rows = _rows(plan, loader, epoch, what, progress)
         if self.folder is None:
-            return _gathered(rows, len(loader.samples))
+            gathered = Gathered(len(loader.samples))
+            for some in rows:
+                gathered.add(some)
+            return gathered.features()
         key = self._key(plan, loader, epoch)
         path = self.folder / f"{key}.safetensors"
         known = feature_file.read(path, key)
@@ -142,6 +150,26 @@ class FeatureStore:
         if written is None:
             raise ConfigError(f"{path}: is not what was written to it; choose another --cache-dir")
         return written
+
+    def compute_epochs(
+        self, plan: Plan, loader: Loader, epochs: Sequence[int], what: str, progress: Progress = silent
+    ) -> list[Features]:
+        """Features of several epochs, as :meth:`compute` has them; in memory a picture is decoded once."""
+        if self.folder is not None or not epochs:
+            count = len(epochs) + 1  # with the pictures as they are
+            named = [(epoch, f"{what}, view {number}/{count}") for number, epoch in enumerate(epochs, 2)]
+            return [self.compute(plan, loader, epoch, name, progress) for epoch, name in named]
+        gathered = {epoch: Gathered(len(loader.samples)) for epoch in epochs}
+
+        def computed() -> Iterator[Batch]:
+            with closing(loader.epochs(epochs, TOGETHER)) as batches:
+                for epoch, batch in batches:
+                    gathered[epoch].add(Features(plan(batch.images), batch.labels, batch.indices))
+                    yield batch
+
+        for _ in progress(computed(), f"{what}, {len(epochs)} views", len(epochs) * len(loader)):
+            pass
+        return [one.features() for one in gathered.values()]
 
     def _key(self, plan: Plan, loader: Loader, epoch: int) -> str:
         parts = {
@@ -182,20 +210,30 @@ def _again(first: Features, rest: Iterator[Features]) -> Iterator[Features]:
     yield from rest
 
 
-def _gathered(rows: Iterator[Features], most: int) -> Features:
-    """All rows in one array, which is made when the first ones tell their shape."""
-    values: Array | None = None
-    labels: list[Array] = []
-    indices: list[Array] = []
-    count = 0
-    for some in rows:
-        if values is None:
-            shape = some.values.shape
-            in_memory = np.empty((most, *shape[2:], shape[1]), some.values.dtype)
-            values = np.moveaxis(in_memory, -1, 1) if len(shape) > 2 else in_memory
-        values[count : count + len(some.values)] = some.values
-        count += len(some.values)
-        labels.append(some.labels)
-        indices.append(some.indices)
-    assert values is not None
-    return Features(values[:count], np.concatenate(labels), np.concatenate(indices))
+class Gathered:
+    """Features of at most ``most`` pictures, as they come, in one array."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.count = 0
+        self._values: Array | None = None  # made when the first ones tell their shape
+        self._labels: list[Array] = []
+        self._indices: list[Array] = []
+
+    def add(self, some: Features) -> None:
+        """Behind those that are there."""
+        values, labels, indices = some
+        if self._values is None:
+            shape = values.shape
+            in_memory = np.empty((self.most, *shape[2:], shape[1]), values.dtype)
+            self._values = np.moveaxis(in_memory, -1, 1) if len(shape) > 2 else in_memory
+        self._values[self.count : self.count + len(values)] = values
+        self.count += len(values)
+        self._labels.append(labels)
+        self._indices.append(indices)
+
+    def features(self) -> Features:
+        """All of them."""
+        assert self._values is not None
+        labels, indices = np.concatenate(self._labels), np.concatenate(self._indices)
+        return Features(self._values[: self.count], labels, indices)

@@ -23,6 +23,7 @@ from nnlite.graph import Graph, GraphModule
 from nnlite.graph.ir import Types, operands
 from nnlite.ops import ArrayType
 from nnlite.transfer.config import FinetuneConfig
+from nnlite.transfer.features import TOGETHER
 from nnlite.transfer.training import Rules
 
 MARGIN = 0.03
@@ -113,7 +114,8 @@ def predict(needs: Needs, config: FinetuneConfig, holding: Holding) -> dict[str,
         used = (1 if settled else 2) * weights + holding.pictures * needs.live + loading + rest
         return max(int(COMPILED * weights), used)
 
-    views = features + (decoded if config.views > 1 else 0)
+    together = needs.train if config.cache == "disk" else min(needs.train, TOGETHER)
+    views = features + (min(holding.decoded, together * needs.picture) if config.views > 1 else 0)
     phases = {"features": base + planned(needs.frozen, views, settled=config.cache != "disk")}
     if needs.trained:
         gradient = 0 if Rules.of(config, holding).steps_in_backward else needs.trained

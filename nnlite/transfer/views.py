@@ -77,9 +77,8 @@ def compute_views(job: Job) -> tuple[Views, Views | None]:
         set_aside = job.loader(job.aside, False)
         aside = store.compute(frozen, set_aside, 0, "features (set aside)", show)
         job.note_skipped(set_aside)
-    for view in range(1, config.views if "head" in kinds or stages else 1):
-        what = f"features, view {view + 1}/{config.views}"
-        train.append(store.compute(frozen, augmented, view, what, show))
+    others = range(1, config.views if "head" in kinds or stages else 1)
+    train += store.compute_epochs(frozen, augmented, others, "features", show)
     for loader in (plain, held_out, augmented):
         job.note_skipped(loader)
     if store.found:

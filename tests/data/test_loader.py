@@ -337,6 +337,31 @@ def test_later_epochs_decode_nothing(samples: list[Sample], monkeypatch: pytest.
     assert loader.cache.used == sum(decode(sample.path).nbytes for sample in samples)
 
 
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("limit", [1 << 20, 0])
+def test_epochs_together_are_those_one_by_one(
+    samples: list[Sample], workers: int, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(samples, 4)
+    options = dict(workers=workers, on_bad_image="skip")
+    expected = {epoch: list(Loader(samples, TRAINING, 2, **options).epoch(epoch)) for epoch in (3, 1, 2)}
+    reads = count_decodes(monkeypatch)
+    loader = Loader(samples, TRAINING, 2, cache_bytes=limit, **options)
+    found: dict[int, list[Batch]] = {epoch: [] for epoch in (3, 1, 2)}
+    order = []
+    for epoch, batch in loader.epochs((3, 1, 2), 8):
+        found[epoch].append(batch)
+        order.append(epoch)
+    assert order == [3] * 4 + [1] * 4 + [2] * 4 + [3, 3, 1, 1, 2, 2]
+    for epoch, batches in expected.items():
+        for a, b in zip(found[epoch], batches, strict=True):
+            np.testing.assert_array_equal(a.images, b.images)
+            np.testing.assert_array_equal(a.indices, b.indices)
+    assert loader.cache.used == len(loader.cache) == 0
+    if limit:
+        assert sorted(reads) == [sample.path for sample in samples]
+
+
 def test_the_cache_stays_below_its_limit(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
     reads = count_decodes(monkeypatch)
     loader = Loader(samples, EVALUATION, 4, cache_bytes=5000)  # pictures of 1440 to 1728 bytes: three fit

@@ -54,10 +54,17 @@ def test_budgets_are_kept_down_to_the_smallest_that_a_refusal_names(needs):
 
 
 def test_savings_that_cost_time_alone_come_first():
-    told = config(memory="126MB", report=False, baselines=False)
+    told = config(memory="140MB", cache="disk", report=False, baselines=False)
     _, plan = choose(NEEDS, told)
     assert plan.choices == ("decoded pictures are not kept",)
     assert plan.holding == replace(Holding(), decoded=0)
+
+
+def test_decoded_pictures_are_few_where_all_views_are_made_of_each():
+    """The features of more views count, and 16 decoded pictures, not 300."""
+    needs = replace(NEEDS, frozen=1 * MB)  # compiling it is not the peak
+    one, ten = (predict(needs, config(views=n), Holding())["features"] for n in (1, 10))
+    assert ten - one == 9 * NEEDS.train * NEEDS.head_features + 16 * NEEDS.picture
 
 
 def test_smaller_batches_make_the_same_step():
