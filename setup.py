@@ -59,6 +59,8 @@ ISA_FLAGS = {
         "avx512": AVX512,
         "avx512_vnni": [*AVX512, "-mavx512vnni"],
         "avx512_bf16": [*AVX512, "-mavx512vnni", "-mavx512bf16"],
+        "amx": [*AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
+        "amx_emulated": AVX512,
     },
     "arm": {"neon": []},
     "other": {"baseline": []},
@@ -66,6 +68,7 @@ ISA_FLAGS = {
 # Instructions that compilers know since a few years only: an instruction set of one without them is left out.
 PROBES = {
     "avx512_bf16": "vdpbf16ps %zmm0, %zmm0, %zmm0",  # GCC 10, Clang 9
+    "amx": "tdpbf16ps %tmm2, %tmm1, %tmm0",  # GCC 11, Clang 12
 }
 FLAGS = [
     "-std=c++17",

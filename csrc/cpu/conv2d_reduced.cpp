@@ -16,13 +16,15 @@ namespace {
 struct Int8 {
     typedef uint8_t X;
     typedef int8_t W;
-    static const ReducedKernels& table(const Kernels& k) { return k.int8; }
+    static const ReducedKernels& table(const Kernels& k) { return k.reduced.int8; }
+    static const auto& products(const Kernels& k) { return k.reduced.products.int8; }
 };
 
 struct Bfloat16 {
     typedef uint16_t X;
     typedef uint16_t W;
-    static const ReducedKernels& table(const Kernels& k) { return k.bfloat16; }
+    static const ReducedKernels& table(const Kernels& k) { return k.reduced.bfloat16; }
+    static const auto& products(const Kernels& k) { return k.reduced.products.bfloat16; }
 };
 
 // The place of kernels whose results are of this type.
@@ -91,12 +93,34 @@ void pack(const Kernels& k, const Conv2d& g, const typename Type::W* w, int32_t*
     });
 }
 
-// Row pointers of one block of output rows, on the stack: 32 KB, at least a tile of 341 taps (supports() in
+// Row pointers of one block of output rows, on the stack: 32 KB, at least a tile of 12 rows and 341 taps (supports() in
 // nnlite/kernels/native.py says so).
 constexpr int64_t max_pointers = 4096;
-static_assert(max_pointers / max_quad_rows == 341, "bind/reduced.cpp and native.py count on it");
+static_assert(max_pointers / 12 == 341, "bind/reduced.cpp and native.py count on it");
 
-// Pointers of output rows [begin, end): [tile][tap][quad_rows], neighbours of one output row together.
+// Rows of a tile. Only tiles of more than 12 rows need ever be smaller, and those take a_step for what it is.
+int64_t rows_of_tile(const Kernels& k, int64_t taps) {
+    const int64_t most = max_pointers / taps;
+    return k.reduced.products.rows < most ? k.reduced.products.rows : most;
+}
+
+// Processors whose tiles are a state of the thread: there while this lives.
+class TileState {
+   public:
+    explicit TileState(const QuadProducts& products) : end_(products.end) {
+        if (products.begin) products.begin();
+    }
+    ~TileState() {
+        if (end_) end_();
+    }
+    TileState(const TileState&) = delete;
+    TileState& operator=(const TileState&) = delete;
+
+   private:
+    void (*end_)();
+};
+
+// Pointers of output rows [begin, end): [tile][tap][row of the tile], neighbours of one output row together.
 template <class X>
 void locate(const Conv2d& g, const X* x, const X* around, int64_t tile_rows, int64_t begin, int64_t end,
             const unsigned char** pointers) {
@@ -135,8 +159,9 @@ void multiply(const ReducedConv2d& reduced, const typename Type::X* x, const int
     const Conv2d& g = reduced.conv;
     const Kernels& k = kernels();
     const ReducedKernels& table = Type::table(k);
+    const auto& products = Type::products(k);
     const QuadPanels<Type> panels(k, g);
-    const int64_t taps = g.taps(), rows = g.N * g.P * g.Q, tile = k.quad_rows;
+    const int64_t taps = g.taps(), rows = g.N * g.P * g.Q, tile = rows_of_tile(k, taps);
     // Some 32 pieces: blocks of rows first, no smaller than four tiles; then the panels are shared out, too.
     int64_t tiles = max_pointers / (taps * tile);
     if (tiles > 16) tiles = 16;
@@ -150,6 +175,7 @@ void multiply(const ReducedConv2d& reduced, const typename Type::X* x, const int
     const int64_t work = block * panel_block * panels.width * panels.length();
     parallel_for(blocks * g.groups * panel_blocks, grain_for(work), [&](int64_t first, int64_t last) {
         const unsigned char* pointers[max_pointers];
+        const TileState state(k.reduced.products);
         for (int64_t item = first; item < last; ++item) {
             const int64_t panel_begin = item % panel_blocks * panel_block;
             const int64_t group = item / panel_blocks % g.groups;
@@ -163,15 +189,16 @@ void multiply(const ReducedConv2d& reduced, const typename Type::X* x, const int
                 QuadTile t = {};
                 t.taps = taps, t.depth = panels.depth * static_cast<int64_t>(sizeof(typename Type::X));
                 t.a_offset = group * t.depth;
+                t.a_step = tile;
                 t.b = packed + group * panels.size() + panels.start(panel);
                 t.step = g.K, t.column = group * panels.columns + panel * panels.width;
                 t.columns = panels.columns_of(panel);
                 t.end = end, t.finish = table.finish[result<Out>];
                 for (int64_t row = row_begin; row < row_end; row += tile) {
                     const int64_t left = row_end - row < tile ? row_end - row : tile;
-                    t.a = pointers + (row - row_begin) * taps;
+                    t.a = pointers + (row - row_begin) * taps, t.rows = left;
                     t.at = row * g.K + t.column;
-                    table.tile[vectors - 1][left - 1](t);
+                    products[vectors - 1][left - 1](t);
                 }
             }
         }
@@ -327,14 +354,14 @@ constexpr int64_t chunk = 1 << 15;
 void quantise(const Rounding& g, const float* x, uint8_t* y) {
     const Kernels& k = kernels();
     parallel_for(g.size, chunk, [&](int64_t begin, int64_t end) {
-        k.quantise({end - begin, x + begin, g.scale, g.zero, y + begin});
+        k.reduced.quantise({end - begin, x + begin, g.scale, g.zero, y + begin});
     });
 }
 
 void round_bfloat16(const Rounding& g, const float* x, uint16_t* y) {
     const Kernels& k = kernels();
     parallel_for(g.size, chunk, [&](int64_t begin, int64_t end) {
-        k.round_bfloat16({end - begin, x + begin, y + begin});
+        k.reduced.round_bfloat16({end - begin, x + begin, y + begin});
     });
 }
 

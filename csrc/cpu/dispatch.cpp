@@ -6,6 +6,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <xmmintrin.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 namespace nnlite {
@@ -16,12 +20,44 @@ struct Isa {
     bool usable;
 };
 
+// The kernels of another instruction set, with others for reduced precision.
+Kernels with(const char* name, const Kernels& base, const Reduced& reduced) {
+    Kernels table = base;
+    table.name = name, table.reduced = reduced;
+    return table;
+}
+
+Kernels with(const char* name, const Kernels& base, const QuadProducts& products) {
+    Kernels table = base;
+    table.name = name, table.reduced.products = products;
+    return table;
+}
+
 #if defined(__x86_64__)
 // Leaf 7 of CPUID, for what __builtin_cpu_supports() of older compilers does not know; zeros where there is none.
 struct Leaf7 {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     explicit Leaf7(unsigned part) { __get_cpuid_count(7, part, &eax, &ebx, &ecx, &edx); }
 };
+
+#if defined(NNLITE_HAS_AMX)
+// Whether this CPU has tiles and products of bytes and bfloat16, and the system lets this process use them. Linux
+// gives a thread room for tiles only once its process has asked.
+bool has_amx() {
+#if defined(__linux__)
+    constexpr unsigned tiles_and_products = 1u << 22 | 1u << 24 | 1u << 25, osxsave = 1u << 27;
+    constexpr unsigned shapes_and_data = 1u << 17 | 1u << 18;
+    constexpr int request_permission = 0x1023, tile_data = 18;
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & osxsave)) return false;
+    if ((Leaf7(0).edx & tiles_and_products) != tiles_and_products) return false;
+    asm("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
+    return (eax & shapes_and_data) == shapes_and_data && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return false;
+#endif
+}
+#endif
 #endif
 
 // Best first.
@@ -33,13 +69,24 @@ std::vector<Isa> isas() {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+    static const Kernels avx512_vnni = with("avx512_vnni", kernels_avx512, reduced_avx512_vnni);
 #if defined(NNLITE_HAS_AVX512_BF16)
-    list.push_back({&kernels_avx512_bf16, vnni && (Leaf7(1).eax >> 5 & 1)});
+    const bool bf16 = vnni && (Leaf7(1).eax >> 5 & 1);
+    static const Kernels avx512_bf16 = with("avx512_bf16", kernels_avx512, reduced_avx512_bf16);
+#if defined(NNLITE_HAS_AMX)
+    static const bool amx = bf16 && has_amx();
+    static const Kernels amx_tiles = with("amx", avx512_bf16, products_amx);
+    list.push_back({&amx_tiles, amx});
 #endif
-    list.push_back({&kernels_avx512_vnni, vnni});
+    list.push_back({&avx512_bf16, bf16});
+#endif
+    list.push_back({&avx512_vnni, vnni});
     list.push_back({&kernels_avx512, avx512});
     list.push_back({&kernels_avx2, avx2});
     list.push_back({&kernels_baseline, true});
+    // For tests: last, and so never the best.
+    static const Kernels amx_emulated = with("amx_emulated", kernels_avx512, products_amx_emulated);
+    list.push_back({&amx_emulated, avx512});
 #elif defined(__aarch64__)
     list.push_back({&kernels_neon, true});  // part of every ARMv8-A
 #else

@@ -344,17 +344,12 @@ struct Kernels {
     void (*sgd_step)(const SgdStep&);
     void (*adam_step)(const AdamStep&);
 
-    int quad_rows;  // rows of the largest tile of reduced precision
-    ReducedKernels int8, bfloat16;
-    void (*quantise)(const Quantise&);
-    void (*round_bfloat16)(const RoundBfloat16&);
+    Reduced reduced;
 };
 
 extern const Kernels kernels_baseline;  // SSE2 on x86-64, plain vectors elsewhere
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
-extern const Kernels kernels_avx512_vnni;  // the same with products of bytes
-extern const Kernels kernels_avx512_bf16;  // and of bfloat16
 extern const Kernels kernels_neon;
 
 }  // namespace nnlite

@@ -16,7 +16,8 @@ struct ReducedEnd {
 // Rows of the output, each the sum over taps of a row of x times packed weights.
 struct QuadTile {
     int64_t taps, depth;               // depth in bytes
-    const unsigned char* const* a;     // [taps][quad_rows] row pointers
+    const unsigned char* const* a;     // [taps][a_step] row pointers
+    int64_t rows, a_step;              // a_step: the rows of a whole tile
     int64_t a_offset;                  // in bytes: the channels of a group
     const int32_t* b;                  // packed panel [taps·quads][width]
     int64_t at, step, column, columns;  // the first row's first element, from row to row, first column, how many
@@ -53,13 +54,34 @@ struct RoundBfloat16 {
     uint16_t* y;
 };
 
-constexpr int max_quad_rows = 12;  // over all instruction sets
+constexpr int max_quad_rows = 32;  // over all instruction sets
+
+// The matrix product.
+struct QuadProducts {
+    int rows;  // of the largest tile
+    void (*int8[2][max_quad_rows])(const QuadTile&);  // [vectors - 1][rows - 1]
+    void (*bfloat16[2][max_quad_rows])(const QuadTile&);
+    void (*begin)();  // what a thread calls before its tiles and after them, or null
+    void (*end)();
+};
 
 // Of one type of x; results [0] of the same type and [1] in float.
 struct ReducedKernels {
-    void (*tile[2][max_quad_rows])(const QuadTile&);  // [vectors - 1][rows - 1]
     void (*finish[2])(const QuadTile&, const void* sums, int rows, int vectors);
     void (*depthwise[2])(const DepthwiseQuads&);
 };
+
+struct Reduced {
+    QuadProducts products;
+    ReducedKernels int8, bfloat16;
+    void (*quantise)(const Quantise&);
+    void (*round_bfloat16)(const RoundBfloat16&);
+};
+
+// Instruction sets that differ from another in reduced precision alone, or in its matrix product.
+extern const Reduced reduced_avx512_vnni;  // products of bytes
+extern const Reduced reduced_avx512_bf16;  // and of bfloat16
+extern const QuadProducts products_amx;    // by tiles
+extern const QuadProducts products_amx_emulated;
 
 }  // namespace nnlite

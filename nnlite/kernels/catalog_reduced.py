@@ -42,6 +42,11 @@ def _geometries() -> Iterator[Conv2dGeometry]:
         yield conv2d_geometry((1, channels, 7, 5), (channels, 1, 3, 3), pads=(1, 1, 1, 1), groups=channels)
     yield conv2d_geometry((3, 100, 1, 1), (70, 100, 1, 1))  # linear
     yield conv2d_geometry((1, 40, 70, 3), (33, 40, 1, 1))  # several blocks of rows
+    # Lines of 64 bytes: rows at even distances and not, lines of several taps, fewer rows for many taps.
+    yield conv2d_geometry((1, 130, 6, 40), (50, 130, 1, 1))
+    yield conv2d_geometry((1, 64, 4, 39), (17, 64, 3, 3), pads=(1, 1, 1, 1))
+    yield conv2d_geometry((1, 136, 5, 40), (40, 68, 2, 2), (2, 2), groups=2)
+    yield conv2d_geometry((1, 3, 17, 21), (20, 3, 12, 12))
     yield conv2d_geometry((1, 35, 3, 300), (35, 1, 3, 3), pads=(1, 1, 1, 1), groups=35)  # rows in pieces
     yield conv2d_geometry((1, 33, 9, 19), (33, 1, 7, 7), (2, 2), (3, 3, 3, 3), groups=33)
     yield conv2d_geometry((2, 20, 8, 9), (20, 1, 5, 5), (1, 2), (2, 2, 2, 2), (2, 1), groups=20)

@@ -3,9 +3,9 @@
     python tests/csrc/inspect_objects.py FOLDER [--target arm] [--objdump aarch64-linux-gnu-objdump]
 
 FOLDER holds objects at their sources' paths (csrc/cpu/norm.o), as build.py and setup.py's build_ext
-leave them. x86: AVX lives in its instruction sets' files only. AArch64: nothing beyond ARMv8.0. All:
+leave them. x86: AVX and AMX live in their instruction sets' files only. AArch64: nothing beyond ARMv8.0. All:
 an instruction set's file exports its table and nothing else, runs nothing when it is loaded, and the
-largest GEMM tile is fused multiply-adds on vectors that stay in registers.
+largest GEMM tile is fused multiply-adds on vectors that stay in registers; with AMX four products of tiles.
 """
 
 from __future__ import annotations
@@ -68,15 +68,26 @@ def vector_encoding(instruction: Instruction) -> str | None:
     return None
 
 
+# What may use which of AVX-512's products and tiles: mnemonics, and the flag that allows them.
+PRODUCTS = {
+    r"vpdp": "-mavx512vnni",
+    r"vdpbf16|vcvtne2?ps2bf16": "-mavx512bf16",
+    r"(ld|st)tilecfg|tile|tdp": "-mamx-tile",
+}
+
+
 def foreign_x86(code: dict[str, list[Instruction]], flags: list[str]) -> Iterator[str]:
     allowed = {"VEX"} if flags else set()
     if any("avx512" in flag for flag in flags):
         allowed.add("EVEX")
+    forbidden = "|".join(mnemonics for mnemonics, flag in PRODUCTS.items() if flag not in flags)
     for name, instructions in code.items():
         for instruction in instructions:
             encoding = vector_encoding(instruction)
             if encoding and encoding not in allowed:
                 yield f"{encoding} instruction in {name}: {instruction.text}"
+            elif encoding and re.match(forbidden or "$", instruction.text):
+                yield f"not of this instruction set, in {name}: {instruction.text}"
 
 
 def foreign_arm(code: dict[str, list[Instruction]], flags: list[str]) -> Iterator[str]:
@@ -133,6 +144,19 @@ def tile_faults(code: dict[str, list[Instruction]], target: str) -> tuple[list[s
     return found, f"the {rows}x{vectors} tile's loop has {count} {what} in {len(hot)} instructions"
 
 
+def amx_faults(code: dict[str, list[Instruction]]) -> tuple[list[str], str]:
+    """The same for the largest products of AMX's tiles."""
+    found, notes = [], []
+    for kind, product in (("Bytes", "tdpbusd"), ("Pairs", "tdpbf16ps")):
+        [name] = [n for n in code if re.search(rf"\bproduct<.*{kind}, 2, 2>", n)]
+        texts = [i.text for i in code[name]]
+        products, loads = (sum(t.startswith(what) for t in texts) for what in (product, "tileloadd"))
+        if not products or products % 4 or loads != products:
+            found.append(f"{products} {product} and {loads} loads of tiles in {name}, not four for four")
+        notes.append(f"{products} {product} for {loads} loads")
+    return found, " and ".join(notes)
+
+
 # ----------------------------------------------------------------------------------------- files
 
 
@@ -140,8 +164,8 @@ def exports(nm: str, file: Path, isa: str) -> Iterator[str]:
     command = [nm, "--extern-only", "--defined-only", "--demangle", str(file)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     names = [line.split(maxsplit=2)[2] for line in lines]
-    if names != [f"nnlite::kernels_{isa}"]:
-        yield f"exports {', '.join(names)}; it may export nnlite::kernels_{isa} alone"
+    if len(names) != 1 or not re.fullmatch(rf"nnlite::(kernels|reduced|products)_{isa}", names[0]):
+        yield f"exports {', '.join(names)}; it may export the table of {isa} alone"
 
 
 def initialisers(objdump: str, file: Path) -> Iterator[str]:
@@ -170,7 +194,11 @@ def main() -> None:
         found, note = list(foreign(code, flags)), ""
         if isa:
             seen.add(source)
-            faults, note = tile_faults(code, options.target)
+            faults: list[str] = []
+            if "-mamx-tile" in flags:
+                faults, note = amx_faults(code)
+            elif any("gemm_tile<" in name for name in code):
+                faults, note = tile_faults(code, options.target)
             found += [*exports(options.nm, file, isa), *initialisers(options.objdump, file), *faults]
         print(f"{source}: {sum(map(len, code.values()))} instructions{': ' * bool(note)}{note}")
         wrong += [f"{source}: {text}" for text in found]

@@ -64,7 +64,10 @@ def native_variants():
 # -------------------------------------------------------------------------------- instruction sets
 
 
-@pytest.mark.parametrize("isa", ["avx512_bf16", "avx512_vnni", "avx512", "avx2", "baseline", "neon"])
+ISAS = ("amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2", "baseline", "neon", "amx_emulated")
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_each_instruction_set_stays_within_its_arrays_and_is_right(isa):
     if isa not in USABLE:
         pytest.skip(f"this build or CPU has no {isa}")

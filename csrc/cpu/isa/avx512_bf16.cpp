@@ -1,3 +1,2 @@
-#define NNLITE_TABLE kernels_avx512_bf16
-#define NNLITE_ISA_NAME "avx512_bf16"
-#include "table.inl"
+#define NNLITE_REDUCED_TABLE reduced_avx512_bf16
+#include "reduced_table.inl"

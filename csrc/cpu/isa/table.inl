@@ -14,8 +14,7 @@
 #include "smooth.inl"
 #include "lines.inl"
 #include "norm.inl"
-#include "narrow.inl"
-#include "reduced.inl"
+#include "reduced_table.inl"
 #include "pool.inl"
 #include "resize.inl"
 #include "probe.inl"
@@ -31,23 +30,6 @@ namespace nnlite {
     {gemm_tile<1, NV>, gemm_tile<2, NV>, gemm_tile<3, NV>, gemm_tile<4, NV>, gemm_tile<5, NV>, gemm_tile<6, NV>, \
      nullptr,          nullptr,          nullptr,          nullptr,          nullptr,          nullptr}
 #endif
-
-#define NNLITE_QUAD_4(T, NV) \
-    quad_tile<T, 1, NV>, quad_tile<T, 2, NV>, quad_tile<T, 3, NV>, quad_tile<T, 4, NV>
-#define NNLITE_QUAD_8(T, NV) \
-    quad_tile<T, 5, NV>, quad_tile<T, 6, NV>, quad_tile<T, 7, NV>, quad_tile<T, 8, NV>
-#define NNLITE_QUAD_12(T, NV) \
-    quad_tile<T, 9, NV>, quad_tile<T, 10, NV>, quad_tile<T, 11, NV>, quad_tile<T, 12, NV>
-#if defined(__AVX512VNNI__)
-#define NNLITE_QUADS(T, NV) {NNLITE_QUAD_4(T, NV), NNLITE_QUAD_8(T, NV), NNLITE_QUAD_12(T, NV)}
-#elif defined(__AVX512F__) || defined(__aarch64__)
-#define NNLITE_QUADS(T, NV) {NNLITE_QUAD_4(T, NV), NNLITE_QUAD_8(T, NV)}
-#else
-#define NNLITE_QUADS(T, NV) {NNLITE_QUAD_4(T, NV)}
-#endif
-#define NNLITE_REDUCED(T, X) \
-    {{NNLITE_QUADS(T, 1), NNLITE_QUADS(T, 2)}, {finish_tile<T, X>, finish_tile<T, float>}, \
-     {depthwise_quads<T, X>, depthwise_quads<T, float>}}
 
 #define NNLITE_WINOGRAD(m)                                                        \
     {winograd_map<m + 2, m + 2, Limited::from, false, WinogradPoints<m>::data>,          \
@@ -94,11 +76,7 @@ extern const Kernels NNLITE_TABLE = {
     resize_row,
     sgd_step,
     adam_step,
-    quad_rows,
-    NNLITE_REDUCED(Int8, uint8_t),
-    NNLITE_REDUCED(Bfloat16, uint16_t),
-    quantise,
-    round_bfloat16,
+    NNLITE_REDUCED,
 };
 
 }  // namespace nnlite
