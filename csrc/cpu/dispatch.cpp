@@ -20,6 +20,7 @@ struct Isa {
     bool usable;
 };
 
+#if defined(__x86_64__)
 // The kernels of another instruction set, with others for reduced precision.
 Kernels with(const char* name, const Kernels& base, const Reduced& reduced) {
     Kernels table = base;
@@ -33,7 +34,6 @@ Kernels with(const char* name, const Kernels& base, const QuadProducts& products
     return table;
 }
 
-#if defined(__x86_64__)
 // Leaf 7 of CPUID, for what __builtin_cpu_supports() of older compilers does not know; zeros where there is none.
 struct Leaf7 {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
