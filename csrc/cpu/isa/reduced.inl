@@ -162,10 +162,11 @@ void quad_tile(const QuadTile& t) {
 template <class Type, class Out>
 void finish_tile(const QuadTile& t, const void* results, int rows, int vectors) {
     const typename Type::Sum* sums = static_cast<const typename Type::Sum*>(results);
+    const ReducedEnd end = t.end;  // a copy, which results of bytes cannot lie upon
     for (int v = 0; v < vectors; ++v) {
         const int64_t left = t.columns - v * VL;
         for (int i = 0; i < rows; ++i)
-            finish<Type, Out>(t.end, sums[i * vectors + v], t.at + i * t.step + v * VL, t.column + v * VL, left);
+            finish<Type, Out>(end, sums[i * vectors + v], t.at + i * t.step + v * VL, t.column + v * VL, left);
     }
 }
 
