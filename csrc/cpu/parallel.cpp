@@ -43,38 +43,52 @@ bool spin_until(const Condition& condition) {
     return false;
 }
 
-// Where a worker may wake up. The kernel of Linux likes to wake it on the core of the thread that calls it, which
-// is about to be busy: it would wait there, next to an idle core, for milliseconds (measured: a second thread of
-// no use for the first five layers after every pause). So it wakes anywhere else, and may then run anywhere.
+// Which core the calling thread runs on, or -1.
+int this_core() {
+#ifdef __linux__
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+// Where a worker may run. The kernel of Linux likes to wake a thread on the core of the one that wakes it, which is
+// about to be busy: a worker would wait there, next to an idle core, for milliseconds (measured: a second thread of
+// no use for the first five layers after every pause). So it is sent to any other core, and may then run anywhere.
 class Placement {
    public:
+    bool moved() const { return moved_.load(std::memory_order_relaxed); }
 #ifdef __linux__
-    void away_from_here(pthread_t thread) {
-        const int here = sched_getcpu();
-        if (here < 0 || here >= CPU_SETSIZE || pthread_getaffinity_np(thread, sizeof all_, &all_)) return;
+    void away_from(int core, pthread_t thread) {
+        if (core < 0 || core >= CPU_SETSIZE) return;
+        // Sent away before and not run since, it is not yet back to where it may be.
+        if (!moved() && pthread_getaffinity_np(thread, sizeof all_, &all_)) return;
         cpu_set_t others = all_;
-        CPU_CLR(here, &others);
-        moved_ = CPU_COUNT(&others) > 0 && !pthread_setaffinity_np(thread, sizeof others, &others);
+        CPU_CLR(core, &others);
+        if (CPU_COUNT(&others) > 0 && !pthread_setaffinity_np(thread, sizeof others, &others)) moved_.store(true);
     }
     void anywhere() {
-        if (moved_) pthread_setaffinity_np(pthread_self(), sizeof all_, &all_);
-        moved_ = false;
+        pthread_setaffinity_np(pthread_self(), sizeof all_, &all_);
+        moved_.store(false);
     }
 
    private:
     cpu_set_t all_;
-    bool moved_ = false;
 #else
-    void away_from_here(pthread_t) {}
+    void away_from(int, pthread_t) {}
     void anywhere() {}
+
+   private:
 #endif
+    std::atomic<bool> moved_{false};
 };
 
 class Pool {
     struct Worker {
         std::thread thread;
         Placement placement;
-        bool asleep = false;
+        std::atomic<bool> asleep{false};
+        std::atomic<int> core{-1};  // where it was last seen awake
     };
 
    public:
@@ -87,28 +101,28 @@ class Pool {
 
         items_ = items, grain_ = grain, call_ = call, body_ = body;
         next_.store(0, std::memory_order_relaxed);
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            open_ = true;
-            job_.fetch_add(1, std::memory_order_release);
-            for (Worker& worker : workers_)
-                if (worker.asleep) worker.placement.away_from_here(worker.thread.native_handle());
-        }
-        wake_.notify_all();
+        state_.fetch_add(one_job | open);
+        wake_workers();
         work();
         // A worker that has not joined by now is not waited for: on a busy machine it may wake late.
-        std::unique_lock<std::mutex> lock(mutex_);
-        open_ = false;
-        if (joined_.load() > 0) {
-            lock.unlock();
-            spin_until([this] { return joined_.load(std::memory_order_acquire) == 0; });
-            lock.lock();
-            done_.wait(lock, [this] { return joined_.load() == 0; });
+        state_.fetch_and(~open);
+        const auto all_left = [this] { return joined(state_.load()) == 0; };
+        if (!spin_until(all_left)) {
+            std::unique_lock<std::mutex> lock(mutex_);
+            waiting_.store(true);
+            done_.wait(lock, all_left);
+            waiting_.store(false);
         }
         return true;
     }
 
    private:
+    // What threads agree on, in one word: the number of the job, how many workers have joined it, and whether they
+    // still may. While all are awake a job needs no lock.
+    static constexpr uint64_t open = 1, one_worker = 2, one_job = uint64_t{1} << 32;
+    static uint64_t job(uint64_t state) { return state / one_job; }
+    static uint64_t joined(uint64_t state) { return state % one_job / one_worker; }
+
     void work() {
         inside_pool = true;
         for (;;) {
@@ -119,25 +133,54 @@ class Pool {
         inside_pool = false;
     }
 
+    // The state was changed before it looks who sleeps; who goes to sleep says so before it looks at the state.
+    void wake_workers() {
+        const int here = this_core();
+        bool any_asleep = false;
+        for (Worker& worker : workers_) {
+            const bool asleep = worker.asleep.load();
+            if (!asleep && (worker.core.load(std::memory_order_relaxed) != here || here < 0)) continue;
+            std::lock_guard<std::mutex> lock(mutex_);
+            worker.placement.away_from(here, worker.thread.native_handle());
+            any_asleep |= asleep;
+        }
+        if (any_asleep) wake_.notify_all();
+    }
+
+    void await_job(Worker& self, uint64_t seen) {
+        const auto posted = [&] {
+            return job(state_.load()) != seen;
+        };
+        self.core.store(this_core(), std::memory_order_relaxed);
+        if (!spin_until(posted)) {
+            std::unique_lock<std::mutex> lock(mutex_);
+            self.asleep.store(true);
+            wake_.wait(lock, posted);
+            self.asleep.store(false);
+        }
+        if (self.placement.moved()) {
+            std::lock_guard<std::mutex> lock(mutex_);
+            self.placement.anywhere();
+        }
+    }
+
     void serve(Worker& self) {
         const FlushDenormals flush;
         uint64_t seen = 0;
         for (;;) {
-            spin_until([&] { return job_.load(std::memory_order_acquire) != seen; });
-            {
-                std::unique_lock<std::mutex> lock(mutex_);
-                self.asleep = true;
-                wake_.wait(lock, [&] { return stop_ || job_.load() != seen; });
-                self.asleep = false;
-                if (stop_) return;
-                self.placement.anywhere();
-                seen = job_.load();
-                if (!open_) continue;  // too late for this job, in time for the next
-                joined_.fetch_add(1);
-            }
+            await_job(self, seen);
+            if (stop_.load()) return;
+            uint64_t state = state_.load();
+            bool joins = false;
+            while (state & open && !joins) joins = state_.compare_exchange_weak(state, state + one_worker);
+            seen = job(state);
+            if (!joins) continue;  // too late for this job, in time for the next
             work();
-            std::lock_guard<std::mutex> lock(mutex_);
-            if (joined_.fetch_sub(1) == 1) done_.notify_one();
+            state_.fetch_sub(one_worker);
+            if (waiting_.load()) {
+                std::lock_guard<std::mutex> lock(mutex_);
+                done_.notify_one();
+            }
         }
     }
 
@@ -145,13 +188,13 @@ class Pool {
         if (workers_.size() == count) return;
         {
             std::lock_guard<std::mutex> lock(mutex_);
-            stop_ = true;
-            job_.fetch_add(1);  // ends the spinning
+            stop_.store(true);
+            state_.fetch_add(one_job);  // ends the spinning
         }
         wake_.notify_all();
         for (Worker& worker : workers_) worker.thread.join();
         workers_.clear();
-        stop_ = false;
+        stop_.store(false);
         // Workers take no signals: Python's handlers belong to threads that Python knows.
         sigset_t all, before;
         sigfillset(&all);
@@ -170,17 +213,17 @@ class Pool {
     }
 
     std::mutex user_;   // held by the thread whose job runs
-    std::mutex mutex_;  // guards open_, stop_ and sleeping
+    std::mutex mutex_;  // guards going to sleep, and placements
     std::condition_variable wake_, done_;
-    std::atomic<uint64_t> job_{0};
-    std::atomic<int> joined_{0};
-    bool open_ = false, stop_ = false;
+    alignas(64) std::atomic<uint64_t> state_{0};
+    std::atomic<bool> waiting_{false};  // for workers to leave
+    std::atomic<bool> stop_{false};
     std::deque<Worker> workers_;  // each stays where it is
 
     int64_t items_ = 0, grain_ = 1;
     ChunkFunction call_ = nullptr;
     const void* body_ = nullptr;
-    std::atomic<int64_t> next_{0};
+    alignas(64) std::atomic<int64_t> next_{0};
 };
 
 // Never destroyed: joining threads while a process exits is how libraries hang. After fork() the child
