@@ -7,9 +7,10 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-PAUSE = 0.01
-"""Seconds before each measurement: the threads of OpenMP pools spin for 8 ms after their work (measured
-beside PyTorch), and a kernel that starts meanwhile shares its cores with them."""
+PAUSE = 0.06
+"""Seconds before each measurement: threads of other engines spin after their work, those of PyTorch for
+8 ms and those of ONNX Runtime for up to 40 (measured as processor time while nothing runs), and what starts
+meanwhile shares its cores with them."""
 
 
 def alternate(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
