@@ -53,22 +53,27 @@ NNLITE_INLINE void gemm_steps(const float* const* a, int64_t step, int64_t d, in
 template <int M, int NV>
 NNLITE_INLINE void finish_whole(const GemmTile& t, const vec (*sums)[NV]) {
     const Bounds bounds(t.act);
+    // Read once: for all that the compiler knows, a store of results might change them.
+    float* const* const outs = t.out;
+    const float* const* const residuals = t.residual;
+    const int64_t offset = t.out_offset;
+    const bool accumulate = t.accumulate, streams = t.stream;
     vec bias[NV];
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) bias[v] = t.bias ? load(t.bias + v * VL) : vec{};
 #pragma GCC unroll 16
     for (int i = 0; i < M; ++i) {
-        float* out = t.out[i] + t.out_offset;
+        float* out = outs[i] + offset;
         vec sum[NV];
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) sum[v] = sums[i][v] + bias[v];
-        if (t.accumulate)
+        if (accumulate)
 #pragma GCC unroll 2
             for (int v = 0; v < NV; ++v) sum[v] += load(out + v * VL);
-        if (t.residual)
+        if (residuals)
 #pragma GCC unroll 2
-            for (int v = 0; v < NV; ++v) sum[v] += load(t.residual[i] + t.out_offset + v * VL);
-        if (t.stream)
+            for (int v = 0; v < NV; ++v) sum[v] += load(residuals[i] + offset + v * VL);
+        if (streams)
 #pragma GCC unroll 2
             for (int v = 0; v < NV; ++v) stream(out + v * VL, bounds.within(sum[v]));
         else
