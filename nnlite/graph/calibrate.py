@@ -17,6 +17,8 @@ from nnlite.tensors import Tensor
 
 SAMPLES = 1 << 14
 """Numbers of one value that are looked at, per batch."""
+BATCH = 4
+"""Pictures at a time."""
 FRACTIONS = tuple(np.linspace(1.0, 0.3, 29))
 """Parts of the whole range that are tried."""
 
@@ -53,7 +55,7 @@ def best_range(samples: Array) -> Range:
 
 
 def calibrate(
-    graph: Graph, values: Iterable[Value], inputs: Sequence[Array], batch: int = 4
+    graph: Graph, values: Iterable[Value], inputs: Sequence[Array], batch: int = BATCH
 ) -> dict[Value, Range]:
     """The range of each of ``values`` while ``graph`` runs on ``inputs``, ``batch`` pictures at a time."""
     wanted, seen = set(values), dict[Value, list[Array]]()

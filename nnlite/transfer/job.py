@@ -32,6 +32,7 @@ from nnlite.transfer.memory_plan import (
     kept_bytes,
     leaf_bytes,
     live_bytes,
+    range_bytes,
     result_bytes,
 )
 from nnlite.transfer.memory_plan import choose as memory_plan_for
@@ -98,7 +99,12 @@ class Job:
             self.module.part([at], [self.head.features]),
         )
         loader = self.loader(self.folder.train, False)
-        plan = self.frozen.compile(part, rest, loader, len(self.folder.classes), self.config.seed)
+
+        def settle(plan: Plan) -> None:
+            self.module.forget()
+            self.settle(plan)
+
+        plan = self.frozen.compile(part, rest, loader, len(self.folder.classes), self.config.seed, settle)
         self.module.forget()
         return plan
 
@@ -277,6 +283,7 @@ def _needs(
         kept=kept_bytes(after, types),
         recomputed=segment_ends(after, types)[1],
         results=result_bytes(graph, types),
+        ranges=0 if before is None else range_bytes(before, types),
         head_features=4 * prod(types[head.features].shape),
         cut_features=4 * prod(types[cut].shape) if trains else 0,
         picture=3 * typical_side(folder) ** 2,

@@ -5,7 +5,8 @@
 Measured at the start is the process with the network read, its weights forgotten; the rest follows from
 shapes: weights while they are folded and packed (twice), then as they are packed, what lives at once in the
 arena of a plan, features of all views, what the backward pass keeps of the unfrozen part, and copies of what
-is trained. Mapped files count as well, so that features in files are no saving here.
+is trained; where the frozen part is in a smaller precision, the trial of it beside float32. Mapped files
+count as well, so that features in files are no saving here.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ import numpy as np
 from nnlite import memory
 from nnlite.errors import ConfigError
 from nnlite.graph import Graph, GraphModule
+from nnlite.graph.calibrate import BATCH, SAMPLES
 from nnlite.graph.ir import Types, operands
 from nnlite.ops import ArrayType
 from nnlite.transfer.config import FinetuneConfig
 from nnlite.transfer.features import TOGETHER
+from nnlite.transfer.precision import CALIBRATION, PICTURES, tried
 from nnlite.transfer.training import Rules
 
 MARGIN = 0.03
 """Part of the budget that a prediction leaves free."""
+SAME = ("batch_norm", "relu", "clamp")
+"""What comes with what it reads: it is computed again, or lies in its place, or is one with it in a plan."""
 SLACK = 4 << 20
 """Code that is imported and objects that are made only later."""
 COMPILED = 2.4
@@ -40,6 +45,11 @@ KEPT = 1.3
 WAITING = 0.2
 """Of the bytes that a backward pass holds which computes results again, those of blocks that may wait for
 reuse: what was saved of one segment is in the way of the next one's larger blocks."""
+TRIAL = "trial of precisions"
+SIZES = {"fp32": 1.0, "bf16": 0.5, "int8": 0.25}
+"""Bytes of packed weights over those of float32; of ``auto`` it is not known before the trial."""
+INTERPRETED = 1.5
+"""Bytes that live at once where int8 measures ranges, which no plan lays out, over those in a plan."""
 MAPS = 6 << 20
 """Bytes of what only the report needs: its code, drawings, and batches of covered pictures."""
 SCRATCH = 4 << 20
@@ -84,6 +94,8 @@ class Needs:
     """All results that a backward pass holds at once which computes them again, segment by segment."""
     results: int
     """All results of the whole network, for one picture."""
+    ranges: int
+    """What int8 looks at of the frozen part's results, to measure their ranges."""
     head_features: int
     """Of one picture at the head; ``cut_features``: where what is trained begins, if stages are."""
     cut_features: int
@@ -116,19 +128,32 @@ def predict(needs: Needs, config: FinetuneConfig, holding: Holding) -> dict[str,
 
     together = needs.train if config.cache == "disk" else min(needs.train, TOGETHER)
     views = features + (min(holding.decoded, together * needs.picture) if config.views > 1 else 0)
-    phases = {"features": base + planned(needs.frozen, views, settled=config.cache != "disk")}
+    frozen = int(needs.frozen * SIZES.get(config.frozen_precision, 1.0))
+    phases = {"features": base + planned(frozen, views, settled=config.cache != "disk")}
+    before, ranges = needs.weights if anew else needs.frozen, 0
+    names = tried(config.frozen_precision)
+    if "int8" in names:
+        ranges = needs.ranges + int(INTERPRETED * BATCH * needs.live) + CALIBRATION * needs.prepared
+    if names:
+        compiling = int(COMPILED * before) + ranges
+        plans = int((1 + sum(SIZES[name] for name in names)) * before)
+        plans += (1 + len(names)) * (holding.pictures * needs.live + 8 * PICTURES * needs.head_features)
+        comparing = plans + int(COMPILED * (needs.weights - before)) + loading
+        phases[TRIAL] = base + max(compiling, comparing)
     if needs.trained:
         gradient = 0 if Rules.of(config, holding).steps_in_backward else needs.trained
         step = COPIES * needs.trained + gradient
         if holding.recompute:  # few blocks wait, and validation's copies are there when the results are not
-            passing = int(KEPT * config.batch_size * needs.recomputed)
-            step += max(passing, 2 * needs.trained) - 4 * needs.trained
+            passing = max(int(KEPT * config.batch_size * needs.recomputed), 2 * needs.trained)
+            step -= 4 * needs.trained
         else:
-            step += int(KEPT * config.batch_size * needs.kept)
+            passing = int(KEPT * config.batch_size * needs.kept)
+        # Where no features are kept the frozen part is compiled again, with the first batch.
+        step += max(passing, ranges) if anew and needs.frozen else passing
         if anew:
             step += decoded + loaded(config.batch_size)
             if needs.frozen:  # whole training batches pass through the frozen part
-                step += 2 * needs.frozen + config.batch_size * needs.live
+                step += 2 * frozen + config.batch_size * needs.live
         phases["stages"] = base + features + step
     phases["evaluation"] = base + (features if config.baselines else 0) + planned(needs.weights, 0)
     if config.baselines:
@@ -161,11 +186,18 @@ def _recompute(config: FinetuneConfig, holding: Holding) -> tuple[FinetuneConfig
     return config, replace(holding, recompute=not config.train_batch_norm)
 
 
+def _fp32(config: FinetuneConfig, holding: Holding) -> tuple[FinetuneConfig, Holding]:
+    """A trial compares with float32, and so takes more than float32 alone."""
+    auto = config.frozen_precision == "auto"
+    return (replace(config, frozen_precision="fp32") if auto else config), holding
+
+
 SAVINGS: tuple[Saving, ...] = (
     ("gradients are used and freed during backward", lambda c, h: (c, replace(h, step_in_backward=True))),
     ("decoded pictures are not kept", lambda c, h: (c, replace(h, decoded=0))),
     ("one picture at a time", lambda c, h: (c, replace(h, pictures=1))),
     ("one thread decodes", lambda c, h: (replace(c, workers=min(c.workers, 1)), h)),
+    (TRIAL, _fp32),
     ("results of the stages are computed again in backward", _recompute),
     *(("half the batch, twice as many for a step", _smaller_steps),) * 5,
     ("no maps in the report (nnlite report RUN draws them)", lambda c, h: (c, replace(h, maps=False))),
@@ -218,14 +250,19 @@ def choose(needs: Needs, config: FinetuneConfig) -> tuple[FinetuneConfig, Memory
         return changed, holding, int(phases[worst] / (1 - MARGIN)), worst
 
     # Not always all of them: a step of several batches needs the gradients that another saving frees.
-    tried = [list(SAVINGS[:count]) for count in range(len(SAVINGS) + 1)]
-    taken = next((some for some in tried if applied(some)[2] <= budget), None)
+    attempts = [list(SAVINGS[:count]) for count in range(len(SAVINGS) + 1)]
+    taken = next((some for some in attempts if applied(some)[2] <= budget), None)
     if taken is None:
-        taken = min(tried, key=lambda some: applied(some)[2])
+        taken = min(attempts, key=lambda some: applied(some)[2])
         least = applied(taken)[2]
         raise ConfigError(
             f"memory={config.memory!r}: this run needs at least {-(-least // 10**6)}MB "
-            f"(the {applied(taken)[3]}); allow that, or use a smaller --size or fewer stages"
+            f"(the {applied(taken)[3]}); allow that, or use "
+            + (
+                "frozen_precision='fp32'"
+                if applied(taken)[3] == TRIAL
+                else "a smaller --size or fewer stages"
+            )
         )
     for saving in [*taken]:  # what turned out not to be needed
         without = [*taken]
@@ -233,8 +270,16 @@ def choose(needs: Needs, config: FinetuneConfig) -> tuple[FinetuneConfig, Memory
         if applied(without)[2] <= budget:
             taken = without
     changed, holding, predicted, worst = applied(taken)
-    choices = tuple(dict.fromkeys(text for text, _ in taken))
-    return changed, MemoryPlan(budget, predicted, worst, choices, holding)
+    choices = dict.fromkeys(text for text, _ in taken if text != TRIAL)
+    if names := tried(config.frozen_precision):
+        phases = predict(needs, replace(changed, frozen_precision=config.frozen_precision), holding)
+        others, own = " and ".join(names), changed.frozen_precision
+        kept = own == config.frozen_precision
+        taken_by = int((phases[TRIAL] if kept else max(phases.values())) / (1 - MARGIN))
+        text = f"comparing {others} with fp32 takes" if kept else f"with a choice of {others} it would take"
+        text = f"precision {own}: {text} {_mb(taken_by)}"
+        choices[text] = None
+    return changed, MemoryPlan(budget, predicted, worst, tuple(choices), holding)
 
 
 def live_bytes(graph: Graph, types: Types) -> int:
@@ -264,8 +309,15 @@ def kept_bytes(graph: Graph, types: Types) -> int:
 
     Batch norm and ReLU come with what they read: what they make is computed again, or lies in its place.
     """
-    kept = (node for node in graph.nodes if node.op.name not in ("batch_norm", "relu", "clamp"))
+    kept = (node for node in graph.nodes if node.op.name not in SAME)
     return sum(array_bytes(types[value]) for node in kept for value in node.outputs)
+
+
+def range_bytes(graph: Graph, types: Types) -> int:
+    """Bytes of the numbers that int8 measures ranges on, of every value that is not the same one bounded."""
+    batches = -(-CALIBRATION // BATCH)
+    made = [v for n in graph.nodes if n.op.name not in SAME for v in n.outputs]
+    return sum(batches * min(4 * SAMPLES, BATCH * array_bytes(types[value])) for value in made)
 
 
 def leaf_bytes(module: GraphModule, graph: Graph) -> int:

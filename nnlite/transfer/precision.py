@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nnlite import memory
 from nnlite.data import Loader
 from nnlite.graph import GraphModule
 from nnlite.graph.plan import Plan, Precision
@@ -22,6 +23,13 @@ PICTURES = 128
 """Pictures on which a precision is judged."""
 LEAST_COSINE, LEAST_GAIN = 0.98, -0.01
 """What auto tolerates: the mean cosine between features, and what the probe's accuracy may change."""
+
+
+def tried(wanted: FrozenPrecision) -> tuple[Precision, ...]:
+    """What is compared with fp32 where ``wanted`` was asked for."""
+    if wanted == "fp32":
+        return ()
+    return ("bf16", "int8") if wanted == "auto" else (wanted,)
 
 
 @dataclass(frozen=True)
@@ -64,39 +72,39 @@ class Frozen:
     decided: Precision | None = None
     """What is computed with, once that is known; a run that goes on must not decide otherwise."""
     trials: list[Trial] = field(default_factory=list)
-    _calibration: tuple[Array, ...] = ()
 
     def compile(
-        self, part: GraphModule, rest: GraphModule, loader: Loader, classes: int, seed: int = 0
-    ) -> Plan:
+        self, part: GraphModule, rest: GraphModule, loader: Loader, classes: int, seed: int = 0,
+        settle: Callable[[Plan], None] = lambda plan: None,
+    ) -> Plan:  # fmt: skip
         """A plan of ``part``; ``rest`` leads from its output to the features [N,...] of a classifier.
 
-        ``loader`` gives the unaugmented training pictures, from ``classes`` classes.
+        ``loader`` gives the unaugmented training pictures, from ``classes`` classes. ``settle`` lets a plan
+        that is only tried keep no more than it needs: several are there at once.
         """
         if self.wanted == "fp32":
             return part.compile()
-        if not self._calibration:
-            self._calibration = (np.concatenate([b.images for b in _some(loader, CALIBRATION).epoch(0)]),)
         if self.decided is None:
-            self.decided = self._judge(part, rest, loader, classes, seed)
-        return self._plan(part, self.decided)
+            self.decided = self._judge(part, rest, loader, classes, seed, settle)
+            memory.release()
+        return _plan(part, self.decided, loader)
 
     def report(self) -> dict[str, Any]:
         """What was decided and measured, as plain JSON types."""
         return {"precision": self.decided or "fp32", "trials": [asdict(trial) for trial in self.trials]}
 
-    def _plan(self, part: GraphModule, precision: Precision) -> Plan:
-        return part.compile(precision, self._calibration if precision == "int8" else ())
-
     def _judge(
-        self, part: GraphModule, rest: GraphModule, loader: Loader, classes: int, seed: int
-    ) -> Precision:
+        self, part: GraphModule, rest: GraphModule, loader: Loader, classes: int, seed: int,
+        settle: Callable[[Plan], None],
+    ) -> Precision:  # fmt: skip
         """Measure; the precision that was asked for, or the fastest that is good."""
-        names: tuple[Precision, ...] = ("bf16", "int8")
-        if self.wanted != "auto" and self.wanted != "fp32":
-            names = (self.wanted,)
-        plans = {name: self._plan(part, name) for name in ("fp32", *names)}
-        seconds = _seconds(plans, self._calibration[0][: loader.batch_size])
+        names = tried(self.wanted)
+        plans: dict[Precision, Plan] = {}
+        for name in (*reversed(names), "fp32"):  # int8 first: measuring ranges takes the most memory
+            plans[name] = _plan(part, name, loader)
+            settle(plans[name])
+        plans = {name: plans[name] for name in ("fp32", *names)}
+        seconds = _seconds(plans, _pictures(loader, loader.batch_size))
         speed = {name: seconds["fp32"] / seconds[name] for name in names}
         slower = [name for name in names if self.wanted == "auto" and speed[name] <= 1]
         for name in slower:  # need not be judged
@@ -131,12 +139,22 @@ class Frozen:
                 self.say(str(trial))
 
 
+def _plan(part: GraphModule, precision: Precision, loader: Loader) -> Plan:
+    # Read anew for each plan, which forgets them when it has been compiled.
+    return part.compile(precision, (_pictures(loader, CALIBRATION),) if precision == "int8" else ())
+
+
+def _pictures(loader: Loader, count: int) -> Array:
+    """At most ``count`` of them, prepared."""
+    return np.concatenate([batch.images for batch in _some(loader, count).epoch(0)])
+
+
 def _some(loader: Loader, count: int) -> Loader:
     """A loader of at most ``count`` of the samples, spread over all of them."""
     step = max(1, len(loader.samples) // count)
     return Loader(
         loader.samples[::step][:count], loader.transform, loader.batch_size, shuffle=False, seed=loader.seed,
-        on_bad_image=loader.on_bad_image, at_least=loader.at_least,
+        on_bad_image=loader.on_bad_image, at_least=loader.at_least, channels=loader.channels, cache_bytes=0,
     )  # fmt: skip
 
 

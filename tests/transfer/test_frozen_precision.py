@@ -71,3 +71,11 @@ def test_auto_takes_nothing_slower(mobilenet_path, few_pictures, tmp_path):
     frozen = report["frozen_precision"]
     assert [text for text in said if text.startswith(f"frozen precision auto: {frozen['precision']}")]
     assert all(trial["speed"] > 1 for trial in frozen["trials"])
+
+
+def test_a_trial_shows_grey_pictures_to_a_network_of_one_channel(mobilenet_path, few_pictures, tmp_path):
+    report, _ = lines_of(
+        clipart_folder=few_pictures, model=mobilenet_path, tmp_path=tmp_path, frozen_precision="bf16",
+        channels="1",
+    )  # fmt: skip
+    assert report["frozen_precision"]["trials"][0]["mean_cosine"] > 0.9

@@ -24,7 +24,7 @@ from nnlite.transfer.stages import types_for
 MB = 10**6
 NEEDS = Needs(
     now=80 * MB, peak=90 * MB, weights=9 * MB, frozen=9 * MB, trained=0, live=2 * MB, kept=0, recomputed=0,
-    results=60 * MB,
+    results=60 * MB, ranges=16 * MB,
     head_features=5120, cut_features=0, picture=100_000, prepared=300_000, train=300, held=100,
 )  # fmt: skip
 
@@ -97,6 +97,35 @@ def test_gradients_are_freed_first_where_a_step_does_not_need_all_of_them():
     for rule in (dict(clip=1.0), dict(l2_sp=0.1), dict(accumulate=2), dict(retry_smaller=True)):
         _, plan = choose(needs, config(memory=less, **STAGES_ALONE, **rule))
         assert not plan.holding.step_in_backward and plan.choices
+
+
+def test_auto_falls_back_to_fp32_where_a_comparison_does_not_fit():
+    enough, plan = choose(NEEDS, config(memory="2GB", frozen_precision="auto"))
+    assert enough.frozen_precision == "auto"
+    (line,) = plan.choices
+    assert line.startswith("precision auto: comparing bf16 and int8 with fp32 takes ")
+    needed = int(line.split()[-2])
+    told = dict(report=False, baselines=False)
+    assert choose(NEEDS, config(memory=f"{needed + 1}MB", frozen_precision="auto", **told))[1].choices == (
+        line,
+    )
+    changed, plan = choose(NEEDS, config(memory=f"{needed - 1}MB", frozen_precision="auto", **told))
+    assert (changed.frozen_precision, plan.holding) == ("fp32", Holding())
+    assert plan.choices == (f"precision fp32: with a choice of bf16 and int8 it would take {needed} MB",)
+    assert plan.predicted == choose(NEEDS, config(memory="2GB", **told))[1].predicted
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_a_precision_that_was_told_is_kept_or_refused(precision):
+    told = dict(frozen_precision=precision, report=False, baselines=False)
+    with pytest.raises(
+        ConfigError, match=r"\(the trial of precisions\); .* frozen_precision='fp32'"
+    ) as refused:
+        choose(NEEDS, config(memory="20MB", **told))
+    least = int(str(refused.value).partition("at least ")[2].partition("MB")[0])
+    changed, plan = choose(NEEDS, config(memory=f"{least}MB", **told))
+    assert changed.frozen_precision == precision and plan.phase == "trial of precisions"
+    assert choose(NEEDS, config(memory=f"{least - 1}MB", report=False, baselines=False))  # fp32 needs less
 
 
 def test_segments_hold_little(mobilenet_path):
@@ -187,7 +216,18 @@ STAGES = ("--unfreeze", "2", "--head-epochs", "1", "--epochs", "1", "--no-baseli
 @pytest.mark.skipif(memory.peak_resident() is None, reason="needs Linux's /proc/self/status")
 @pytest.mark.parametrize(
     ("options", "budget"),
-    [(HEAD, "96MB"), (HEAD, "300MB"), (STAGES, "158MB"), (STAGES, "270MB"), (ALL, "187MB")],
+    [
+        (HEAD, "96MB"),
+        (HEAD, "300MB"),
+        (STAGES, "158MB"),
+        (STAGES, "270MB"),
+        (ALL, "187MB"),
+        ((*HEAD, "--frozen-precision", "bf16"), "103MB"),
+        ((*HEAD, "--frozen-precision", "int8"), "132MB"),
+        ((*HEAD, "--frozen-precision", "auto"), "110MB"),
+        ((*HEAD, "--frozen-precision", "auto"), "300MB"),
+        ((*STAGES, "--frozen-precision", "int8"), "200MB"),
+    ],
     ids=str,
 )
 def test_a_budget_holds_as_the_system_counts(options, budget, mobilenet_path, clipart, tmp_path):
