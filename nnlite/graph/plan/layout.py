@@ -51,9 +51,7 @@ class Buffer:
     begin: int
     end: int
     owned: bool = True
-    """False for what a caller gets: it lies outside the block."""
-    lent: bool = False
-    """True for what a caller gives, whose own memory may stand for it: nothing is written there."""
+    """False for what a caller gives or gets: it lies outside the block."""
 
 
 def strides_of(known: ArrayType, order: Order) -> tuple[int, ...]:
@@ -202,7 +200,7 @@ class Layout:
         if place is None or self.types[value] != place.type:
             return self.new(value)
         buffer = self.buffers[place.buffer]
-        if buffer.owned and not buffer.lent and buffer.end == self.step:
+        if buffer.owned and buffer.end == self.step:
             return self._put(value, place.buffer, place.strides)
         slot = self.new(value)
         self.places[slot] = Place(len(self.buffers) - 1, place.type, place.strides)

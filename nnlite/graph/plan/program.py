@@ -79,8 +79,6 @@ class Program:
         self.device = device
         layout = Layout(graph, self.types, known, prepared, device)
         self._inputs = [layout.new(value) for value in graph.inputs]
-        for slot in self._inputs:
-            layout.buffers[layout.places[slot].buffer].lent = True
         self.steps: list[Step] = []
         frees: list[tuple[int, ...]] = []
         for index, node in enumerate(graph.nodes):
@@ -118,14 +116,7 @@ class Program:
                 self._in_block[slot] = (at, offsets[at.buffer])
             else:
                 self._outside.setdefault(at.buffer, []).append((slot, at))
-        # The views of an input, by its slot: of the block, or of the caller's array where that lies just so.
-        self._lent = {
-            given: {slot: at for slot, at in places.items() if at.buffer == places[given].buffer}
-            for given in self._inputs
-            if given in self._in_block and self.device == CPU
-        }
-        lent = {slot for views in self._lent.values() for slot in views}
-        within = self._in_block.keys() - lent | layout.constants.keys()
+        within = self._in_block.keys() | layout.constants.keys()
         self._direct = [
             step.direct and layout.slots_of(step.node, *step.then) <= within for step in self.steps
         ]
@@ -175,14 +166,8 @@ class Program:
             block = memory.workspace(max(self._outside_sizes[index], 1), like)
             for slot, at in seen:
                 slots[slot] = _view(block, 0, at)
-        for given, array in zip(self._inputs, inputs, strict=True):
-            views = self._lent.get(given, {})
-            own = _bytes_of(array, views[given]) if views else None
-            if own is not None:
-                for slot, at in views.items():
-                    slots[slot] = _view(own, 0, at)
-            else:
-                np.copyto(slots[given], moved(array, self.device))
+        for slot, array in zip(self._inputs, inputs, strict=True):
+            np.copyto(slots[slot], moved(array, self.device))
         return slots
 
     def timed(self, block: Array, bound: Bound, inputs: Sequence[Array]) -> list[float]:
@@ -275,15 +260,6 @@ def _view(block: Array, offset: int, at: Place) -> Array:
         sorted(range(len(order)), key=order.__getitem__)
     )
     return view
-
-
-def _bytes_of(array: Array, at: Place) -> Array | None:
-    """The bytes of an array that lies in memory as ``at`` wants it, else None."""
-    shape, dtype = at.type
-    if array.dtype != dtype or array.shape != shape or not array.size:
-        return None
-    dense: Array = array.transpose(sorted(range(len(shape)), key=lambda axis: -at.strides[axis]))
-    return dense.reshape(-1).view(np.uint8) if dense.flags.c_contiguous and dense.flags.aligned else None
 
 
 def _described(op: str, params: Mapping[str, Any], then: Sequence[Node]) -> str:
