@@ -48,6 +48,7 @@ SOURCES = BINDINGS + [
         "norm",
         "pool2d",
         "resize",
+        "winograd_gather",
     ]
 ]
 AVX2 = ["-mavx2", "-mfma"]

@@ -31,6 +31,11 @@ void winograd(const Conv2d& g) {
                 g.groups == 1,
             "winograd takes 3x3 kernels, stride 1, dilation 1, groups=1");
 }
+void winograd_phases(const Conv2d& g) {
+    require(g.R == 2 * g.stride_h && g.S == 2 * g.stride_w && g.stride_h <= 2 && g.stride_w <= 2 && g.dilation_h == 1 &&
+                g.dilation_w == 1 && g.groups == 1,
+            "winograd4x2 takes kernels twice as large as a stride of 1 or 2, dilation 1, groups=1");
+}
 void stem_grad(const Conv2d& g) {
     stem(g);
     require(g.dilation_h == 1, "this stem takes no dilation");
@@ -144,16 +149,20 @@ void bind_conv2d(py::module_& m) {
     NNLITE_BIND_FORWARD(conv2d_forward_depthwise, depthwise, false);
     NNLITE_BIND_FORWARD(conv2d_forward_winograd2, winograd, false);
     NNLITE_BIND_FORWARD(conv2d_forward_winograd4, winograd, false);
+    NNLITE_BIND_FORWARD(conv2d_forward_winograd4x2, winograd_phases, false);
     NNLITE_BIND_FORWARD(conv_transpose2d_forward_igemm, any, true);
     NNLITE_BIND_FORWARD(conv_transpose2d_forward_depthwise, depthwise_single, true);
     NNLITE_BIND_FORWARD(conv_transpose2d_forward_winograd2, winograd, true);
     NNLITE_BIND_FORWARD(conv_transpose2d_forward_winograd4, winograd, true);
+    NNLITE_BIND_FORWARD(conv_transpose2d_forward_winograd4x2, winograd_phases, true);
 #undef NNLITE_BIND_FORWARD
     NNLITE_BIND(grad_input, conv2d_grad_input_winograd2, winograd);
     NNLITE_BIND(grad_input, conv2d_grad_input_winograd4, winograd);
+    NNLITE_BIND(grad_input, conv2d_grad_input_winograd4x2, winograd_phases);
     NNLITE_BIND(grad_input, conv2d_grad_input_igemm, any);
     NNLITE_BIND(grad_input, conv2d_grad_input_depthwise, depthwise_single);
     NNLITE_BIND(grad_weight, conv2d_grad_weight_winograd, winograd);
+    NNLITE_BIND(grad_weight, conv2d_grad_weight_winograd4x2, winograd_phases);
     NNLITE_BIND(grad_weight, conv2d_grad_weight_stem, stem_grad);
     NNLITE_BIND(grad_weight, conv2d_grad_weight_gemm, any);
     NNLITE_BIND(grad_weight, conv2d_grad_weight_depthwise, depthwise_single);

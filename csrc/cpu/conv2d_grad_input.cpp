@@ -12,14 +12,6 @@
 namespace nnlite {
 namespace {
 
-// body(gather, offset) for each phase, whose first position lies so many elements into gx.
-template <class Body>
-void for_each_phase(const Conv2d& g, const float* gy, float* gx, const float* zeros, const Body& body) {
-    for (int64_t phase_h = 0; phase_h < g.stride_h; ++phase_h)
-        for (int64_t phase_w = 0; phase_w < g.stride_w; ++phase_w)
-            body(grad_input_gather(g, gy, gx, zeros, phase_h, phase_w), (phase_h * g.W + phase_w) * g.C);
-}
-
 Panels panels_of(const Conv2d& g, const Gather& gather) {
     return Panels(kernels(), g.group_C(), gather.taps() * g.group_K());
 }

@@ -1,397 +1,125 @@
-// 3x3 convolution at stride 1 through Winograd's F(m x m, 3x3), m = 2 or 4; forward and input gradient.
-// Lavin & Gray 2015, https://arxiv.org/abs/1509.09308; the transforms are in isa/winograd.inl.
-//
-// The output is cut into tiles of m x m, each computed from (m + 2)^2 source pixels. With t over tiles, c over
-// the reduced channels, k over output channels and one matrix product for each of the (m + 2)^2 points xi:
-//
-//   V[xi][t][c] = B^T x B      M[xi][t][k] = sum_c V[xi][t][c] U[xi][c][k]      y = A^T M A
-//
-// V, U and M are 36/16 times as large as source and output (and U four times the weights): a program that
-// writes them out is slower than the direct one. So M mostly exists for a block of tiles and one panel of
-// 32 columns only, and of V and U the larger one only piecewise:
-//
-//   tiles outside:   U first; each block of tiles makes its V, then runs over all panels   (more tiles than channels)
-//   panels outside:  V first; each panel makes its U in pieces of some rows, then runs over the tiles
-//   points outside:  U and V first, then one M after the other, then y: the panels of as many tiles as channels would
-//                    read V again and again from afar
-//
-// Relative error on unit-scale data: 3e-7 for m = 2, 1.6e-6 for m = 4 (direct: 1e-6), a sixth of what the spec
-// allows. Limited by multiplications in wide layers, and by the transforms' loads and stores in narrow ones.
+// Convolutions through Winograd: 3x3 at stride 1, and the input gradient (which is the transposed convolution) also of
+// kernels twice as large as their stride: each phase of the input positions meets 2x2 taps.
 
 #include "after.h"
 #include "cpu.h"
-#include "dispatch.h"
-#include "gemm.h"
-#include "parallel.h"
-#include "winograd.h"
-#include "workspace.h"
+#include "winograd_gather.h"
 
 namespace nnlite {
 namespace {
 
-constexpr int64_t max_block = 192;  // tiles
-constexpr int64_t lanes = 16;      // pieces of work with a scratch of their own
-constexpr int64_t max_width = 32;    // of a panel, over all instruction sets
-constexpr int64_t weight_rows = 64;  // that are packed and transformed at a time: 16 take a tenth longer
-
-enum Order { tiles_outside, panels_outside, points_outside };
-
-struct Winograd {
-    Workspace workspace;
-    const Kernels& k;
-    const WinogradKernels& maps;
-    Tiles map;
-    int64_t m, edge, points, tiles;
-    int64_t depth;
-    Panels panels;
-    Order order;
-    int64_t block, blocks;      // tiles in a block
-    int64_t piece;              // rows of U that are made at a time
-    int64_t data_plane;  // of V, which is [depth / piece][point][tile][piece]
-    int64_t weight_plane;  // of U [panel or lane][point][piece][width]
-    int64_t row, all_plane;  // of M with all its panels [point][tile][row]
-    int64_t lane_count, lane_data, lane_weights, lane_products, lane_packed;
-    float *data, *weights, *products, *packed;  // packed weights [lane][3][3][weight_rows][width]
-    const float* ready;                         // U [panel][point][depth][width], or null
-
-    // With `prepared`, U of all panels is there already.
-    Winograd(int64_t m_, const Gather& g, int64_t depth_, int64_t columns, const void* prepared, void* memory)
-        : workspace(memory),
-          k(kernels()),
-          maps(k.winograd[m_ == 4]),
-          map(m_, g),
-          m(m_),
-          edge(m + 2),
-          points(edge * edge),
-          tiles(map.count),
-          depth(depth_),
-          panels(k, columns, depth_) {
-        order = tiles > columns ? tiles_outside : tiles > max_block ? points_outside : panels_outside;
-        choose_block();
-        blocks = (tiles + block - 1) / block;
-        piece = prepared || order != panels_outside || depth < 64 ? depth : 64;
-        data_plane = odd_lines((order == tiles_outside ? block : tiles) * piece);
-        const int64_t items = order == tiles_outside ? blocks : panels.count();
-        lane_count = items < lanes ? items : lanes;
-        lane_data = order == tiles_outside ? points * data_plane : 0;
-        weight_plane = odd_lines(piece * panels.width);
-        lane_weights = points * weight_plane;
-        lane_products = points * product_plane();
-        data = workspace.take<float>(order == tiles_outside ? lane_count * lane_data
-                                                   : (depth + piece - 1) / piece * points * data_plane);
-        ready = static_cast<const float*>(prepared);
-        weights = workspace.take<float>(
-            prepared ? 0 : (order == panels_outside ? lane_count : panels.count()) * lane_weights);
-        row = panels.count() * panels.width;
-        all_plane = odd_lines(tiles * row);
-        products = workspace.take<float>(order == points_outside ? points * all_plane : lane_count * lane_products);
-        lane_packed = 9 * weight_rows * panels.width;
-        packed = workspace.take<float>(prepared ? 0 : lanes * lane_packed);
+// A forward convolution with w [K,R,S,C] adds up one gather for each phase of x that a stride makes: one, or four.
+struct Forward {
+    static int64_t channels(const Conv2d& g) { return g.C; }
+    static int64_t columns(const Conv2d& g) { return g.K; }
+    static WeightView view(const Conv2d& g, const float* w) {
+        return {w, g.C, g.K, 1, 1, g.taps() * g.C, 0, g.S * g.C, g.C};
     }
-
-    // U of one panel, where all are there.
-    const float* weights_of(int64_t panel) const { return (ready ? ready : weights) + panel * lane_weights; }
-
-    int64_t product_plane() const { return odd_lines(block * panels.width); }
-
-    void choose_block() {
-        const int64_t rows = k.tile_rows;
-        int64_t wanted = max_block / rows * rows;
-        if (order == tiles_outside) {
-            // V and M of a block: half of a second-level cache of 1 MB
-            wanted = (int64_t{1} << 17) / (points * (depth + 48)) / rows * rows;
-            if (wanted < 2 * rows) wanted = 2 * rows;
-            if (wanted > 48) wanted = 48 / rows * rows;
-        }
-        const int64_t all = (tiles + rows - 1) / rows;
-        const int64_t count = (all * rows + wanted - 1) / wanted;
-        block = count > 0 ? (all + count - 1) / count * rows : rows;
+    template <class Body>
+    static void gathers(const Conv2d& g, const float* x, float* y, const Body& body) {
+        body(source_phases(g, x, y), 0);
+    }
+    static void finish(const Conv2d& g, const Epilogue& epilogue, float* y) {
+        apply_function_to_all(epilogue, y, g.N * g.P, g.Q, g.K);
     }
 };
 
-// V of the tiles [begin, end); tile `begin` becomes row `row`.
-void transform_data(const Winograd& plan, const Gather& g, int64_t begin, int64_t end, float* data, int64_t row) {
-    WinogradMap map = {};
-    map.from_row = g.source_grid.row, map.from_column = g.source_grid.pixel;
-    map.to_row = plan.edge * plan.data_plane, map.to_column = plan.data_plane;
-    for (int64_t tile = begin; tile < end; ++tile, ++row) {
-        const Tiles::Place place = plan.map.place(tile);
-        const int64_t y = place.i + g.h.offset(0), x = place.j + g.w.offset(0);
-        map.top = -y, map.bottom = g.h.source - y, map.left = -x, map.right = g.w.source - x;
-        const float* from = g.source + place.n * g.source_grid.image + y * map.from_row + x * map.from_column;
-        float* to = data + row * plan.piece;
-        prefetch_pixels<0>(from + plan.m * map.from_column, g.source_grid, plan.edge, 2, plan.edge, plan.depth);
-        for (int64_t c = 0; c < plan.depth; c += plan.piece, to += plan.points * plan.data_plane) {
-            map.channels = plan.depth - c < plan.piece ? plan.depth - c : plan.piece;
-            map.from = from + c, map.to = to;
-            plan.maps.data(map);
-        }
+// An input gradient has an output of its own for each phase of the stride, which is one gather over gy.
+struct GradInput {
+    static int64_t channels(const Conv2d& g) { return g.K; }
+    static int64_t columns(const Conv2d& g) { return g.C; }
+    static WeightView view(const Conv2d& g, const float* w) {
+        return {w, g.K, g.C, 1, g.taps() * g.C, 1, 0, g.S * g.C, g.C};
     }
+    template <class Body>
+    static void gathers(const Conv2d& g, const float* gy, float* gx, const Body& body) {
+        for_each_phase(g, gy, gx, nullptr,
+                       [&](const Gather& gather, int64_t offset) { body(Sources{1, {gather}}, offset); });
+    }
+    static void finish(const Conv2d& g, const Epilogue& epilogue, float* gx) {
+        apply_function_to_all(epilogue, gx, g.N * g.H, g.W, g.C);
+    }
+};
+
+// The plan for one output. `ready`: weights that are there already; for sizes it does not matter where.
+template <class Way>
+Winograd plan(WinogradForm form, const Conv2d& g, const Sources& s, const void* ready, void* memory) {
+    return Winograd(form, s, Way::channels(g), Way::columns(g), ready, memory);
 }
 
-// U of rows [begin, end) of a panel: [point][end - begin][width]; by way of packed [3][3][rows][width]
-void transform_weights(const Winograd& plan, const Gather& g, WeightView view, int64_t panel, int64_t begin,
-                       int64_t end, int64_t rows, float* packed, float* weights) {
-    const int64_t width = plan.panels.vectors_of(panel) * plan.panels.vector;
-    WinogradMap map = {};
-    map.to_row = plan.edge * plan.weight_plane, map.to_column = plan.weight_plane;
-    for (int64_t row = begin; row < end; row += rows) {
-        view.depth = end - row < rows ? end - row : rows;
-        const float* w = view.w + row * view.depth_stride + panel * plan.panels.width * view.column_stride;
-        for (int64_t a = 0; a < 3; ++a)
-            for (int64_t b = 0; b < 3; ++b)
-                pack_tap(plan.k, view, w + g.h.weight_tap(a) * view.r_stride + g.w.weight_tap(b) * view.s_stride,
-                         plan.panels.columns_of(panel), width, packed + (a * 3 + b) * view.depth * width);
-        map.channels = view.depth * width;
-        map.from = packed, map.from_row = 3 * map.channels, map.from_column = map.channels;
-        map.to = weights + (row - begin) * width;
-        plan.maps.weight(map);
-    }
+template <class Way>
+size_t workspace_of(WinogradForm form, const Conv2d& g, const void* ready) {
+    size_t most = 0;  // one output after the other
+    Way::gathers(g, nullptr, nullptr, [&](const Sources& s, int64_t) {
+        const size_t bytes = plan<Way>(form, g, s, ready, nullptr).workspace.size();
+        if (bytes > most) most = bytes;
+    });
+    return most;
 }
 
-// M (+)= V U for `count` tiles, one panel, rows [begin, end) of U.
-void multiply(const Winograd& plan, int64_t panel, int64_t count, const float* data, const float* weights,
-              int64_t begin, int64_t end, float* products) {
-    const float* a[max_block];
-    float* out[max_block];
-    for (int64_t i = 0; i < count; ++i) {
-        a[i] = data + i * plan.piece;
-        out[i] = products + i * plan.panels.width;
-    }
-    const int64_t vectors = plan.panels.vectors_of(panel), rows = plan.k.tile_rows;
-    GemmTile t = {};
-    t.taps = 1, t.depth = end - begin;
-    t.a_step = 1, t.bias = nullptr;
-    t.columns = vectors * plan.panels.vector;
-    t.accumulate = begin > 0;
-    t.b = weights;
-    for (int64_t point = 0; point < plan.points; ++point, t.b += plan.weight_plane) {
-        t.a_offset = point * plan.data_plane, t.out_offset = point * plan.product_plane();
-        for (int64_t tile = 0; tile < count; tile += rows) {
-            const int64_t left = count - tile < rows ? count - tile : rows;
-            t.a = a + tile, t.out = out + tile;
-            if (plan.order == panels_outside) {  // V comes from afar
-                const float* next = tile + rows < count ? t.a[0] + t.a_offset + rows * plan.piece
-                                                        : data + (point + 1) * plan.data_plane;
-                const int64_t ahead = (count < rows ? count : rows) * plan.piece;
-                for (int64_t i = 0; i < ahead; i += 16) __builtin_prefetch(next + i);
-            }
-            plan.k.gemm_tile[vectors - 1][left - 1](t);
-        }
-    }
+template <class Way>
+size_t prepared_size(WinogradForm form, const Conv2d& g) {
+    size_t bytes = 0;
+    Way::gathers(g, nullptr, nullptr, [&](const Sources& s, int64_t) {
+        bytes += plan<Way>(form, g, s, &g, nullptr).prepared_size();
+    });
+    return bytes;
 }
 
-// Output of the tiles [begin, end), one panel.
-void transform_output(const Winograd& plan, const Gather& g, int64_t panel, int64_t begin, int64_t end,
-                      const float* products, const Epilogue& epilogue) {
-    const int64_t first = panel * plan.panels.width, plane = plan.product_plane();
-    WinogradMap map = {};
-    map.channels = plan.panels.columns_of(panel);
-    map.bias = epilogue.bias ? epilogue.bias + first : nullptr, map.act = epilogue.act;
-    map.from = products, map.from_row = plan.edge * plane, map.from_column = plane;
-    map.to_row = g.out_grid.row, map.to_column = g.out_grid.pixel;
-    for (int64_t tile = begin; tile < end; ++tile, map.from += plan.panels.width) {
-        const Tiles::Place place = plan.map.place(tile);
-        map.bottom = g.h.out - place.i, map.right = g.w.out - place.j;
-        map.to = g.to(place.n, place.i, place.j) + first;
-        map.residual = epilogue.beside(g.out, map.to);
-        prefetch_pixels<1>(map.to + plan.m * map.to_column, g.out_grid, plan.m, 0, plan.m, map.channels);
-        plan.maps.output(map);
-    }
-}
-
-// U of all panels.
-void transform_all_weights(const Winograd& plan, const Gather& g, const WeightView& view) {
-    const int64_t panels = plan.panels.count(), weight_lanes = panels < lanes ? panels : lanes;
-    parallel_for(weight_lanes, 1, [&](int64_t lane, int64_t) {
-        const int64_t last = (lane + 1) * panels / weight_lanes;
-        for (int64_t panel = lane * panels / weight_lanes; panel < last; ++panel)
-            transform_weights(plan, g, view, panel, 0, plan.depth, weight_rows, plan.packed + lane * plan.lane_packed,
-                              plan.weights + panel * plan.lane_weights);
+template <class Way>
+void prepare_all(WinogradForm form, const Conv2d& g, const float* w, void* prepared) {
+    char* to = static_cast<char*>(prepared);
+    Way::gathers(g, nullptr, nullptr, [&](const Sources& s, int64_t) {
+        const Winograd one = plan<Way>(form, g, s, &g, nullptr);
+        prepare(one, s, Way::view(g, w), to);
+        to += one.prepared_size();
     });
 }
 
-// V of all tiles.
-void transform_all_data(const Winograd& plan, const Gather& g) {
-    parallel_for(plan.tiles, grain_for(plan.points * plan.depth * 8), [&](int64_t begin, int64_t end) {
-        transform_data(plan, g, begin, end, plan.data, begin);
+template <class Way>
+void run(WinogradForm form, const Conv2d& g, const float* x, const float* w, const void* prepared,
+         const Epilogue& epilogue, float* y, void* workspace) {
+    const char* ready = static_cast<const char*>(prepared);
+    Way::gathers(g, x, y, [&](const Sources& s, int64_t offset) {
+        const Winograd one = plan<Way>(form, g, s, ready, workspace);
+        Epilogue own = epilogue;
+        if (own.residual) own.residual += offset;
+        convolve(one, s, Way::view(g, w), own);
+        if (ready) ready += one.prepared_size();
     });
-}
-
-void run_tiles_outside(const Winograd& plan, const Gather& g, const WeightView& view, const Epilogue& epilogue) {
-    const int64_t panels = plan.panels.count();
-    if (!plan.ready) transform_all_weights(plan, g, view);
-    parallel_for(plan.lane_count, 1, [&](int64_t lane, int64_t) {
-        float* data = plan.data + lane * plan.lane_data;
-        float* products = plan.products + lane * plan.lane_products;
-        const int64_t last = (lane + 1) * plan.blocks / plan.lane_count;
-        for (int64_t block = lane * plan.blocks / plan.lane_count; block < last; ++block) {
-            const int64_t begin = block * plan.block;
-            const int64_t end = begin + plan.block < plan.tiles ? begin + plan.block : plan.tiles;
-            transform_data(plan, g, begin, end, data, 0);
-            for (int64_t panel = 0; panel < panels; ++panel) {
-                multiply(plan, panel, end - begin, data, plan.weights_of(panel), 0, plan.depth, products);
-                transform_output(plan, g, panel, begin, end, products, epilogue);
-            }
-        }
-    });
-}
-
-void run_panels_outside(const Winograd& plan, const Gather& g, const WeightView& view, const Epilogue& epilogue) {
-    transform_all_data(plan, g);
-    parallel_for(plan.lane_count, 1, [&](int64_t lane, int64_t) {
-        float* made = plan.weights + lane * plan.lane_weights;
-        float* products = plan.products + lane * plan.lane_products;
-        const int64_t last = (lane + 1) * plan.panels.count() / plan.lane_count;
-        for (int64_t panel = lane * plan.panels.count() / plan.lane_count; panel < last; ++panel) {
-            for (int64_t row = 0; row < plan.depth; row += plan.piece) {
-                const int64_t upto = row + plan.piece < plan.depth ? row + plan.piece : plan.depth;
-                if (!plan.ready)
-                    transform_weights(plan, g, view, panel, row, upto, weight_rows,
-                                      plan.packed + lane * plan.lane_packed, made);
-                const float* weights = plan.ready ? plan.weights_of(panel) : made;
-                multiply(plan, panel, plan.tiles, plan.data + row / plan.piece * plan.points * plan.data_plane, weights,
-                         row, upto, products);
-            }
-            transform_output(plan, g, panel, 0, plan.tiles, products, epilogue);
-        }
-    });
-}
-
-// M = V U of one point, block by block of tiles, for all panels.
-void multiply_point(const Winograd& plan, int64_t point) {
-    constexpr int64_t point_block = 96;
-    const float* a[point_block];
-    float* out[point_block];
-    const int64_t rows = plan.k.tile_rows;
-    GemmTile t = {};
-    t.taps = 1, t.depth = plan.depth, t.a_step = 1;
-    for (int64_t first = 0; first < plan.tiles; first += point_block) {
-        const int64_t count = plan.tiles - first < point_block ? plan.tiles - first : point_block;
-        for (int64_t i = 0; i < count; ++i) {
-            a[i] = plan.data + point * plan.data_plane + (first + i) * plan.depth;
-            out[i] = plan.products + point * plan.all_plane + (first + i) * plan.row;
-        }
-        for (int64_t panel = 0; panel < plan.panels.count(); ++panel) {
-            const int64_t vectors = plan.panels.vectors_of(panel);
-            t.b = plan.weights_of(panel) + point * plan.weight_plane;
-            t.columns = vectors * plan.panels.vector, t.out_offset = panel * plan.panels.width;
-            for (int64_t tile = 0; tile < count; tile += rows) {
-                const int64_t left = count - tile < rows ? count - tile : rows;
-                t.a = a + tile, t.out = out + tile;
-                t.next = panel == 0 && tile + 2 * rows <= count ? t.a + rows : nullptr;
-                plan.k.gemm_tile[vectors - 1][left - 1](t);
-            }
-        }
-    }
-}
-
-void run_points_outside(const Winograd& plan, const Gather& g, const WeightView& view, const Epilogue& epilogue) {
-    if (!plan.ready) transform_all_weights(plan, g, view);
-    transform_all_data(plan, g);
-    parallel_for(plan.points, 1, [&](int64_t point, int64_t) { multiply_point(plan, point); });
-    parallel_for(plan.tiles, grain_for(plan.points * plan.row * 8), [&](int64_t begin, int64_t end) {
-        WinogradMap map = {};
-        map.channels = plan.panels.columns, map.bias = epilogue.bias, map.act = epilogue.act;
-        map.from_row = plan.edge * plan.all_plane, map.from_column = plan.all_plane;
-        map.to_row = g.out_grid.row, map.to_column = g.out_grid.pixel;
-        for (int64_t tile = begin; tile < end; ++tile) {
-            const Tiles::Place place = plan.map.place(tile);
-            map.from = plan.products + tile * plan.row;
-            map.bottom = g.h.out - place.i, map.right = g.w.out - place.j;
-            map.to = g.to(place.n, place.i, place.j);
-            map.residual = epilogue.beside(g.out, map.to);
-            plan.maps.output(map);
-        }
-    });
-}
-
-void convolve(const Winograd& plan, const Gather& g, const WeightView& view, const Epilogue& epilogue) {
-    if (plan.tiles == 0) return;
-    const auto run = plan.order == tiles_outside    ? run_tiles_outside
-                     : plan.order == panels_outside ? run_panels_outside
-                                                    : run_points_outside;
-    run(plan, g, view, epilogue);
-}
-
-// w [K, 3, 3, C]
-WeightView forward_view(const Conv2d& g, const float* w) { return {w, g.C, g.K, 1, 1, 9 * g.C, 0, 3 * g.C, g.C}; }
-
-WeightView grad_input_view(const Conv2d& g, const float* w) { return {w, g.K, g.C, 1, 9 * g.C, 1, 0, 3 * g.C, g.C}; }
-
-// Which of the weights' taps a gather meets, in order.
-Gather forward_taps(const Conv2d& g) { return forward_gather(g, nullptr, nullptr, nullptr); }
-Gather grad_input_taps(const Conv2d& g) { return grad_input_gather(g, nullptr, nullptr, nullptr, 0, 0); }
-
-Winograd forward_plan(int64_t m, const Conv2d& g, const void* prepared, void* memory) {
-    return Winograd(m, forward_taps(g), g.C, g.K, prepared, memory);
-}
-
-Winograd grad_input_plan(int64_t m, const Conv2d& g, const void* prepared, void* memory) {
-    return Winograd(m, grad_input_taps(g), g.K, g.C, prepared, memory);
-}
-
-size_t prepared_size(const Winograd& plan) {
-    return static_cast<size_t>(plan.panels.count() * plan.lane_weights) * sizeof(float);
-}
-
-void prepare(const Winograd& plan, const Gather& gather, const WeightView& view, void* prepared) {
-    constexpr int64_t rows = 16;  // on the stack
-    parallel_for(plan.panels.count(), 1, [&](int64_t panel, int64_t) {
-        float packed[9 * rows * max_width];
-        transform_weights(plan, gather, view, panel, 0, plan.depth, rows, packed,
-                          static_cast<float*>(prepared) + panel * plan.lane_weights);
-    });
-}
-
-void forward(int64_t m, const Conv2d& g, const float* x, const float* w, const void* prepared,
-             const Epilogue& epilogue, float* y, void* workspace) {
-    convolve(forward_plan(m, g, prepared, workspace), forward_gather(g, x, y, nullptr), forward_view(g, w), epilogue);
-    // Its items write tiles, scattered over the picture: a function has a pass of its own.
-    apply_function_to_all(epilogue, y, g.N * g.P, g.Q, g.K);
-}
-
-void grad_input(int64_t m, const Conv2d& g, const float* gy, const float* w, const void* prepared,
-                const Epilogue& epilogue, float* gx, void* workspace) {
-    convolve(grad_input_plan(m, g, prepared, workspace), grad_input_gather(g, gy, gx, nullptr, 0, 0),
-             grad_input_view(g, w), epilogue);
-    apply_function_to_all(epilogue, gx, g.N * g.H, g.W, g.C);
+    // Items write tiles, scattered over the picture: a function has a pass of its own.
+    Way::finish(g, epilogue, y);
 }
 
 }  // namespace
 
-// Sizes are those of a plan with weights that are there already, wherever they lie: at &g.
-#define NNLITE_WINOGRAD_FORWARD(name, m, direction, channels)                                                        \
-    size_t name##m##_workspace(const Conv2d& g) { return direction##_plan(m, g, nullptr, nullptr).workspace.size(); } \
-    size_t name##m##_prepared_workspace(const Conv2d& g) {                                                           \
-        return direction##_plan(m, g, &g, nullptr).workspace.size();                                                 \
-    }                                                                                                                \
-    size_t name##m##_prepared_size(const Conv2d& g) { return prepared_size(direction##_plan(m, g, &g, nullptr)); }   \
-    void name##m##_prepare(const Conv2d& g, const float* w, void* prepared) {                                        \
-        prepare(direction##_plan(m, g, &g, nullptr), direction##_taps(g), direction##_view(g, w), prepared);         \
-    }                                                                                                                \
-    void name##m(const Conv2d& g, const float* x, const float* w, const float* bias, const float* residual, float* y, \
-                 void* workspace) {                                                                                  \
-        direction(m, g, x, w, nullptr, epilogue_of(g.act, g.channels, bias, residual), y, workspace);                \
-    }                                                                                                                \
-    void name##m##_prepared(const Conv2d& g, const float* x, const void* prepared, const float* bias,                \
-                            const float* residual, float* y, void* workspace) {                                      \
-        direction(m, g, x, nullptr, prepared, epilogue_of(g.act, g.channels, bias, residual), y, workspace);         \
+#define NNLITE_WINOGRAD_FORWARD(name, form, Way, channels)                                                          \
+    size_t name##_workspace(const Conv2d& g) { return workspace_of<Way>(form, g, nullptr); }                        \
+    size_t name##_prepared_workspace(const Conv2d& g) { return workspace_of<Way>(form, g, &g); }                    \
+    size_t name##_prepared_size(const Conv2d& g) { return prepared_size<Way>(form, g); }                            \
+    void name##_prepare(const Conv2d& g, const float* w, void* prepared) { prepare_all<Way>(form, g, w, prepared); } \
+    void name(const Conv2d& g, const float* x, const float* w, const float* bias, const float* residual, float* y,  \
+              void* workspace) {                                                                                    \
+        run<Way>(form, g, x, w, nullptr, epilogue_of(g.act, g.channels, bias, residual), y, workspace);             \
+    }                                                                                                               \
+    void name##_prepared(const Conv2d& g, const float* x, const void* prepared, const float* bias,                  \
+                         const float* residual, float* y, void* workspace) {                                        \
+        run<Way>(form, g, x, nullptr, prepared, epilogue_of(g.act, g.channels, bias, residual), y, workspace);      \
     }
-#define NNLITE_WINOGRAD(m)                                                                              \
-    NNLITE_WINOGRAD_FORWARD(conv2d_forward_winograd, m, forward, K)                                     \
-    NNLITE_WINOGRAD_FORWARD(conv_transpose2d_forward_winograd, m, grad_input, C)                        \
-    size_t conv2d_grad_input_winograd##m##_workspace(const Conv2d& g) {                                 \
-        return grad_input_plan(m, g, nullptr, nullptr).workspace.size();                                \
-    }                                                                                                   \
-    void conv2d_grad_input_winograd##m(const Conv2d& g, const float* gy, const float* w, float* gx,     \
-                                       void* workspace) {                                               \
-        grad_input(m, g, gy, w, nullptr, {}, gx, workspace);                                            \
+#define NNLITE_WINOGRAD_BACKWARD(name, form)                                                                        \
+    NNLITE_WINOGRAD_FORWARD(conv_transpose2d_forward_##name, form, GradInput, C)                                    \
+    size_t conv2d_grad_input_##name##_workspace(const Conv2d& g) { return workspace_of<GradInput>(form, g, nullptr); } \
+    void conv2d_grad_input_##name(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace) {   \
+        run<GradInput>(form, g, gy, w, nullptr, {}, gx, workspace);                                                 \
     }
 
-NNLITE_WINOGRAD(2)
-NNLITE_WINOGRAD(4)
-#undef NNLITE_WINOGRAD
+NNLITE_WINOGRAD_FORWARD(conv2d_forward_winograd2, winograd_2x3, Forward, K)
+NNLITE_WINOGRAD_FORWARD(conv2d_forward_winograd4, winograd_4x3, Forward, K)
+NNLITE_WINOGRAD_FORWARD(conv2d_forward_winograd4x2, winograd_4x2, Forward, K)
+NNLITE_WINOGRAD_BACKWARD(winograd2, winograd_2x3)
+NNLITE_WINOGRAD_BACKWARD(winograd4, winograd_4x3)
+NNLITE_WINOGRAD_BACKWARD(winograd4x2, winograd_4x2)
+#undef NNLITE_WINOGRAD_BACKWARD
 #undef NNLITE_WINOGRAD_FORWARD
 
 }  // namespace nnlite

@@ -28,20 +28,27 @@ NNLITE_FORWARD(conv2d_forward_depthwise);
 // 3x3, stride 1, no dilation, ungrouped: F(2x2, 3x3) and F(4x4, 3x3)
 NNLITE_FORWARD(conv2d_forward_winograd2);
 NNLITE_FORWARD(conv2d_forward_winograd4);
+// Kernels twice as large as their stride (1 or 2), no dilation, ungrouped: F(4x4, 2x2) for each phase
+NNLITE_FORWARD(conv2d_forward_winograd4x2);
 // Transposed: x and residual are like the geometry's y and x, bias has C channels. The same weights.
 NNLITE_FORWARD(conv_transpose2d_forward_igemm);
 NNLITE_FORWARD(conv_transpose2d_forward_depthwise);
 NNLITE_FORWARD(conv_transpose2d_forward_winograd2);
 NNLITE_FORWARD(conv_transpose2d_forward_winograd4);
+NNLITE_FORWARD(conv_transpose2d_forward_winograd4x2);
 #undef NNLITE_FORWARD
 
 size_t conv2d_grad_input_winograd2_workspace(const Conv2d& g);
 void conv2d_grad_input_winograd2(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace);
 size_t conv2d_grad_input_winograd4_workspace(const Conv2d& g);
 void conv2d_grad_input_winograd4(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace);
+size_t conv2d_grad_input_winograd4x2_workspace(const Conv2d& g);
+void conv2d_grad_input_winograd4x2(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace);
 
 size_t conv2d_grad_weight_winograd_workspace(const Conv2d& g);
 void conv2d_grad_weight_winograd(const Conv2d& g, const float* x, const float* gy, float* gw, void* workspace);
+size_t conv2d_grad_weight_winograd4x2_workspace(const Conv2d& g);
+void conv2d_grad_weight_winograd4x2(const Conv2d& g, const float* x, const float* gy, float* gw, void* workspace);
 
 size_t conv2d_grad_input_igemm_workspace(const Conv2d& g);
 void conv2d_grad_input_igemm(const Conv2d& g, const float* gy, const float* w, float* gx, void* workspace);

@@ -60,6 +60,16 @@ inline Axis forward_axis(int64_t out, int64_t stride, int64_t source, int64_t ta
     return {out, stride, source, taps, -pad, dilation, 0, 1};
 }
 
+// The source positions phase - pad, phase - pad + stride, ... seen as a source of their own, from position `start` of
+// the whole on: it is met by the taps phase, phase + stride, ..., and moves by one from output to output.
+inline Axis source_phase_axis(int64_t phase, int64_t out, int64_t stride, int64_t source, int64_t taps, int64_t pad,
+                              int64_t* start) {
+    const int64_t first = phase - pad;
+    *start = (first % stride + stride) % stride;
+    const int64_t count = *start < source ? (source - *start + stride - 1) / stride : 0;
+    return {out, 1, count, (taps - phase + stride - 1) / stride, (first - *start) / stride, 1, phase, stride};
+}
+
 inline int64_t greatest_common_divisor(int64_t a, int64_t b) {
     while (b) {
         const int64_t rest = a % b;
@@ -152,6 +162,29 @@ inline Gather grad_input_gather(const Conv2d& g, const float* gy, float* gx, con
             gy,
             gx + (phase_h * g.W + phase_w) * g.C,
             zeros};
+}
+
+// The part of a forward convolution (no dilation) whose taps meet one phase of the source positions.
+inline Gather source_phase_gather(const Conv2d& g, const float* x, float* y, int64_t phase_h, int64_t phase_w) {
+    int64_t top, left;
+    const Axis h = source_phase_axis(phase_h, g.P, g.stride_h, g.H, g.R, g.pad_top, &top);
+    const Axis w = source_phase_axis(phase_w, g.Q, g.stride_w, g.W, g.S, g.pad_left, &left);
+    return {g.N,
+            h,
+            w,
+            {g.H * g.W * g.C, g.stride_h * g.W * g.C, g.stride_w * g.C},
+            {g.P * g.Q * g.K, g.Q * g.K, g.K},
+            x + (top * g.W + left) * g.C,
+            y,
+            nullptr};
+}
+
+// body(gather, offset) for each phase, whose first position lies so many elements into gx.
+template <class Body>
+void for_each_phase(const Conv2d& g, const float* gy, float* gx, const float* zeros, const Body& body) {
+    for (int64_t phase_h = 0; phase_h < g.stride_h; ++phase_h)
+        for (int64_t phase_w = 0; phase_w < g.stride_w; ++phase_w)
+            body(grad_input_gather(g, gy, gx, zeros, phase_h, phase_w), (phase_h * g.W + phase_w) * g.C);
 }
 
 }  // namespace nnlite

@@ -280,13 +280,13 @@ struct WinogradMap {
     Activation act;
 };
 
-// Transforms of F(m x m, 3x3).
+// Transforms of F(m x m, r x r), with n = m + r - 1.
 struct WinogradKernels {
-    void (*data)(const WinogradMap&);            // pixels [m + 2]^2 -> [m + 2]^2
-    void (*output)(const WinogradMap&);          // [m + 2]^2 -> pixels [m]^2
-    void (*output_adjoint)(const WinogradMap&);  // pixels [m]^2 -> [m + 2]^2
-    void (*weight)(const WinogradMap&);          // [3]^2 -> [m + 2]^2
-    void (*weight_adjoint)(const WinogradMap&);  // [m + 2]^2 -> [3]^2
+    void (*data)(const WinogradMap&);            // pixels [n]^2 -> [n]^2
+    void (*output)(const WinogradMap&);          // [n]^2 -> pixels [m]^2
+    void (*output_adjoint)(const WinogradMap&);  // pixels [m]^2 -> [n]^2
+    void (*weight)(const WinogradMap&);          // [r]^2 -> [n]^2
+    void (*weight_adjoint)(const WinogradMap&);  // [n]^2 -> [r]^2
 };
 
 struct Kernels {
@@ -309,7 +309,7 @@ struct Kernels {
     void (*copy_strip)(int64_t rows, int64_t columns, const float* from, int64_t stride, float* to,
                        int64_t to_stride);
 
-    WinogradKernels winograd[2];  // F(2x2, 3x3), F(4x4, 3x3)
+    WinogradKernels winograd[3];  // F(2x2, 3x3), F(4x4, 3x3), F(4x4, 2x2)
 
     void (*depthwise_band)(const DepthwiseBand&);
     void (*depthwise_grad_band)(const DepthwiseGradBand&);

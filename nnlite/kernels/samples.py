@@ -82,6 +82,7 @@ def conv2d_samples() -> Iterator[Conv2dGeometry]:
     for sample in single:
         yield conv2d_geometry(*sample)
     yield from winograd_samples()
+    yield from winograd_phase_samples()
 
 
 def conv2d_forward_samples() -> Iterator[Conv2dGeometry]:
@@ -147,6 +148,22 @@ def winograd_samples() -> Iterator[Conv2dGeometry]:
     yield conv2d_geometry((3, 70, 6, 5), (40, 70, 3, 3), pads=(1, 1, 1, 1))
     yield conv2d_geometry((30, 8, 2, 2), (9, 8, 3, 3), pads=(1, 1, 1, 1))
     yield conv2d_geometry((1, 9, 9, 9), (8, 9, 3, 3), pads=(3, 0, 5, 4))  # windows of padding only
+
+
+def winograd_phase_samples() -> Iterator[Conv2dGeometry]:
+    """Kernels twice as large as the stride: any padding, phases of unlike sizes, few or many tiles."""
+    layers = {(1, 1): (66, 80), (2, 1): (49, 56), (2, 2): (33, 40)}  # stride -> (C, K)
+    for ((stride_h, stride_w), (C, K)), pads in product(
+        layers.items(), [(0, 0, 0, 0), (1, 1, 1, 1), (2, 1, 0, 3)]
+    ):
+        x_shape, w_shape = (3, C, 13 * stride_h + 1, 15 * stride_w), (K, C, 2 * stride_h, 2 * stride_w)
+        yield conv2d_geometry(x_shape, w_shape, (stride_h, stride_w), pads)
+    yield conv2d_geometry((4, 70, 8, 8), (150, 70, 4, 4), (2, 2), (1, 1, 1, 1))  # weights in pieces
+    yield conv2d_geometry((4, 150, 8, 8), (70, 150, 4, 4), (2, 2), (1, 1, 1, 1))
+    yield conv2d_geometry((2, 120, 32, 32), (16, 120, 4, 4), (2, 2), (1, 1, 1, 1))  # several panels
+    yield conv2d_geometry((1, 16, 104, 120), (16, 16, 4, 4), (2, 2), (1, 1, 1, 1))  # and blocks of tiles
+    yield conv2d_geometry((1, 210, 55, 54), (9, 210, 2, 2))  # point by point
+    yield conv2d_geometry((1, 9, 56, 57), (210, 9, 2, 2))
 
 
 def pool2d_samples(average: bool) -> Iterator[Pool2dGeometry]:

@@ -31,12 +31,12 @@ namespace nnlite {
      nullptr,          nullptr,          nullptr,          nullptr,          nullptr,          nullptr}
 #endif
 
-#define NNLITE_WINOGRAD(m)                                                        \
-    {winograd_map<m + 2, m + 2, Limited::from, false, WinogradPoints<m>::data>,          \
-     winograd_map<m + 2, m, Limited::to, true, WinogradPoints<m>::output>,              \
-     winograd_map<m, m + 2, Limited::from, false, WinogradPoints<m>::output_adjoint>,    \
-     winograd_map<3, m + 2, Limited::none, false, WinogradPoints<m>::weight>,            \
-     winograd_map<m + 2, 3, Limited::none, false, WinogradPoints<m>::weight_adjoint>}
+#define NNLITE_WINOGRAD(m, r)                                                                            \
+    {winograd_map<m + r - 1, m + r - 1, Limited::from, false, WinogradPoints<m, r>::data>,               \
+     winograd_map<m + r - 1, m, Limited::to, true, WinogradPoints<m, r>::output>,                        \
+     winograd_map<m, m + r - 1, Limited::from, false, WinogradPoints<m, r>::output_adjoint>,             \
+     winograd_map<r, m + r - 1, Limited::none, false, WinogradPoints<m, r>::weight>,                     \
+     winograd_map<m + r - 1, r, Limited::none, false, WinogradPoints<m, r>::weight_adjoint>}
 
 extern const Kernels NNLITE_TABLE = {
     NNLITE_ISA_NAME,
@@ -48,7 +48,7 @@ extern const Kernels NNLITE_TABLE = {
     {NNLITE_TILES(1), NNLITE_TILES(2)},
     pack_transposed,
     copy_strip,
-    {NNLITE_WINOGRAD(2), NNLITE_WINOGRAD(4)},
+    {NNLITE_WINOGRAD(2, 3), NNLITE_WINOGRAD(4, 3), NNLITE_WINOGRAD(4, 2)},
     depthwise_band,
     depthwise_grad_band,
     depthwise_row,

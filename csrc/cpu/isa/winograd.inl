@@ -1,9 +1,9 @@
-// Winograd's transforms for 3x3 kernels: Lavin & Gray 2015, "Fast Algorithms for Convolutional Neural
+// Winograd's transforms for 3x3 and 2x2 kernels: Lavin & Gray 2015, "Fast Algorithms for Convolutional Neural
 // Networks", https://arxiv.org/abs/1509.09308.
 //
-// m outputs of a row, with three weights, come from m + 2 products of polynomials' values at the points
+// m outputs of a row, with r = 3 weights, come from m + 2 products of polynomials' values at the points
 // 0, ±a, (±b,) ∞:   y = A^T [ (G w) · (B^T x) ].   Applied to rows and columns, m·m outputs cost (m + 2)^2
-// multiplications instead of 9·m·m. A point p gives A^T the column (1, p, p², ...), B^T the coefficients of
+// multiplications instead of 9·m·m; with r = 2 weights (m + 1)^2 instead of 4·m·m. A point p gives A^T the column (1, p, p², ...), B^T the coefficients of
 // the product of (x - q) over the other points q, and G the row (1, p, p²) / product of (p - q).
 //
 // The weight gradient is the same bilinear form seen from w: gw = G^T [ (B^T x) · (A gy) ].
@@ -20,11 +20,11 @@ namespace {
 #define NNLITE_UNROLL _Pragma("GCC unroll 6")
 #endif
 
-template <int m>
+template <int m, int r>
 struct WinogradPoints;
 
 template <>
-struct WinogradPoints<2> {
+struct WinogradPoints<2, 3> {
     // x[4] -> v[4]
     static NNLITE_INLINE void data(const vec* x, vec* v) {
         v[0] = x[0] - x[2];
@@ -62,7 +62,7 @@ struct WinogradPoints<2> {
 };
 
 template <>
-struct WinogradPoints<4> {
+struct WinogradPoints<4, 3> {
     // 1 and 2 give smaller numbers on paper and four times the error: these keep the powers near 1. Barabasz et
     // al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution", https://arxiv.org/abs/1803.10986.
     static constexpr float a = 0.625f, b = 1.5f;
@@ -116,6 +116,57 @@ struct WinogradPoints<4> {
         gw[0] = fma(splat(at_0), v[0], even_a + even_b);
         gw[1] = fma(splat(at_a * a), v[1] - v[2], splat(at_b * b) * (v[3] - v[4]));
         gw[2] = fma(splat(aa), even_a, fma(splat(bb), even_b, v[5]));
+    }
+};
+
+// The points 0, ±a, b, ∞: the sums x[i+1] - b x[i] are the polynomial's without b.
+template <>
+struct WinogradPoints<4, 2> {
+    static constexpr float a = 0.625f, b = 1.5f;
+    static constexpr float aa = a * a, bb = b * b;
+    static constexpr float at_0 = 1 / (aa * b), at_a = 1 / (2 * aa * (a - b)), at_minus_a = -1 / (2 * aa * (a + b));
+    static constexpr float at_b = 1 / (b * (bb - aa));
+
+    // x[5] -> v[5]
+    static NNLITE_INLINE void data(const vec* x, vec* v) {
+        const vec low = fma(splat(-b), x[0], x[1]), odd = fma(splat(-b), x[1], x[2]);
+        const vec even = fma(splat(-b), x[2], x[3]), high = fma(splat(-b), x[3], x[4]);
+        v[0] = fma(splat(-aa), low, even);
+        v[1] = fma(splat(a), odd, even);
+        v[2] = fma(splat(-a), odd, even);
+        v[3] = fma(splat(-aa), x[1], x[3]);
+        v[4] = fma(splat(-aa), odd, high);
+    }
+    // v[5] -> y[4]
+    static NNLITE_INLINE void output(const vec* v, vec* y) {
+        const vec even = v[1] + v[2], odd = v[1] - v[2];
+        y[0] = v[0] + even + v[3];
+        y[1] = fma(splat(a), odd, splat(b) * v[3]);
+        y[2] = fma(splat(aa), even, splat(bb) * v[3]);
+        y[3] = fma(splat(a * aa), odd, fma(splat(b * bb), v[3], v[4]));
+    }
+    // gy[4] -> v[5]
+    static NNLITE_INLINE void output_adjoint(const vec* gy, vec* v) {
+        const vec even = fma(splat(aa), gy[2], gy[0]), odd = fma(splat(aa), gy[3], gy[1]);
+        v[0] = gy[0];
+        v[1] = fma(splat(a), odd, even);
+        v[2] = fma(splat(-a), odd, even);
+        v[3] = fma(splat(b), fma(splat(b), fma(splat(b), gy[3], gy[2]), gy[1]), gy[0]);
+        v[4] = gy[3];
+    }
+    // w[2] -> u[5]
+    static NNLITE_INLINE void weight(const vec* w, vec* u) {
+        u[0] = splat(at_0) * w[0];
+        u[1] = splat(at_a) * fma(splat(a), w[1], w[0]);
+        u[2] = splat(at_minus_a) * fma(splat(-a), w[1], w[0]);
+        u[3] = splat(at_b) * fma(splat(b), w[1], w[0]);
+        u[4] = w[1];
+    }
+    // v[5] -> gw[2]
+    static NNLITE_INLINE void weight_adjoint(const vec* v, vec* gw) {
+        const vec at = splat(at_a) * v[1], minus = splat(at_minus_a) * v[2], last = splat(at_b) * v[3];
+        gw[0] = fma(splat(at_0), v[0], at + minus + last);
+        gw[1] = fma(splat(a), at - minus, fma(splat(b), last, v[4]));
     }
 };
 
