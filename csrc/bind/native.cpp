@@ -36,6 +36,10 @@ void winograd_phases(const Conv2d& g) {
                 g.dilation_w == 1 && g.groups == 1,
             "winograd4x2 takes kernels twice as large as a stride of 1 or 2, dilation 1, groups=1");
 }
+void winograd_phases_forward(const Conv2d& g) {
+    if (g.R != 3 || g.S != 3 || g.stride_h != 2 || g.stride_w != 2) return winograd_phases(g);
+    require(g.dilation_h == 1 && g.dilation_w == 1 && g.groups == 1, "winograd4x2 takes dilation 1, groups=1");
+}
 void stem_grad(const Conv2d& g) {
     stem(g);
     require(g.dilation_h == 1, "this stem takes no dilation");
@@ -149,7 +153,7 @@ void bind_conv2d(py::module_& m) {
     NNLITE_BIND_FORWARD(conv2d_forward_depthwise, depthwise, false);
     NNLITE_BIND_FORWARD(conv2d_forward_winograd2, winograd, false);
     NNLITE_BIND_FORWARD(conv2d_forward_winograd4, winograd, false);
-    NNLITE_BIND_FORWARD(conv2d_forward_winograd4x2, winograd_phases, false);
+    NNLITE_BIND_FORWARD(conv2d_forward_winograd4x2, winograd_phases_forward, false);
     NNLITE_BIND_FORWARD(conv_transpose2d_forward_igemm, any, true);
     NNLITE_BIND_FORWARD(conv_transpose2d_forward_depthwise, depthwise_single, true);
     NNLITE_BIND_FORWARD(conv_transpose2d_forward_winograd2, winograd, true);

@@ -70,8 +70,11 @@ void transform_weights(const Winograd& plan, const Sources& s, WeightView view, 
         const float* w = view.w + channel * view.depth_stride + panel * plan.panels.width * view.column_stride;
         for (int64_t a = 0; a < r; ++a)
             for (int64_t b = 0; b < r; ++b)
-                pack_tap(plan.k, view, w + g.h.weight_tap(a) * view.r_stride + g.w.weight_tap(b) * view.s_stride,
-                         plan.panels.columns_of(panel), width, packed + (a * r + b) * view.depth * width);
+                if (a < g.h.taps && b < g.w.taps)
+                    pack_tap(plan.k, view, w + g.h.weight_tap(a) * view.r_stride + g.w.weight_tap(b) * view.s_stride,
+                             plan.panels.columns_of(panel), width, packed + (a * r + b) * view.depth * width);
+                else
+                    pack_tap(plan.k, view, w, 0, width, packed + (a * r + b) * view.depth * width);
         map.channels = view.depth * width;
         map.from = packed, map.from_row = r * map.channels, map.from_column = map.channels;
         map.to = weights + (row - begin) * width;
@@ -90,13 +93,14 @@ void multiply(const Winograd& plan, int64_t panel, int64_t count, const float* d
     }
     const int64_t vectors = plan.panels.vectors_of(panel), rows = plan.k.tile_rows;
     GemmTile t = {};
-    t.taps = 1, t.depth = end - begin;
-    t.a_step = 1, t.bias = nullptr;
+    t.taps = 1, t.a_step = 1, t.bias = nullptr;
     t.columns = vectors * plan.panels.vector;
-    t.accumulate = begin > 0;
-    t.b = weights;
-    for (int64_t point = 0; point < plan.points; ++point, t.b += plan.weight_plane) {
-        t.a_offset = point * plan.data_plane, t.out_offset = point * plan.product_plane();
+    for (int64_t point = 0; point < plan.points; ++point) {
+        const Range now = plan.rows_at(point, begin, end);
+        if (now.size() == 0) continue;
+        t.depth = now.size(), t.accumulate = now.begin > plan.rows_at(point, 0, plan.depth).begin;
+        t.a_offset = point * plan.data_plane + now.begin - begin, t.out_offset = point * plan.product_plane();
+        t.b = weights + point * plan.weight_plane + (now.begin - begin) * t.columns;
         for (int64_t tile = 0; tile < count; tile += rows) {
             const int64_t left = count - tile < rows ? count - tile : rows;
             t.a = a + tile, t.out = out + tile;
@@ -196,7 +200,8 @@ void multiply_point(const Winograd& plan, int64_t point) {
     float* out[point_block];
     const int64_t rows = plan.k.tile_rows;
     GemmTile t = {};
-    t.taps = 1, t.depth = plan.depth, t.a_step = 1;
+    const Range part = plan.rows_at(point, 0, plan.depth);
+    t.taps = 1, t.depth = part.size(), t.a_step = 1, t.a_offset = part.begin;
     for (int64_t first = 0; first < plan.tiles; first += point_block) {
         const int64_t count = plan.tiles - first < point_block ? plan.tiles - first : point_block;
         for (int64_t i = 0; i < count; ++i) {
@@ -205,8 +210,8 @@ void multiply_point(const Winograd& plan, int64_t point) {
         }
         for (int64_t panel = 0; panel < plan.panels.count(); ++panel) {
             const int64_t vectors = plan.panels.vectors_of(panel);
-            t.b = plan.weights_of(panel) + point * plan.weight_plane;
             t.columns = vectors * plan.panels.vector, t.out_offset = panel * plan.panels.width;
+            t.b = plan.weights_of(panel) + point * plan.weight_plane + part.begin * t.columns;
             for (int64_t tile = 0; tile < count; tile += rows) {
                 const int64_t left = count - tile < rows ? count - tile : rows;
                 t.a = a + tile, t.out = out + tile;
@@ -253,6 +258,16 @@ Winograd::Winograd(WinogradForm form_, const Sources& s, int64_t channels_, int6
       channels(channels_),
       depth(s.count * channels_),
       panels(k, columns, depth) {
+    for (const bool last_row : {false, true})
+        for (const bool last_column : {false, true}) {
+            int64_t first = 0, last = s.count;
+            const auto zero = [&](const Gather& g) {
+                return (last_row && g.h.taps < form.r) || (last_column && g.w.taps < form.r);
+            };
+            while (first < last && zero(s.of[first])) ++first;
+            while (last > first && zero(s.of[last - 1])) --last;
+            parts[last_row][last_column] = {first * channels, last * channels};
+        }
     order = tiles > columns ? tiles_outside : tiles > max_block ? points_outside : panels_outside;
     choose_block();
     blocks = (tiles + block - 1) / block;

@@ -15,7 +15,9 @@ struct WinogradForm {
 };
 constexpr WinogradForm winograd_2x3 = {2, 3, 0}, winograd_4x3 = {4, 3, 1}, winograd_4x2 = {4, 2, 2};
 
-// Gathers whose sums add up to one output: all have the same taps in number, and the same output.
+// Gathers whose sums add up to one output. An axis may have a tap less than r: then its weight is 0, and so are the
+// products at the point of infinity. Sources for which that is so lie beside each other, for rows and for columns,
+// and for one of them it is not so.
 constexpr int64_t max_sources = 4;
 struct Sources {
     int64_t count;
@@ -27,7 +29,8 @@ struct Sources {
 inline Sources source_phases(const Conv2d& g, const float* x, float* y) {
     Sources s = {};
     for (int64_t h = 0; h < g.stride_h; ++h)
-        for (int64_t w = 0; w < g.stride_w; ++w) s.of[s.count++] = source_phase_gather(g, x, y, h, w);
+        for (int64_t i = 0; i < g.stride_w; ++i)  // there and back: earlier phases have more taps
+            s.of[s.count++] = source_phase_gather(g, x, y, h, h % 2 ? i : g.stride_w - 1 - i);
     return s;
 }
 
@@ -41,6 +44,7 @@ struct Winograd {
     Tiles map;
     int64_t edge, points, tiles;
     int64_t channels, depth;  // of one source, of all
+    Range parts[2][2];        // of the depth: what is not 0 at points of which row and column are infinity or not
     Panels panels;
     Order order;
     int64_t block, blocks;      // tiles in a block
@@ -58,6 +62,14 @@ struct Winograd {
 
     // U of one panel, where all are there.
     const float* weights_of(int64_t panel) const { return (ready ? ready : weights) + panel * lane_weights; }
+
+    // The part of the rows [begin, end) of U that is not 0 at a point.
+    Range rows_at(int64_t point, int64_t begin, int64_t end) const {
+        const Range& part = parts[point / edge == edge - 1][point % edge == edge - 1];
+        Range rows = {begin > part.begin ? begin : part.begin, end < part.end ? end : part.end};
+        if (rows.begin > rows.end) rows.begin = rows.end;
+        return rows;
+    }
 
     int64_t product_plane() const { return odd_lines(block * panels.width); }
 

@@ -160,17 +160,30 @@ def _winograd4(g: Conv2dGeometry, dtype: DType, gradient: bool = False) -> str |
 
 def _winograd4x2(g: Conv2dGeometry, dtype: DType, gradient: bool = False) -> str | None:
     """F(4x4, 2x2) for each phase that the stride makes: 25 products for 16 pixels instead of 64."""
-    if (2 * g.stride_h, 2 * g.stride_w, 1, 1, 1) != (g.R, g.S, g.dilation_h, g.dilation_w, g.groups):
-        return "for kernels twice as large as the stride, no dilation, ungrouped"
-    if max(g.stride_h, g.stride_w) > 2:
-        return "for strides of 1 and 2"
+    twice = (2 * g.stride_h, 2 * g.stride_w)
+    if twice != (g.R, g.S) or max(twice) > 4:
+        return "for kernels twice as large as a stride of 1 or 2"
     height, width = (-(-g.H // g.stride_h), -(-g.W // g.stride_w)) if gradient else (g.P, g.Q)
     # Measured on two cores with AVX-512: with less work or more waste at the edges it is no faster.
     if min(g.C, g.K) < 8 or g.N * height * width < 64 or g.macs < 10_000_000:
         return "for at least 8 channels, 64 pixels of a phase and 10 million products"
     if -(-height // 4) * -(-width // 4) * 25 * 1.75 > 4 * height * width:
         return "its tiles of 4x4 pixels would hardly multiply less"
-    return _conv(g, dtype)
+    return _conv(g, dtype) or _plain(g)
+
+
+def _winograd4x2_forward(g: Conv2dGeometry, dtype: DType) -> str | None:
+    """Also for 3x3/2, whose axes have phases of two taps and of one: 81 products instead of 144."""
+    if (g.R, g.S, g.stride_h, g.stride_w) != (3, 3, 2, 2):
+        return _winograd4x2(g, dtype)
+    # Measured likewise: to be as fast on smaller maps takes whole tiles and many of them.
+    if min(g.C, g.K) < 16 or g.N * g.P * g.Q < 2500 or -(-g.P // 4) * -(-g.Q // 4) * 15.3 > g.P * g.Q:
+        return "for at least 16 channels and 2500 output pixels in whole tiles of 4x4"
+    return _conv(g, dtype) or _plain(g)
+
+
+def _plain(g: Conv2dGeometry) -> str | None:
+    return None if (g.dilation_h, g.dilation_w, g.groups) == (1, 1, 1) else "for no dilation, ungrouped"
 
 
 def _winograd_grad(g: Conv2dGeometry, dtype: DType) -> str | None:
@@ -282,7 +295,7 @@ def _register(
 for _name, _supports in (
     ("depthwise", _depthwise),
     ("stem", _stem),
-    ("winograd4x2", _winograd4x2),
+    ("winograd4x2", _winograd4x2_forward),
     ("winograd4", _winograd4),
     ("winograd2", _winograd2),
     ("igemm", _conv),

@@ -158,6 +158,10 @@ def winograd_phase_samples() -> Iterator[Conv2dGeometry]:
     ):
         x_shape, w_shape = (3, C, 13 * stride_h + 1, 15 * stride_w), (K, C, 2 * stride_h, 2 * stride_w)
         yield conv2d_geometry(x_shape, w_shape, (stride_h, stride_w), pads)
+    for pads in [(0, 0, 0, 0), (1, 1, 1, 1), (0, 0, 1, 1), (2, 1, 0, 3)]:  # 3x3/2
+        size = (105 - pads[0] - pads[2], 97 - pads[1] - pads[3])
+        yield conv2d_geometry((1, 24, *size), (40, 24, 3, 3), (2, 2), pads)
+    yield conv2d_geometry((10, 40, 32, 31), (40, 40, 3, 3), (2, 2), (1, 1, 1, 1))
     yield conv2d_geometry((4, 70, 8, 8), (150, 70, 4, 4), (2, 2), (1, 1, 1, 1))  # weights in pieces
     yield conv2d_geometry((4, 150, 8, 8), (70, 150, 4, 4), (2, 2), (1, 1, 1, 1))
     yield conv2d_geometry((2, 120, 32, 32), (16, 120, 4, 4), (2, 2), (1, 1, 1, 1))  # several panels
