@@ -101,7 +101,7 @@ def _variance(function: Callable[[Array], Array], how: Preprocessing, pictures: 
         count += len(rows)
         total = total + rows.sum(0, np.float64)
         squares = squares + np.square(rows).sum(0, np.float64)
-    return np.asarray(squares / count - (total / count) ** 2)
+    return np.maximum(squares / count - (total / count) ** 2, 0)  # of what is constant a rounding may be left
 
 
 def _by_statistics(

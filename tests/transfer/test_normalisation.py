@@ -13,7 +13,7 @@ from nnlite.errors import ConfigError
 from nnlite.graph import GraphModule
 from nnlite.layout import Array
 from nnlite.transfer import Callback, FinetuneConfig, finetune
-from nnlite.transfer.normalisation import _surely_less, doubt, jensen_shannon, some_pictures
+from nnlite.transfer.normalisation import _surely_less, _variance, doubt, jensen_shannon, some_pictures
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,21 @@ def test_variances_tell_where_there_is_batch_normalisation(
         assert found is not None
         assert found.endswith("try --preprocessing imagenet")
         assert "times as much as in training" in found
+
+
+def test_the_variance_of_all_pictures_and_of_a_constant_channel() -> None:
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (20, 24, 3), np.uint8) for _ in range(5)]
+    how = Preprocessing.named("imagenet", 16)
+    constant = np.array([1.3, 0.3, 0.1], np.float32)[:, None, None]
+
+    def stem(x: Array) -> Array:
+        return np.concatenate([5 + 3 * x, np.broadcast_to(constant, x.shape)], axis=1).astype(np.float32)
+
+    seen = np.concatenate([stem(how.evaluation()(one)[None]) for one in pictures])
+    found = _variance(stem, how, pictures)
+    np.testing.assert_allclose(found[:3], seen[:, :3].var((0, 2, 3), np.float64), rtol=1e-6)
+    assert ((found[3:] >= 0) & (found[3:] < 1e-8)).all()
 
 
 def test_saturation_tells_where_it_is_folded(assets: Path, shown: list[Array]) -> None:
