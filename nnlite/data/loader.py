@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -147,7 +147,7 @@ class Loader:
         batches of each epoch are those of :meth:`epoch`, in their order. Raises what that does.
         """
         each = {epoch: self._in_batches(epoch) for epoch in epochs}
-        # At least those in hand: a picture's job must be done when its next one begins.
+        # At least those in hand: a picture's job waits for the one that it has in another epoch.
         some = -(-max(pictures, self._ahead) // self.batch_size)
         schedule = [
             (epoch, batch) for begin in range(0, len(self), some) for own in each.values()
@@ -218,15 +218,16 @@ class Loader:
             for one in work:
                 yield self._prepare(*one)
             return
-        pending: deque[Future[Array | Skipped]] = deque()
+        pending: deque[tuple[int, Future[Array | Skipped]]] = deque()
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="nnlite-loader")
         try:
             for one in work:
                 if len(pending) == self._ahead:
-                    yield pending.popleft().result()
-                pending.append(pool.submit(self._prepare, *one))
+                    yield pending.popleft()[1].result()
+                wait([job for index, job in pending if index == one[1]])  # decoded once, and kept by then
+                pending.append((one[1], pool.submit(self._prepare, *one)))
             while pending:
-                yield pending.popleft().result()
+                yield pending.popleft()[1].result()
         finally:
             # Reached also when the consumer stops early: waits for the pictures in hand, no others.
             pool.shutdown(wait=True, cancel_futures=True)
