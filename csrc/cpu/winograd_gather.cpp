@@ -6,9 +6,9 @@
 //
 //   V[xi][t][c] = B^T x B      M[xi][t][k] = sum_c V[xi][t][c] U[xi][c][k]      y = A^T M A
 //
-// For r = 3, m = 4 V, U and M are 36/16 times as large as source and output (and U four times the weights): a program that
-// writes them out is slower than the direct one. So M mostly exists for a block of tiles and one panel of
-// 32 columns only, and of V and U the larger one only piecewise:
+// For r = 3, m = 4 V and M are 36/16 times as large as source and output, and U is four times the weights: a program
+// that writes them out is slower than the direct one. So M mostly exists for a block of tiles and one panel of 32
+// columns only, and of V and U the larger one only piecewise:
 //
 //   tiles outside:   U first; each block of tiles makes its V, then runs over all panels   (more tiles than channels)
 //   panels outside:  V first; each panel makes its U in pieces of some rows, then runs over the tiles
@@ -16,7 +16,8 @@
 //                    read V again and again from afar
 //
 // Relative error on unit-scale data: 3e-7 for m = 2, 1.6e-6 for m = 4, r = 3 and less for r = 2 (direct: 1e-6), a
-// sixth of what the spec allows. Limited by multiplications in wide layers, and by the transforms' loads and stores in narrow ones.
+// sixth of what the spec allows. Limited by multiplications in wide layers, and by the transforms' loads and stores in
+// narrow ones.
 
 #include "winograd_gather.h"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -29,6 +29,7 @@ from nnlite.geometry import (
     ReducedConv2dGeometry,
     ResizeGeometry,
 )
+from nnlite.kernels import winograd
 from nnlite.kernels.spec import REGISTRY, DType, Preparation, Variant
 
 Supports = Callable[[Any, DType], str | None]
@@ -126,70 +127,9 @@ def _stem_grad(g: Conv2dGeometry, dtype: DType) -> str | None:
     return None if g.K * g.C * g.R * g.S <= 1 << 16 else "for at most 65536 weights"
 
 
-def _products(g: Conv2dGeometry, tile: int, height: int, width: int) -> int:
-    """Multiplications of F(tile x tile, 3x3) per channel pair: (tile + 2)^2 for each tile, whole or not."""
-    return g.N * -(-height // tile) * -(-width // tile) * (tile + 2) ** 2
-
-
-def _winograd(g: Conv2dGeometry, height: int, width: int) -> str | None:
-    if (g.R, g.S, g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.groups) != (3, 3, 1, 1, 1, 1, 1):
-        return "for 3x3 kernels, stride 1, no dilation, ungrouped"
-    # Measured on two cores with AVX-512: with 49 pixels the direct product is as fast.
-    # Fewer than 8 channels were not measured.
-    if min(g.C, g.K) < 8 or g.N * height * width < 64:
-        return "for at least 8 channels and 64 output pixels"
-    return None
-
-
-# F(2x2) takes over where its smaller tiles waste less at the edges, on maps of 1, 2, 5 and 6 pixels.
-
-
-def _winograd2(g: Conv2dGeometry, dtype: DType, gradient: bool = False) -> str | None:
-    size = (g.H, g.W) if gradient else (g.P, g.Q)
-    if reason := _conv(g, dtype) or _winograd(g, *size):
-        return reason
-    return None if _products(g, 2, *size) <= _products(g, 4, *size) else "winograd4 multiplies less"
-
-
-def _winograd4(g: Conv2dGeometry, dtype: DType, gradient: bool = False) -> str | None:
-    size = (g.H, g.W) if gradient else (g.P, g.Q)
-    if reason := _conv(g, dtype) or _winograd(g, *size):
-        return reason
-    return None if _products(g, 4, *size) < _products(g, 2, *size) else "winograd2 multiplies less"
-
-
-def _winograd4x2(g: Conv2dGeometry, dtype: DType, gradient: bool = False) -> str | None:
-    """F(4x4, 2x2) for each phase that the stride makes: 25 products for 16 pixels instead of 64."""
-    twice = (2 * g.stride_h, 2 * g.stride_w)
-    if twice != (g.R, g.S) or max(twice) > 4:
-        return "for kernels twice as large as a stride of 1 or 2"
-    height, width = (-(-g.H // g.stride_h), -(-g.W // g.stride_w)) if gradient else (g.P, g.Q)
-    # Measured on two cores with AVX-512: with less work or more waste at the edges it is no faster.
-    if min(g.C, g.K) < 8 or g.N * height * width < 64 or g.macs < 10_000_000:
-        return "for at least 8 channels, 64 pixels of a phase and 10 million products"
-    if -(-height // 4) * -(-width // 4) * 25 * 1.75 > 4 * height * width:
-        return "its tiles of 4x4 pixels would hardly multiply less"
-    return _conv(g, dtype) or _plain(g)
-
-
-def _winograd4x2_forward(g: Conv2dGeometry, dtype: DType) -> str | None:
-    """Also for 3x3/2, whose axes have phases of two taps and of one: 81 products instead of 144."""
-    if (g.R, g.S, g.stride_h, g.stride_w) != (3, 3, 2, 2):
-        return _winograd4x2(g, dtype)
-    # Measured likewise: to be as fast on smaller maps takes whole tiles and many of them.
-    if min(g.C, g.K) < 16 or g.N * g.P * g.Q < 2500 or -(-g.P // 4) * -(-g.Q // 4) * 15.3 > g.P * g.Q:
-        return "for at least 16 channels and 2500 output pixels in whole tiles of 4x4"
-    return _conv(g, dtype) or _plain(g)
-
-
-def _plain(g: Conv2dGeometry) -> str | None:
-    return None if (g.dilation_h, g.dilation_w, g.groups) == (1, 1, 1) else "for no dilation, ungrouped"
-
-
-def _winograd_grad(g: Conv2dGeometry, dtype: DType) -> str | None:
-    if reason := _conv(g, dtype) or _winograd(g, g.P, g.Q):
-        return reason
-    return None if g.N * g.P * g.Q >= 128 else "for at least 128 output pixels"  # measured: 64 are too few
+def _winograd(rule: Callable[..., str | None], **options: Any) -> Supports:
+    """A rule of :mod:`nnlite.kernels.winograd` for what a convolution takes anyway."""
+    return lambda g, dtype: _conv(g, dtype) or rule(g, **options)
 
 
 def _depthwise(g: Conv2dGeometry, dtype: DType) -> str | None:
@@ -295,9 +235,9 @@ def _register(
 for _name, _supports in (
     ("depthwise", _depthwise),
     ("stem", _stem),
-    ("winograd4x2", _winograd4x2_forward),
-    ("winograd4", _winograd4),
-    ("winograd2", _winograd2),
+    ("winograd4x2", _winograd(winograd.tiles_of_4_two_taps, three=True)),
+    ("winograd4", _winograd(winograd.tiles_of_4)),
+    ("winograd2", _winograd(winograd.tiles_of_2)),
     ("igemm", _conv),
 ):
     _function_name = f"conv2d_forward_{_name}"
@@ -308,9 +248,9 @@ for _name, _supports in (
 
 for _name, _supports in (
     ("depthwise", _depthwise_single),
-    ("winograd4x2", partial(_winograd4x2, gradient=True)),
-    ("winograd4", partial(_winograd4, gradient=True)),
-    ("winograd2", partial(_winograd2, gradient=True)),
+    ("winograd4x2", _winograd(winograd.tiles_of_4_two_taps, gradient=True)),
+    ("winograd4", _winograd(winograd.tiles_of_4, gradient=True)),
+    ("winograd2", _winograd(winograd.tiles_of_2, gradient=True)),
     ("igemm", _conv),
 ):
     _function_name = f"conv_transpose2d_forward_{_name}"
@@ -321,13 +261,13 @@ for _name, _supports in (
 
 for _direction, _name, _supports in (
     ("grad_input", "depthwise", _depthwise_single),
-    ("grad_input", "winograd4x2", partial(_winograd4x2, gradient=True)),
-    ("grad_input", "winograd4", partial(_winograd4, gradient=True)),
-    ("grad_input", "winograd2", partial(_winograd2, gradient=True)),
+    ("grad_input", "winograd4x2", _winograd(winograd.tiles_of_4_two_taps, gradient=True)),
+    ("grad_input", "winograd4", _winograd(winograd.tiles_of_4, gradient=True)),
+    ("grad_input", "winograd2", _winograd(winograd.tiles_of_2, gradient=True)),
     ("grad_input", "igemm", _conv),
     ("grad_weight", "depthwise", _depthwise_single),
-    ("grad_weight", "winograd", _winograd_grad),
-    ("grad_weight", "winograd4x2", _winograd4x2),
+    ("grad_weight", "winograd", _winograd(winograd.weight_gradient)),
+    ("grad_weight", "winograd4x2", _winograd(winograd.tiles_of_4_two_taps)),
     ("grad_weight", "stem", _stem_grad),
     ("grad_weight", "gemm", _conv),
 ):

@@ -35,7 +35,7 @@ def dtype_named(kind: Any) -> np.dtype[Any]:
     if isinstance(kind, str) and _CODES.get(kind, 0) > LAST_OF_NUMPY:
         import ml_dtypes  # NumPy knows bfloat16 and what is smaller through it
 
-        kind = getattr(ml_dtypes, kind)
+        kind = getattr(ml_dtypes, kind, kind)  # older ones lack some
     try:
         dtype: np.dtype[Any] = np.dtype(kind)
     except TypeError:
